@@ -1,0 +1,201 @@
+"""Events: things that happened, kept in the history and streamed live."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ostler.core.clock import Clock
+from ostler.core.database import Database, after_commit
+from ostler.core.tables import EventRow
+
+SUBSCRIBER_QUEUE = 1_000
+REPLAY_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event about to be recorded.
+
+    `kind` is dotted, noun first ("instance.running", "download.failed"); `subject_*` say what it
+    happened to; `actor` is a principal's name; `cause` is one sentence; `data` are facts and numbers.
+    """
+
+    kind: str
+    subject_type: str
+    subject_id: int | str
+    subject_name: str
+    actor: str
+    cause: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A recorded event. `id` grows by time; 0 marks a live-only event that is not kept."""
+
+    id: int
+    at: datetime
+    kind: str
+    subject_type: str
+    subject_id: str
+    subject_name: str
+    actor: str
+    cause: str
+    data: Mapping[str, Any]
+
+
+class EventLog:
+    """Records events in the database and hands them to whoever listens."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._subscribers: set[asyncio.Queue[Event | None]] = set()
+
+    async def add(self, session: AsyncSession, new: NewEvent) -> Event:
+        """Record within the caller's transaction; listeners hear of it once that is committed."""
+        row = EventRow(
+            at=self._clock.now(),
+            kind=new.kind,
+            subject_type=new.subject_type,
+            subject_id=str(new.subject_id),
+            subject_name=new.subject_name,
+            actor=new.actor,
+            cause=new.cause,
+            data=dict(new.data),
+        )
+        session.add(row)
+        await session.flush()
+        recorded = _event(row)
+        after_commit(session, lambda: self._hand_out(recorded))
+        return recorded
+
+    async def record(self, new: NewEvent) -> Event:
+        """Record in a transaction of its own."""
+        async with self._database.write() as session:
+            return await self.add(session, new)
+
+    def announce(self, new: NewEvent) -> None:
+        """Tell the listeners only (progress, for example): it is not kept and has id 0."""
+        self._hand_out(
+            Event(
+                id=0,
+                at=self._clock.now(),
+                kind=new.kind,
+                subject_type=new.subject_type,
+                subject_id=str(new.subject_id),
+                subject_name=new.subject_name,
+                actor=new.actor,
+                cause=new.cause,
+                data=dict(new.data),
+            )
+        )
+
+    async def listen(self, after_id: int | None = None) -> AsyncGenerator[Event]:
+        """Live events, for ever; with `after_id` first all kept ones after it, none twice.
+
+        A listener that falls more than SUBSCRIBER_QUEUE events behind is ended, not served a gap:
+        it asks again with the last id that it saw.
+        """
+        queue: asyncio.Queue[Event | None] = asyncio.Queue(SUBSCRIBER_QUEUE)
+        self._subscribers.add(queue)
+        last_id = after_id or 0
+        try:
+            if after_id is not None:
+                async with aclosing(self._replay(after_id)) as kept:
+                    async for happened in kept:
+                        last_id = happened.id
+                        yield happened
+            while (next_event := await queue.get()) is not None:
+                if next_event.id and next_event.id <= last_id:
+                    continue
+                last_id = next_event.id or last_id
+                yield next_event
+        finally:
+            self._subscribers.discard(queue)
+
+    async def find(
+        self,
+        *,
+        kind: str | None = None,
+        subject_type: str | None = None,
+        subject_id: str | None = None,
+        subject_name: str | None = None,
+        actor: str | None = None,
+        limit: int = 50,
+        offset: int = 0,
+        newest_first: bool = True,
+    ) -> tuple[list[Event], int]:
+        """The kept events that match, one page of them, and how many there are in all.
+
+        `kind` matches a whole kind or, with a trailing dot ("instance."), all that begin so.
+        """
+        query = select(EventRow)
+        if kind:
+            matches = EventRow.kind.startswith(kind) if kind.endswith(".") else EventRow.kind == kind
+            query = query.where(matches)
+        for column, value in (
+            (EventRow.subject_type, subject_type),
+            (EventRow.subject_id, subject_id),
+            (EventRow.subject_name, subject_name),
+            (EventRow.actor, actor),
+        ):
+            if value is not None:
+                query = query.where(column == value)
+        order = EventRow.id.desc() if newest_first else EventRow.id.asc()
+        async with self._database.read() as session:
+            total = await session.scalar(select(func.count()).select_from(query.subquery()))
+            rows = await session.scalars(query.order_by(order).limit(limit).offset(offset))
+            return [_event(row) for row in rows], total or 0
+
+    def close(self) -> None:
+        """End every listener, so that open event streams finish at shutdown."""
+        for queue in list(self._subscribers):
+            _end(queue)
+
+    async def _replay(self, after_id: int) -> AsyncGenerator[Event]:
+        while True:
+            async with self._database.read() as session:
+                query = select(EventRow).where(EventRow.id > after_id).order_by(EventRow.id)
+                rows = (await session.scalars(query.limit(REPLAY_PAGE))).all()
+            for row in rows:
+                after_id = row.id
+                yield _event(row)
+            if len(rows) < REPLAY_PAGE:
+                return
+
+    def _hand_out(self, happened: Event) -> None:
+        for queue in list(self._subscribers):
+            try:
+                queue.put_nowait(happened)
+            except asyncio.QueueFull:
+                self._subscribers.discard(queue)
+                _end(queue)
+
+
+def _end(queue: asyncio.Queue[Event | None]) -> None:
+    while queue.full():
+        queue.get_nowait()
+    queue.put_nowait(None)
+
+
+def _event(row: EventRow) -> Event:
+    return Event(
+        id=row.id,
+        at=row.at,
+        kind=row.kind,
+        subject_type=row.subject_type,
+        subject_id=row.subject_id,
+        subject_name=row.subject_name,
+        actor=row.actor,
+        cause=row.cause,
+        data=row.data,
+    )

@@ -1,0 +1,1 @@
+"""Alembic migrations, applied by `ostler.core.migrate`. Never change one that was released; add the next."""

@@ -1,0 +1,302 @@
+"""Settings: one class, read once at start and handed down.
+
+Where a value comes from, strongest first: command line, environment, a change made at run time
+(kept in the database), the configuration file, the default. `docs/settings.md` is checked
+against this class by a test.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic.config import JsonDict
+from pydantic.fields import FieldInfo
+
+from ostler.core.errors import Invalid
+from ostler.core.near import near_names
+
+MIB = 1024 * 1024
+DEFAULT_PORT = 11500
+
+
+class Origin(StrEnum):
+    """Where a setting's value came from."""
+
+    COMMAND_LINE = "command line"
+    ENVIRONMENT = "environment"
+    RUN_TIME = "changed at run time"
+    FILE = "file"
+    DEFAULT = "default"
+
+
+class BadSetting(Invalid):
+    """A setting has an unknown name or a value that it cannot have."""
+
+    hint = "See every setting with: ostler settings"
+
+
+def _setting(
+    default: Any, help_text: str, *, env: tuple[str, ...] = (), live: bool = False, **checks: Any
+) -> Any:
+    """One setting. `env`: more environment variables beside OSTLER_<NAME>; `live`: changes at run time."""
+    extra: JsonDict = {"env": list(env), "live": live}
+    if callable(default):
+        return Field(default_factory=default, description=help_text, json_schema_extra=extra, **checks)
+    return Field(default=default, description=help_text, json_schema_extra=extra, **checks)
+
+
+def _hub_cache() -> Path:
+    home = Path(os.environ.get("HF_HOME") or Path("~/.cache/huggingface")).expanduser()
+    return home / "hub"
+
+
+class Settings(BaseModel):
+    """Everything that can be set. Times are in seconds, sizes in bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    # Where things are
+    data_dir: Path = _setting(
+        lambda: Path(platformdirs.user_data_dir("ostler")),
+        "Folder of Ostler's own data: database, logs, staging of downloads, secret.",
+    )
+    database_url: str | None = _setting(
+        None,
+        "Database; by default SQLite in the data folder. PostgreSQL: postgresql+psycopg://user:pass@host/db.",
+    )
+    models_dir: Path | None = _setting(
+        None,
+        "Folder of your own model files, read in place. Ostler never deletes or changes anything in it. "
+        "Default: the folder `models` in the data folder.",
+        env=("CORTEX_MODELS_DIR",),
+    )
+    hub_cache_dir: Path = _setting(
+        _hub_cache,
+        "Hugging Face cache that downloads go to and that is listed, shared with other programs.",
+        env=("HF_HUB_CACHE",),
+    )
+
+    # The server
+    host: str = _setting("127.0.0.1", "Address to listen on. Any other than loopback needs keys.")
+    port: int = _setting(DEFAULT_PORT, "Port to listen on; 0 takes a free one.", ge=0, le=65535)
+    allowed_hosts: tuple[str, ...] = _setting(
+        (), "Further names under which this server may be addressed (the Host header) on loopback."
+    )
+    allowed_origins: tuple[str, ...] = _setting(
+        (), "Further web origins that may call the API from a browser."
+    )
+    request_body_limit_bytes: int = _setting(
+        64 * MIB, "Largest request body that is accepted; above it the answer is 413.", ge=1024
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "How much is logged.")
+    log_format: Literal["text", "json"] = _setting("text", "Log lines for people (text) or machines (json).")
+    stop_engines_on_exit: bool = _setting(
+        False, "Stop every engine when the server ends; by default engines outlive it and are adopted again."
+    )
+
+    # The hub and downloads
+    hf_endpoint: str = _setting(
+        "https://huggingface.co", "Address of the Hugging Face hub or a mirror.", env=("HF_ENDPOINT",)
+    )
+    hf_token: SecretStr | None = _setting(
+        None,
+        "Hugging Face token for gated and private repos; else the token file of `hf auth login` is used.",
+        env=("HF_TOKEN", "HUGGINGFACE_API_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+    )
+    offline: bool = _setting(False, "Make no call to the outside at all.", env=("HF_HUB_OFFLINE",))
+    download_jobs: int = _setting(3, "How many downloads run at once.", live=True, ge=1, le=32)
+    download_connections: int = _setting(4, "Connections per download.", live=True, ge=1, le=32)
+    download_rate_limit: int = _setting(
+        0, "Most bytes per second of each download; 0 means no limit.", live=True, ge=0
+    )
+    download_retries: int = _setting(
+        8, "How often a fetch is tried again after a fault.", live=True, ge=0, le=100
+    )
+    download_timeout_s: float = _setting(30.0, "How long a connection may be silent.", live=True, gt=0)
+    disk_reserve_bytes: int = _setting(
+        512 * MIB, "Free disk space that a download must leave.", live=True, ge=0
+    )
+
+    # Engines and their lives
+    llama_server_command: str | None = _setting(
+        None,
+        "Command that starts llama-server; by default `llama-server` on PATH, else the built-in one.",
+        env=("LLAMA_SERVER_COMMAND",),
+    )
+    max_running: int = _setting(
+        4,
+        "How many models run at once; the longest idle one leaves for a new one. 0 means no limit.",
+        live=True,
+        ge=0,
+    )
+    max_queue: int = _setting(
+        64, "How many requests may wait for models to start; above it the answer is 503.", live=True, ge=0
+    )
+    start_timeout_s: float = _setting(
+        600.0, "How long an engine may load before it counts as failed.", live=True, gt=0
+    )
+    request_wait_s: float = _setting(
+        300.0, "How long a request waits for its model to be ready.", live=True, gt=0
+    )
+    idle_timeout_s: float = _setting(
+        900.0,
+        "A model started on demand stops after this long without a request; 0 means never.",
+        live=True,
+        ge=0,
+    )
+    drain_timeout_s: float = _setting(30.0, "How long a stop waits for requests in flight.", live=True, ge=0)
+    stop_grace_s: float = _setting(
+        10.0, "How long an engine may take to end before it is killed.", live=True, ge=0
+    )
+    probe_interval_s: float = _setting(
+        5.0, "How often a running engine is asked for its health.", live=True, gt=0
+    )
+    probe_timeout_s: float = _setting(5.0, "How long a health probe may take.", live=True, gt=0)
+    probe_failures: int = _setting(3, "How many failed probes in a row end in a restart.", live=True, ge=1)
+    restart_limit: int = _setting(
+        3, "How many restarts in a row before a model counts as failed.", live=True, ge=0
+    )
+    restart_backoff_s: float = _setting(
+        1.0, "Wait before the first restart; doubles each time, up to 60.", live=True, ge=0
+    )
+    restart_reset_s: float = _setting(
+        300.0, "Healthy time after which the restart counter begins again.", live=True, gt=0
+    )
+    heartbeat_s: float = _setting(10.0, "How often a waiting stream gets a comment line.", live=True, gt=0)
+    engine_log_bytes: int = _setting(16 * MIB, "Size at which an engine's log file is rotated.", ge=4096)
+    upstream_timeout_s: float = _setting(
+        3600.0, "How long an engine may be silent within one request.", live=True, gt=0
+    )
+    usage_retention_days: int = _setting(90, "How long accounted requests are kept.", live=True, ge=1)
+    event_retention_days: int = _setting(90, "How long events are kept.", live=True, ge=1)
+
+    @field_validator("data_dir", "models_dir", "hub_cache_dir")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return None if path is None else Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - links stay
+
+    @field_validator("hf_endpoint")
+    @classmethod
+    def _endpoint(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return url.rstrip("/")
+
+    @property
+    def effective_database_url(self) -> str:
+        """The database's URL, SQLite in the data folder unless set."""
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'ostler.db'}"
+
+    @property
+    def effective_models_dir(self) -> Path:
+        """The models folder."""
+        return self.models_dir or self.data_dir / "models"
+
+    @property
+    def is_loopback(self) -> bool:
+        """True when only this machine can reach the server."""
+        return self.host in ("127.0.0.1", "::1", "localhost") or self.host.startswith("127.")
+
+
+def is_live(name: str) -> bool:
+    """True when the setting may change while the server runs."""
+    return bool(_extra(Settings.model_fields[name]).get("live"))
+
+
+def environment_names(name: str) -> list[str]:
+    """The environment variables that set it, strongest first."""
+    more = _extra(Settings.model_fields[name]).get("env")
+    return [
+        f"OSTLER_{name.upper()}",
+        *(str(variable) for variable in (more if isinstance(more, list) else [])),
+    ]
+
+
+def _extra(field: FieldInfo) -> JsonDict:
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+class LoadedSettings(BaseModel):
+    """Settings together with the origin of each."""
+
+    model_config = ConfigDict(frozen=True)
+
+    values: Settings
+    origins: dict[str, Origin]
+    config_file: Path | None = None
+
+
+def load_settings(
+    *,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    config: Path | None = None,
+    run_time: Mapping[str, Any] | None = None,
+) -> LoadedSettings:
+    """Put the settings together from all sources.
+
+    `config` names a TOML file; without it `config.toml` in the user's configuration folder is read
+    where there is one. Raises BadSetting naming the setting, the source and what is wrong.
+    """
+    environ = os.environ if environ is None else environ
+    path, from_file = _read_file(config, environ)
+    layers: list[tuple[Origin, dict[str, Any]]] = [
+        (Origin.FILE, from_file),
+        (Origin.RUN_TIME, dict(run_time or {})),
+        (Origin.ENVIRONMENT, _from_environment(environ)),
+        (Origin.COMMAND_LINE, {k: v for k, v in (flags or {}).items() if v is not None}),
+    ]
+    merged: dict[str, Any] = {}
+    origins = dict.fromkeys(Settings.model_fields, Origin.DEFAULT)
+    for origin, values in layers:
+        for name, value in values.items():
+            if name not in Settings.model_fields:
+                near = near_names(name, Settings.model_fields)
+                raise BadSetting(
+                    f"unknown setting {name!r} ({origin})",
+                    hint=f"Did you mean {near[0]}?" if near else None,
+                    setting=name,
+                )
+            merged[name] = value
+            origins[name] = origin
+    try:
+        settings = Settings(**merged)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else "?"
+        origin = origins.get(name, Origin.DEFAULT)
+        raise BadSetting(f"setting {name} ({origin}): {first['msg']}", setting=name) from error
+    return LoadedSettings(values=settings, origins=origins, config_file=path)
+
+
+def _read_file(config: Path | None, environ: Mapping[str, str]) -> tuple[Path | None, dict[str, Any]]:
+    named = config or (Path(environ["OSTLER_CONFIG"]) if environ.get("OSTLER_CONFIG") else None)
+    path = named or Path(platformdirs.user_config_dir("ostler")) / "config.toml"
+    try:
+        return path, tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        if named is not None:
+            raise BadSetting(f"the configuration file {path} does not exist") from None
+        return None, {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSetting(f"the configuration file {path} is not valid TOML: {error}") from error
+    except OSError as error:
+        raise BadSetting(f"the configuration file {path} cannot be read: {error.strerror}") from error
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, field in Settings.model_fields.items():
+        for variable in environment_names(name):
+            if text := environ.get(variable):
+                is_list = str(field.annotation).startswith("tuple")
+                found[name] = tuple(p.strip() for p in text.split(",") if p.strip()) if is_list else text
+                break
+    return found

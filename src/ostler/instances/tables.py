@@ -1,0 +1,36 @@
+"""The table of instances: one launch of one model each."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, Index, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ostler.core.database import Base
+
+
+class InstanceRow(Base):
+    """One launch. Rows of ended launches stay, for history and learned numbers.
+
+    `failure` is {reason, hint, diagnosis, exit_code, oom_killed, log_tail}.
+    """
+
+    __tablename__ = "instances"
+    __table_args__ = (Index("ix_instances_model_state", "model_id", "state"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"))
+    node: Mapped[str] = mapped_column(Text)
+    runtime: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(Text)
+    failure: Mapped[dict[str, Any] | None]
+    spec: Mapped[dict[str, Any]]
+    spec_digest: Mapped[str] = mapped_column(Text)
+    handle: Mapped[dict[str, Any] | None]
+    restarts: Mapped[int]
+    created_at: Mapped[datetime]
+    ready_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    load_seconds: Mapped[float | None]
