@@ -1,0 +1,172 @@
+"""What a model is: plain values, ready for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from typing import Any, Literal
+
+from ostler.core.errors import InvalidField
+from ostler.core.near import near_names
+from ostler.core.states import DesiredState
+
+ORIGINS = ("native", "cortex", "llamactl", "bodhi", "catalog")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the weights are.
+
+    A `file` source has a `path`: absolute, a file (first shard) or a safetensors folder. A `hub`
+    source names a repo with a quantization `tag` or a `file`, and a `revision` (branch or commit).
+    """
+
+    kind: Literal["file", "hub"]
+    path: str | None = None
+    repo: str | None = None
+    file: str | None = None
+    tag: str | None = None
+    revision: str | None = None
+
+    @property
+    def label(self) -> str:
+        """One line that a person recognises: the path, or `org/repo:tag@revision`."""
+        if self.kind == "file":
+            return self.path or ""
+        selector = self.file or self.tag
+        return (
+            f"{self.repo}{':' + selector if selector else ''}{'@' + self.revision if self.revision else ''}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Only what is set."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Source:
+        """The inverse of `to_json`."""
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a model may come and go. None means that the server's setting holds.
+
+    `on_demand`: a request may start it. `idle_timeout_s`: seconds without a request after which one
+    that was started on demand stops (0: never). `pinned`: never evicted. `auto_start`: started with
+    the server. `priority`: higher stays longer.
+    """
+
+    on_demand: bool = True
+    idle_timeout_s: float | None = None
+    pinned: bool = False
+    auto_start: bool = False
+    restart_limit: int | None = None
+    priority: int = 0
+    start_timeout_s: float | None = None
+    max_concurrency: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Policy:
+        """Read and check a policy. Raises InvalidField with the name of the field that is wrong."""
+        known = {f.name for f in fields(cls)}
+        for name, value in data.items():
+            if name not in known:
+                near = near_names(name, known)
+                hint = f"Did you mean policy.{near[0]}?" if near else f"Known: {', '.join(sorted(known))}."
+                raise InvalidField(f"policy.{name}", f"unknown policy field {name!r}", hint=hint)
+            _check_policy_value(name, value)
+        return cls(**{name: value for name, value in data.items() if value is not None or name in _OPTIONAL})
+
+
+_OPTIONAL = {"idle_timeout_s", "restart_limit", "start_timeout_s", "max_concurrency"}
+_MINIMUM: Mapping[str, float] = {
+    "idle_timeout_s": 0,
+    "restart_limit": 0,
+    "start_timeout_s": 0.1,
+    "max_concurrency": 1,
+    "priority": -1000,
+}
+_MAXIMUM: Mapping[str, float] = {"priority": 1000}
+_WHOLE = {"restart_limit", "max_concurrency", "priority"}
+
+
+def _check_policy_value(name: str, value: Any) -> None:
+    where = f"policy.{name}"
+    if value is None:
+        return
+    if name in ("on_demand", "pinned", "auto_start"):
+        if not isinstance(value, bool):
+            raise InvalidField(where, f"{where} must be true or false, not {value!r}")
+        return
+    number = int if name in _WHOLE else (int, float)
+    if isinstance(value, bool) or not isinstance(value, number):
+        kind = "a whole number" if name in _WHOLE else "a number"
+        raise InvalidField(where, f"{where} must be {kind}, not {value!r}")
+    if not _MINIMUM[name] <= value <= _MAXIMUM.get(name, 10**9):
+        raise InvalidField(
+            where, f"{where} must be from {_MINIMUM[name]:g} to {_MAXIMUM.get(name, 10**9):g}, not {value!r}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NewModel:
+    """What is needed to create a model; everything but the source has a default.
+
+    `engine` None: chosen by the file's format. `name` None: made from the source.
+    `source` is a Source, or what a person writes: {"path": ...} or {"hub": "org/repo:tag"}.
+    """
+
+    source: Source | Mapping[str, Any]
+    name: str | None = None
+    engine: str | None = None
+    runtime: str = "process"
+    description: str = ""
+    task: str = ""
+    aliases: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    extra_args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    request_defaults: Mapping[str, Any] = field(default_factory=dict)
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = "native"
+    read_only: bool = False
+    dialect_data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A stored recipe. `revision` counts its changes, for optimistic locking."""
+
+    id: int
+    name: str
+    aliases: tuple[str, ...]
+    description: str
+    origin: str
+    read_only: bool
+    engine: str
+    runtime: str
+    node: str
+    task: str
+    source: Source
+    options: Mapping[str, Any]
+    extra_args: tuple[str, ...]
+    env: Mapping[str, str]
+    request_defaults: Mapping[str, Any]
+    policy: Policy
+    dialect_data: Mapping[str, Any]
+    desired_state: DesiredState
+    archived: bool
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that a request may use."""
+        return (self.name, *self.aliases)

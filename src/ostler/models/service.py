@@ -1,0 +1,404 @@
+"""The use cases of recipes: create, read, change, copy, delete."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import PurePath
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ostler.core.clock import Clock
+from ostler.core.database import Database, after_commit
+from ostler.core.errors import Conflict, InvalidField
+from ostler.core.events import EventLog, NewEvent
+from ostler.core.near import near_names
+from ostler.core.paging import Page
+from ostler.core.principals import Principal, Role
+from ostler.core.states import DesiredState
+from ostler.engines.registry import Engines
+from ostler.library.filesets import FileSet
+from ostler.models import store
+from ostler.models.index import Listener, ModelIndex
+from ostler.models.names import check_name, name_from
+from ostler.models.records import ORIGINS, Model, NewModel, Policy, Source
+from ostler.models.sources import SourceReader
+from ostler.models.tables import ModelRow
+
+RUNTIMES = ("process", "docker", "kserve")
+_DOCUMENTS = ("options", "env", "request_defaults", "policy")
+_CHANGEABLE = frozenset(
+    {
+        "name",
+        "description",
+        "engine",
+        "runtime",
+        "task",
+        "aliases",
+        "source",
+        "extra_args",
+        "archived",
+        *_DOCUMENTS,
+    }
+)
+_NOT_DEFAULTS = frozenset({"model", "messages", "prompt", "input", "stream"})
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+
+Guard = Callable[[Model], str | None]
+"""Says why a model may not be deleted or renamed now, or None."""
+
+
+class NameTaken(Conflict):
+    """Another model has this name or alias."""
+
+
+class ModelInUse(Conflict):
+    """The model is not stopped."""
+
+
+class ReadOnlyModel(Conflict):
+    """The recipe belongs to a catalog and cannot be changed here."""
+
+    hint = "Copy it and change the copy: ostler cp NAME NEW-NAME"
+
+
+class ChangedMeanwhile(Conflict):
+    """Somebody else changed it first."""
+
+    hint = "Read it again and repeat the change."
+
+
+class Models:
+    """Every recipe. Reads by name are in memory; changes are committed before they are seen."""
+
+    def __init__(
+        self,
+        database: Database,
+        events: EventLog,
+        clock: Clock,
+        engines: Engines,
+        sources: SourceReader,
+        node: str,
+    ) -> None:
+        self._database = database
+        self._events = events
+        self._clock = clock
+        self._engines = engines
+        self._sources = sources
+        self._node = node
+        self._index = ModelIndex()
+        self._guards: list[Guard] = []
+        self.find = self._index.find
+        self.get = self._index.get
+        self.near = self._index.near
+        self.all = self._index.all
+
+    async def start(self) -> None:
+        """Read every model into memory."""
+        async with self._database.read() as session:
+            self._index.fill(await store.load(session))
+
+    def subscribe(self, listener: Listener) -> None:
+        """Hear of each change as (before, after)."""
+        self._index.subscribe(listener)
+
+    def add_guard(self, guard: Guard) -> None:
+        """Let an upper room refuse deletion and renaming while a model is in use."""
+        self._guards.append(guard)
+
+    async def list(
+        self,
+        *,
+        search: str | None = None,
+        engine: str | None = None,
+        origin: str | None = None,
+        archived: bool | None = None,
+        sort: str = "name",
+        descending: bool = False,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> Page[Model]:
+        """One page of models. `search` looks in names, aliases and descriptions."""
+        async with self._database.read() as session:
+            ids, total = await store.page_of_ids(
+                session,
+                search=search,
+                engine=engine,
+                origin=origin,
+                archived=archived,
+                sort=sort,
+                descending=descending,
+                limit=limit,
+                offset=offset,
+            )
+            return Page(await store.load(session, ids), total, limit, offset)
+
+    async def resolve_files(self, model: Model) -> FileSet:
+        """The model's files, all there. Raises ModelFileGone or BrokenFile."""
+        return await self._sources.files_of(model)
+
+    async def preview(self, new: NewModel, principal: Principal) -> Model:
+        """The model that `create` would make, checked in full, not saved (id 0)."""
+        return await self._check(new, principal)
+
+    async def create(self, new: NewModel, principal: Principal) -> Model:
+        """Check and store a recipe; it is stopped. Needs the role power_user.
+
+        Raises InvalidField, UnknownOption, BadOptionValue, NameTaken, BrokenFile, ModelFileGone.
+        """
+        principal.require(Role.POWER_USER, "create models")
+        model = await self._check(new, principal)
+        async with self._database.write() as session:
+            self._refuse_taken(model.names, None)
+            row = ModelRow()
+            store.write_row(row, model)
+            session.add(row)
+            await session.flush()
+            await store.write_aliases(session, row.id, model.aliases)
+            model = replace(model, id=row.id)
+            await self._note(session, "model.created", model, principal, {"source": model.source.label})
+            self._publish(session, model)
+        return model
+
+    async def update(
+        self,
+        name: str | int,
+        changes: Mapping[str, Any],
+        principal: Principal,
+        *,
+        expected_revision: int | None = None,
+    ) -> Model:
+        """Change some fields. Documents (options, env, request_defaults, policy) are merged key by
+        key, null taking a key out (JSON merge patch, RFC 7396). Raises as `create` does, and
+        ReadOnlyModel, ChangedMeanwhile, ModelInUse (renaming one that runs).
+        """
+        principal.require(Role.POWER_USER, "change models")
+        before = self._index.get(name)
+        self._refuse_changes(before, changes, expected_revision)
+        after = await self._check(_merged(before, changes), principal, keep_source=before)
+        after = replace(
+            after,
+            id=before.id,
+            desired_state=before.desired_state,
+            archived=_flag("archived", changes.get("archived", before.archived)),
+            created_at=before.created_at,
+            revision=before.revision + 1,
+        )
+        async with self._database.write() as session:
+            self._refuse_taken(after.names, before.id)
+            row = await session.get_one(ModelRow, before.id)
+            if row.revision != before.revision:
+                raise ChangedMeanwhile(f"{before.name} was changed by somebody else", model=before.name)
+            store.write_row(row, after)
+            await store.write_aliases(session, after.id, after.aliases)
+            await self._note(session, "model.changed", after, principal, {"fields": sorted(changes)})
+            self._publish(session, after)
+        return after
+
+    async def copy(self, name: str | int, new_name: str, principal: Principal) -> Model:
+        """A second recipe for the same files. Raises as `create` does."""
+        original = self._index.get(name)
+        copied = replace(_as_new(original), name=new_name, aliases=(), origin="native", read_only=False)
+        return await self.create(copied, principal)
+
+    async def delete(self, name: str | int, principal: Principal) -> Model:
+        """Delete the recipe, never its files. Raises ModelInUse while it is not stopped."""
+        principal.require(Role.POWER_USER, "delete models")
+        model = self._index.get(name)
+        self._ask_guards(model)
+        async with self._database.write() as session:
+            row = await session.get_one(ModelRow, model.id)
+            await session.delete(row)
+            await self._note(session, "model.deleted", model, principal, {"files_kept": model.source.label})
+            after_commit(session, lambda: self._index.drop(model.id))
+        return model
+
+    async def set_desired(
+        self, model_id: int, desired: DesiredState, session: AsyncSession | None = None
+    ) -> None:
+        """Store what the owner wants, within the caller's transaction where one is given."""
+        if session is None:
+            async with self._database.write() as own:
+                return await self.set_desired(model_id, desired, own)
+        row = await session.get_one(ModelRow, model_id)
+        row.desired_state = desired.value
+        after = replace(self._index.get(model_id), desired_state=desired)
+        self._publish(session, after)
+        return None
+
+    async def _check(self, new: NewModel, principal: Principal, *, keep_source: Model | None = None) -> Model:
+        if keep_source is not None and new.source == keep_source.source:
+            source = keep_source.source
+        else:
+            source = await self._sources.read(new.source, principal)
+        unchanged = keep_source is not None and source == keep_source.source
+        files = None if unchanged and new.engine else await self._sources.files(source)
+        engine = self._engine_for(new.engine, files, source)
+        name = check_name(new.name) if new.name is not None else self._free_name(source, files)
+        aliases = tuple(sorted({check_name(alias, "aliases") for alias in new.aliases} - {name}))
+        if new.runtime not in RUNTIMES:
+            raise InvalidField(
+                "runtime", f"unknown runtime {new.runtime!r}", hint=f"One of: {', '.join(RUNTIMES)}."
+            )
+        if new.origin not in ORIGINS:
+            raise InvalidField(
+                "origin", f"unknown origin {new.origin!r}", hint=f"One of: {', '.join(ORIGINS)}."
+            )
+        rules = self._engines.get(engine)
+        rules.check_extra_args(new.extra_args)
+        rules.check_env(_environment(new.env))
+        now = self._clock.now()
+        return Model(
+            id=0,
+            name=name,
+            aliases=aliases,
+            description=_text("description", new.description),
+            origin=new.origin,
+            read_only=new.read_only,
+            engine=engine,
+            runtime=new.runtime,
+            node=self._node,
+            task=_text("task", new.task),
+            source=source,
+            options=rules.options.validate(new.options),
+            extra_args=tuple(new.extra_args),
+            env=_environment(new.env),
+            request_defaults=_defaults(new.request_defaults),
+            policy=Policy.from_json(new.policy),
+            dialect_data=dict(new.dialect_data),
+            desired_state=DesiredState.STOPPED,
+            archived=False,
+            revision=1,
+            created_at=now,
+            updated_at=now,
+        )
+
+    def _engine_for(self, asked: str | None, files: FileSet | None, source: Source) -> str:
+        if asked is not None:
+            engine = self._engines.get(asked)
+            if files is not None and files.format not in engine.formats:
+                raise InvalidField(
+                    "engine",
+                    f"{asked} does not load {files.format} files",
+                    hint=f"Use {self._engines.for_format(files.format).name}, or another source.",
+                )
+            return engine.name
+        if files is not None:
+            return self._engines.for_format(files.format).name
+        raise InvalidField(
+            "source",
+            f"the files of {source.label} are not here",
+            hint=f"Fetch them with: ostler pull {source.label}",
+            source=source.to_json(),
+        )
+
+    def _free_name(self, source: Source, files: FileSet | None) -> str:
+        if source.kind == "hub" and source.repo:
+            tag = source.tag or (PurePath(source.file).stem if source.file else None)
+            wanted = name_from(f"{source.repo}:{tag}" if tag else source.repo)
+        else:
+            wanted = name_from(files.name if files else PurePath(source.path or "model").stem)
+        return check_name(wanted)
+
+    def _refuse_taken(self, names: tuple[str, ...], own_id: int | None) -> None:
+        for name in names:
+            other = self._index.find(name)
+            if other is not None and other.id != own_id:
+                raise NameTaken(
+                    f"the name {name} belongs to another model",
+                    hint=f"Choose another name, or look at it with: ostler show {other.name}",
+                    model=other.name,
+                )
+
+    def _refuse_changes(self, model: Model, changes: Mapping[str, Any], expected: int | None) -> None:
+        if model.read_only:
+            raise ReadOnlyModel(f"{model.name} comes from a catalog and is read-only", model=model.name)
+        if expected is not None and expected != model.revision:
+            raise ChangedMeanwhile(
+                f"{model.name} is at revision {model.revision}, not {expected}", revision=model.revision
+            )
+        for field in changes:
+            if field not in _CHANGEABLE:
+                near = near_names(field, _CHANGEABLE)
+                hint = f"Did you mean {near[0]}?" if near else f"One of: {', '.join(sorted(_CHANGEABLE))}."
+                raise InvalidField(field, f"a model has no field {field!r} that can be changed", hint=hint)
+        if changes.get("name", model.name) != model.name:
+            self._ask_guards(model)
+
+    def _ask_guards(self, model: Model) -> None:
+        for guard in self._guards:
+            reason = guard(model)
+            if reason is not None:
+                raise ModelInUse(reason, hint=f"Stop it first: ostler stop {model.name}", model=model.name)
+
+    async def _note(
+        self, session: AsyncSession, kind: str, model: Model, principal: Principal, data: dict[str, Any]
+    ) -> None:
+        await self._events.add(
+            session, NewEvent(kind, "model", model.id, model.name, principal.name, "", data)
+        )
+
+    def _publish(self, session: AsyncSession, model: Model) -> None:
+        after_commit(session, lambda: self._index.put(model))
+
+
+def _as_new(model: Model) -> NewModel:
+    shared = {f.name for f in fields(NewModel)} & {f.name for f in fields(Model)}
+    values = {name: getattr(model, name) for name in shared}
+    return NewModel(**{**values, "policy": model.policy.to_json()})
+
+
+def _merged(model: Model, changes: Mapping[str, Any]) -> NewModel:
+    new = _as_new(model)
+    values: dict[str, Any] = {}
+    for name, value in changes.items():
+        if name in _DOCUMENTS:
+            if not isinstance(value, Mapping):
+                raise InvalidField(name, f"{name} must be an object")
+            merged = {**getattr(new, name), **value}
+            values[name] = {key: item for key, item in merged.items() if item is not None}
+        elif name in ("aliases", "extra_args"):
+            values[name] = _texts(name, value)
+        elif name != "archived":
+            values[name] = value
+    return replace(new, **values)
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        raise InvalidField(name, f"{name} must be a list of texts")
+    return tuple(value)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise InvalidField(name, f"{name} must be a text")
+    return value
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidField(name, f"{name} must be true or false")
+    return value
+
+
+def _environment(env: Mapping[str, Any]) -> dict[str, str]:
+    for name, value in env.items():
+        if not _ENV_NAME.fullmatch(name):
+            raise InvalidField(f"env.{name}", f"{name!r} cannot be the name of an environment variable")
+        if not isinstance(value, str) or "\0" in value:
+            raise InvalidField(f"env.{name}", f"the value of {name} must be a text")
+    return dict(env)
+
+
+def _defaults(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    for name in defaults:
+        if name in _NOT_DEFAULTS:
+            raise InvalidField(
+                f"request_defaults.{name}",
+                f"{name} belongs to each request and cannot be a default",
+                hint="Defaults are parameters such as temperature, max_tokens or top_p.",
+            )
+    return dict(defaults)
