@@ -1,1 +1,7 @@
-"""Room being built."""
+"""Fit: the room that knows what goes in.
+
+Here live the devices of this host (memory in all, memory free) and the estimate of the memory
+that a model needs. For now the estimate is a plain sum for one device; the exact one, by device
+and tensor, with a ledger, comes later in this room. Nothing here starts or stops anything.
+Start reading at `estimate.py`.
+"""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
@@ -21,6 +20,7 @@ from ostler.core.states import DesiredState
 from ostler.engines.registry import Engines
 from ostler.library.filesets import FileSet
 from ostler.models import store
+from ostler.models.checks import as_new, defaults, environment, flag, merged, text
 from ostler.models.index import Listener, ModelIndex
 from ostler.models.names import check_name, name_from
 from ostler.models.records import ORIGINS, Model, NewModel, Policy, Source
@@ -28,7 +28,6 @@ from ostler.models.sources import SourceReader
 from ostler.models.tables import ModelRow
 
 RUNTIMES = ("process", "docker", "kserve")
-_DOCUMENTS = ("options", "env", "request_defaults", "policy")
 _CHANGEABLE = frozenset(
     {
         "name",
@@ -43,8 +42,6 @@ _CHANGEABLE = frozenset(
         *_DOCUMENTS,
     }
 )
-_NOT_DEFAULTS = frozenset({"model", "messages", "prompt", "input", "stream"})
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 Guard = Callable[[Model], str | None]
 """Says why a model may not be deleted or renamed now, or None."""
@@ -177,12 +174,12 @@ class Models:
         principal.require(Role.POWER_USER, "change models")
         before = self._index.get(name)
         self._refuse_changes(before, changes, expected_revision)
-        after = await self._check(_merged(before, changes), principal, keep_source=before)
+        after = await self._check(merged(before, changes), principal, keep_source=before)
         after = replace(
             after,
             id=before.id,
             desired_state=before.desired_state,
-            archived=_flag("archived", changes.get("archived", before.archived)),
+            archived=flag("archived", changes.get("archived", before.archived)),
             created_at=before.created_at,
             revision=before.revision + 1,
         )
@@ -200,7 +197,7 @@ class Models:
     async def copy(self, name: str | int, new_name: str, principal: Principal) -> Model:
         """A second recipe for the same files. Raises as `create` does."""
         original = self._index.get(name)
-        copied = replace(_as_new(original), name=new_name, aliases=(), origin="native", read_only=False)
+        copied = replace(as_new(original), name=new_name, aliases=(), origin="native", read_only=False)
         return await self.create(copied, principal)
 
     async def delete(self, name: str | int, principal: Principal) -> Model:
@@ -248,24 +245,24 @@ class Models:
             )
         rules = self._engines.get(engine)
         rules.check_extra_args(new.extra_args)
-        rules.check_env(_environment(new.env))
+        rules.check_env(environment(new.env))
         now = self._clock.now()
         return Model(
             id=0,
             name=name,
             aliases=aliases,
-            description=_text("description", new.description),
+            description=text("description", new.description),
             origin=new.origin,
             read_only=new.read_only,
             engine=engine,
             runtime=new.runtime,
             node=self._node,
-            task=_text("task", new.task),
+            task=text("task", new.task),
             source=source,
             options=rules.options.validate(new.options),
             extra_args=tuple(new.extra_args),
-            env=_environment(new.env),
-            request_defaults=_defaults(new.request_defaults),
+            env=environment(new.env),
+            request_defaults=defaults(new.request_defaults),
             policy=Policy.from_json(new.policy),
             dialect_data=dict(new.dialect_data),
             desired_state=DesiredState.STOPPED,
@@ -342,63 +339,3 @@ class Models:
 
     def _publish(self, session: AsyncSession, model: Model) -> None:
         after_commit(session, lambda: self._index.put(model))
-
-
-def _as_new(model: Model) -> NewModel:
-    shared = {f.name for f in fields(NewModel)} & {f.name for f in fields(Model)}
-    values = {name: getattr(model, name) for name in shared}
-    return NewModel(**{**values, "policy": model.policy.to_json()})
-
-
-def _merged(model: Model, changes: Mapping[str, Any]) -> NewModel:
-    new = _as_new(model)
-    values: dict[str, Any] = {}
-    for name, value in changes.items():
-        if name in _DOCUMENTS:
-            if not isinstance(value, Mapping):
-                raise InvalidField(name, f"{name} must be an object")
-            merged = {**getattr(new, name), **value}
-            values[name] = {key: item for key, item in merged.items() if item is not None}
-        elif name in ("aliases", "extra_args"):
-            values[name] = _texts(name, value)
-        elif name != "archived":
-            values[name] = value
-    return replace(new, **values)
-
-
-def _texts(name: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-        raise InvalidField(name, f"{name} must be a list of texts")
-    return tuple(value)
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise InvalidField(name, f"{name} must be a text")
-    return value
-
-
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidField(name, f"{name} must be true or false")
-    return value
-
-
-def _environment(env: Mapping[str, Any]) -> dict[str, str]:
-    for name, value in env.items():
-        if not _ENV_NAME.fullmatch(name):
-            raise InvalidField(f"env.{name}", f"{name!r} cannot be the name of an environment variable")
-        if not isinstance(value, str) or "\0" in value:
-            raise InvalidField(f"env.{name}", f"the value of {name} must be a text")
-    return dict(env)
-
-
-def _defaults(defaults: Mapping[str, Any]) -> dict[str, Any]:
-    for name in defaults:
-        if name in _NOT_DEFAULTS:
-            raise InvalidField(
-                f"request_defaults.{name}",
-                f"{name} belongs to each request and cannot be a default",
-                hint="Defaults are parameters such as temperature, max_tokens or top_p.",
-            )
-    return dict(defaults)
