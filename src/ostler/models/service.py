@@ -20,7 +20,7 @@ from ostler.core.states import DesiredState
 from ostler.engines.registry import Engines
 from ostler.library.filesets import FileSet
 from ostler.models import store
-from ostler.models.checks import as_new, defaults, environment, flag, merged, text
+from ostler.models.checks import DOCUMENTS, as_new, defaults, environment, flag, merged, text
 from ostler.models.index import Listener, ModelIndex
 from ostler.models.names import check_name, name_from
 from ostler.models.records import ORIGINS, Model, NewModel, Policy, Source
@@ -39,7 +39,7 @@ _CHANGEABLE = frozenset(
         "source",
         "extra_args",
         "archived",
-        *_DOCUMENTS,
+        *DOCUMENTS,
     }
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,7 +67,7 @@ class SourceReader:
         )
 
     async def _read_path(self, text: str, principal: Principal) -> Source:
-        path = Path(os.path.expanduser(text))  # noqa: PTH111 - no disk is touched
+        path = _expanded(text)
         if not path.is_absolute():
             return Source(kind="file", path=str(safe_join(self._models_dir, text)))
         if ".." in path.parts:
@@ -112,6 +111,10 @@ class SourceReader:
                 f"{model.name} is incomplete: {missing} missing", hint=_get_back(model), **facts
             )
         return found
+
+
+def _expanded(text: str) -> Path:
+    return Path(text).expanduser()
 
 
 def _get_back(model: Model) -> str:

@@ -1,0 +1,71 @@
+"""Write the generated pages of the documentation: `make docs`.
+
+Each page is made from the code that it describes; a test compares the pages with the code.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pydantic_core import PydanticUndefined
+
+from ostler.core.settings import Settings, environment_names, is_live
+
+DOCS = Path(__file__).parent
+
+
+def settings_page() -> str:
+    """docs/settings.md, from the one settings class."""
+    lines = [
+        "# Settings",
+        "",
+        "Every setting can come from, strongest first: the command line, the environment, a change made at",
+        "run time (`ostler settings set NAME VALUE`, for those marked *live*), the configuration file",
+        "(`config.toml`, see `ostler serve --config`), and the default. `ostler settings` lists all of them with",
+        "their values and where each came from.",
+        "",
+    ]
+    for name, field in Settings.model_fields.items():
+        variables = ", ".join(f"`{variable}`" for variable in environment_names(name))
+        lines += [f"### `{name}`", "", field.description or "", "", f"- Default: {_default(name)}"]
+        lines += [f"- Environment: {variables}"]
+        lines += ["- Live: may change while the server runs"] if is_live(name) else []
+        lines += [""]
+    return "\n".join(lines)
+
+
+_DEFAULTS_IN_WORDS = {
+    "data_dir": "`~/.local/share/ostler` (on macOS `~/Library/Application Support/ostler`)",
+    "hub_cache_dir": "`$HF_HOME/hub`, which is `~/.cache/huggingface/hub` where HF_HOME is not set",
+}
+
+
+def _default(name: str) -> str:
+    default = Settings.model_fields[name].default
+    if name in _DEFAULTS_IN_WORDS:
+        return _DEFAULTS_IN_WORDS[name]
+    if default is None or default is PydanticUndefined or default == ():
+        return "none"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def pages() -> Mapping[Path, Callable[[], str]]:
+    """Every generated page and what makes it."""
+    return {DOCS / "settings.md": settings_page}
+
+
+def main() -> int:
+    """Write every page that changed; say which."""
+    for path, render in pages().items():
+        text = render()
+        if not path.exists() or path.read_text() != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            print(f"wrote {path.relative_to(DOCS.parent)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""The database keeps what was committed, lets writers wait for each other, and knows its schema."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import ostler.app  # noqa: F401 - every room's tables are on the metadata
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, text
+
+from ostler.core.database import Base, Database
+from ostler.core.migrate import DatabaseIsNewer, upgrade
+from ostler.core.tables import SettingRow
+
+
+def setting(name: str) -> SettingRow:
+    return SettingRow(name=name, value={"a": [1]}, changed_at=datetime.now(UTC), changed_by="somebody")
+
+
+async def test_the_migrations_make_exactly_the_tables_of_the_rooms(database: Database) -> None:
+    def differences(connection: Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), Base.metadata))
+
+    async with database.connect() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_upgrading_twice_changes_nothing(database: Database) -> None:
+    async with database.write() as session:
+        session.add(setting("kept"))
+    await upgrade(database)
+    async with database.read() as session:
+        row = await session.get_one(SettingRow, "kept")
+        assert row.value == {"a": [1]} and row.changed_at.tzinfo is UTC
+
+
+async def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:
+    async with database.write() as session:
+        await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(DatabaseIsNewer, match="9999"):
+        await upgrade(database)
+
+
+async def test_two_servers_writing_at_once_wait_for_each_other(database: Database, tmp_path: Path) -> None:
+    other = Database(database.url)
+
+    async def write(through: Database, number: int) -> None:
+        async with through.write() as session:
+            session.add(setting(f"setting-{number}"))
+            await session.flush()
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(write((database, other)[n % 2], n) for n in range(40)))
+    async with database.read() as session:
+        assert await session.scalar(text("SELECT count(*) FROM settings")) == 40
+    await other.close()
+
+
+async def test_the_integrity_check_finds_an_orphan_and_is_silent_on_a_sound_database(
+    database: Database,
+) -> None:
+    assert await database.check() == []
+    async with database.connect() as connection:
+        await connection.exec_driver_sql("COMMIT")
+        await connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
+        await connection.exec_driver_sql("INSERT INTO model_aliases VALUES ('nobody', 77)")
+    assert await database.check() == ["table model_aliases has a row without its parent in models"]
