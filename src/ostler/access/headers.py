@@ -1,0 +1,66 @@
+"""What a request says about who sends it, read from its raw headers in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+
+from ostler.access.sessions import COOKIE
+
+RawHeaders = Iterable[tuple[bytes, bytes]]
+"""Headers as ASGI hands them over: lower-case names, values as bytes."""
+
+_PROXY = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"})
+
+
+@dataclass(slots=True)
+class Credentials:
+    """The headers that matter here. `proxied`: a proxy says that it stands between."""
+
+    token: str | None = None
+    session_cookie: str | None = None
+    csrf_token: str | None = None
+    host: str | None = None
+    origin: str | None = None
+    proxied: bool = False
+
+
+def read_credentials(headers: RawHeaders) -> Credentials:
+    """Take a token from Authorization (Bearer), x-api-key or api-key, in this order, and the rest."""
+    found = Credentials()
+    bearer: str | None = None
+    api_key: str | None = None
+    for name, value in headers:
+        match name:
+            case b"authorization":
+                bearer = _bearer(value) or bearer
+            case b"x-api-key" | b"api-key":
+                api_key = value.decode("latin-1").strip() or api_key
+            case b"host":
+                found.host = value.decode("latin-1")
+            case b"origin":
+                found.origin = value.decode("latin-1")
+            case b"cookie":
+                found.session_cookie = _cookie(value) or found.session_cookie
+            case b"x-csrf-token":
+                found.csrf_token = value.decode("latin-1")
+            case _ if name in _PROXY:
+                found.proxied = True
+    found.token = bearer or api_key
+    return found
+
+
+def _bearer(value: bytes) -> str | None:
+    scheme, _, token = value.decode("latin-1").strip().partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _cookie(value: bytes) -> str | None:
+    if COOKIE.encode() not in value:
+        return None
+    try:
+        morsel = SimpleCookie(value.decode("latin-1")).get(COOKIE)
+    except CookieError:
+        return None
+    return morsel.value if morsel else None

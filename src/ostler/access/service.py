@@ -1,0 +1,187 @@
+"""Who asks: from a request's headers to a principal, in memory and without waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+from argon2 import PasswordHasher
+from sqlalchemy.exc import SQLAlchemyError
+
+from ostler.access.attempts import Attempts
+from ostler.access.browser import check_browser, host_name, is_loopback_name
+from ostler.access.headers import Credentials, RawHeaders, read_credentials
+from ostler.access.keys import KeyNameTaken, Keys, looks_like_key
+from ostler.access.limits import Limiter
+from ostler.access.sessions import Session, Sessions
+from ostler.access.users import User, Users, WrongPassword
+from ostler.core.clock import Clock
+from ostler.core.database import Database
+from ostler.core.errors import NotAllowed, Unauthenticated
+from ostler.core.events import EventLog, NewEvent
+from ostler.core.principals import LOCAL_ADMIN, SYSTEM, Principal, Role
+from ostler.core.secrets import ServerSecret
+from ostler.core.settings import Settings
+
+log = logging.getLogger(__name__)
+
+FIRST_KEY = "admin"
+UPKEEP_S = 10.0
+"""How often the last use of keys is written, and what other control planes changed is read."""
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class UnknownKey(Unauthenticated):
+    """The key is not one of ours, or was revoked."""
+
+    hint = "Check the key; an administrator makes a new one with: ostler keys create NAME"
+
+
+class MissingCsrfToken(NotAllowed):
+    """A browser session asks for a change without its CSRF token."""
+
+    hint = "Send the csrf_token of GET /ostler/v1/session in the header X-CSRF-Token."
+
+
+class Access:
+    """Keys, people, sessions and limits of one server.
+
+    `settings` gives the settings that hold now. Call `start` before the first request.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        events: EventLog,
+        clock: Clock,
+        secret: ServerSecret,
+        settings: Callable[[], Settings],
+        *,
+        hasher: PasswordHasher | None = None,
+    ) -> None:
+        self.keys = Keys(database, events, clock)
+        self.users = Users(database, events, clock, hasher)
+        self.sessions = Sessions(secret, clock, self.users)
+        self.limiter = Limiter(clock)
+        self._attempts = Attempts(clock)
+        self._events = events
+        self._settings = settings
+        self._upkeep: asyncio.Task[None] | None = None
+        self.keys.on_revoke(self.limiter.forget)
+
+    async def start(self) -> None:
+        """Read keys and people into memory and begin the upkeep."""
+        await self._refresh()
+        self._upkeep = asyncio.create_task(self._keep_up(), name="access upkeep")
+
+    async def close(self) -> None:
+        """End the upkeep and write what is still in memory."""
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._upkeep
+            self._upkeep = None
+        await self.keys.write_used()
+
+    def admit(self, headers: RawHeaders, method: str = "GET") -> Principal:
+        """Check for foreign pages, then say who asks. For every door's every request.
+
+        Raises ForeignHost, ForeignOrigin, Unauthenticated, MissingCsrfToken.
+        """
+        given = read_credentials(headers)
+        self.check_browser(given)
+        return self.authenticate(given, method)
+
+    def check_browser(self, given: Credentials) -> None:
+        """Refuse requests that a foreign web page could have caused, where the server is on loopback."""
+        settings = self._settings()
+        if settings.is_loopback:
+            check_browser(
+                given.host,
+                given.origin,
+                allowed_hosts=settings.allowed_hosts,
+                allowed_origins=settings.allowed_origins,
+            )
+
+    def authenticate(self, given: Credentials | str | None, method: str = "GET") -> Principal:
+        """Who asks, by credentials or a bare token.
+
+        On loopback, one without a key, or with a placeholder such as "sk-xxx", is the local person.
+        A stored key always counts as itself; one that looks like ours and is not stored was revoked.
+        Raises Unauthenticated (KeyExpired, UnknownKey), MissingCsrfToken.
+        """
+        if not isinstance(given, Credentials):
+            given = Credentials(token=given)
+        if given.token is not None:
+            principal = self.keys.principal_of(given.token)
+            if principal is not None:
+                return principal
+            if looks_like_key(given.token):
+                raise UnknownKey("this key is not known here, or it was revoked")
+        session = self.sessions.read(given.session_cookie) if given.session_cookie else None
+        if session is not None:
+            self._check_csrf(session, given, method)
+            return session.user.principal
+        if self._is_local(given):
+            return LOCAL_ADMIN
+        if given.token is not None:
+            raise UnknownKey("this key is not known here")
+        raise Unauthenticated("this server needs a key")
+
+    async def sign_in(self, name: str, password: str, address: str) -> tuple[str, Session]:
+        """Open a session: the cookie's value and the session. Raises WrongPassword, RateLimited."""
+        self._attempts.check(name, address)
+        try:
+            user = await self.users.verify(name, password)
+        except WrongPassword:
+            self._attempts.failed(name, address)
+            log.warning("a sign-in as %.100r from %s failed", name, address)
+            raise
+        self._attempts.succeeded(name, address)
+        await self._events.record(NewEvent("user.signed_in", "user", user.id, user.name, user.name))
+        return self.sessions.open(user)
+
+    async def ensure_first_admin_key(self) -> str | None:
+        """On an address that others can reach: make an admin key if nobody could come in.
+
+        Gives the key, to be printed once, alone on its line; None where none was needed.
+        """
+        if self._settings().is_loopback or await self.keys.has_admin() or await self.users.has_admin():
+            return None
+        try:
+            _, token = await self.keys.create(FIRST_KEY, Role.ADMIN, SYSTEM)
+        except KeyNameTaken:
+            if await self.keys.has_admin():
+                return None
+            _, token = await self.keys.create(f"{FIRST_KEY}-2", Role.ADMIN, SYSTEM)
+        return token
+
+    def person(self, principal: Principal) -> User | None:
+        """The person behind a principal, if it is one."""
+        return None if principal.user_id is None else self.users.find(principal.user_id)
+
+    def _is_local(self, given: Credentials) -> bool:
+        """True for the person at this machine; never through a proxy or under another name."""
+        if not self._settings().is_loopback or given.proxied:
+            return False
+        return given.host is None or is_loopback_name(host_name(given.host))
+
+    def _check_csrf(self, session: Session, given: Credentials, method: str) -> None:
+        if method.upper() not in _SAFE and not self.sessions.csrf_matches(session, given.csrf_token):
+            raise MissingCsrfToken("a change from a browser session needs its CSRF token")
+
+    async def _refresh(self) -> None:
+        await self.keys.refresh()
+        await self.users.refresh()
+
+    async def _keep_up(self) -> None:
+        while True:
+            await asyncio.sleep(UPKEEP_S)
+            try:
+                await self.keys.write_used()
+                await self._refresh()
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("access upkeep failed and is tried again: %s", error)

@@ -1,0 +1,267 @@
+"""People who sign in with a name and a password (argon2)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+
+from ostler.access.names import check_name
+from ostler.access.tables import UserRow
+from ostler.core.clock import Clock
+from ostler.core.database import Database, after_commit
+from ostler.core.errors import Conflict, InvalidField, NotFound, Unauthenticated
+from ostler.core.events import EventLog, NewEvent
+from ostler.core.paging import Page
+from ostler.core.principals import Principal, Role
+
+MIN_PASSWORD = 8
+MAX_PASSWORD = 1_024
+SORTS = ("name", "id", "created_at", "role")
+HASHES_AT_ONCE = 2
+"""Argon2 takes 64 MiB each time; more at once would let sign-ins eat the memory of models."""
+
+
+class UserNotFound(NotFound):
+    """No person has this id or name."""
+
+    hint = "See them with: GET /ostler/v1/users"
+
+
+class UserNameTaken(Conflict):
+    """Another person has this name."""
+
+
+class WrongPassword(Unauthenticated):
+    """Name and password do not belong together, or the person is disabled."""
+
+    hint = "Check the name and the password; an administrator can set a new one."
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person. `session_epoch` grows when all sessions of the person shall end."""
+
+    id: int
+    name: str
+    role: Role
+    session_epoch: int
+    disabled: bool
+    created_at: datetime
+
+    @property
+    def principal(self) -> Principal:
+        """This person as one who asks."""
+        return Principal(name=self.name, role=self.role, user_id=self.id)
+
+
+class Users:
+    """Every person; `find` is in memory, for sessions."""
+
+    def __init__(
+        self, database: Database, events: EventLog, clock: Clock, hasher: PasswordHasher | None = None
+    ) -> None:
+        self._database = database
+        self._events = events
+        self._clock = clock
+        self._hasher = hasher or PasswordHasher()
+        self._hashing = asyncio.Semaphore(HASHES_AT_ONCE)
+        self._decoy: str | None = None
+        self._changes = 0
+        self._by_id: dict[int, User] = {}
+
+    async def refresh(self) -> None:
+        """Read every person into memory."""
+        changes = -1
+        while changes != self._changes:  # else one removed meanwhile would come back
+            changes = self._changes
+            async with self._database.read() as session:
+                rows = (await session.scalars(select(UserRow))).all()
+        self._by_id = {row.id: _user(row) for row in rows}
+
+    def find(self, user_id: int) -> User | None:
+        """The person with this id, from memory."""
+        return self._by_id.get(user_id)
+
+    async def create(self, name: str, password: str, role: Role, principal: Principal) -> User:
+        """Add a person. Needs the role admin. Raises UserNameTaken, InvalidField."""
+        principal.require(Role.ADMIN, "add people")
+        row = UserRow(
+            name=check_name(name, "name"),
+            role=role.label,
+            password_hash=await self._hash(password),
+            session_epoch=1,
+            disabled=False,
+            created_at=self._clock.now(),
+        )
+        try:
+            async with self._database.write() as session:
+                session.add(row)
+                await session.flush()
+                await self._events.add(
+                    session,
+                    NewEvent("user.created", "user", row.id, name, principal.name, data={"role": role.label}),
+                )
+                user = _user(row)
+                after_commit(session, lambda: self._put(user))
+        except IntegrityError as error:
+            raise UserNameTaken(f"there is already a person named {name!r}", user=name) from error
+        return user
+
+    async def update(
+        self,
+        user: int | str,
+        principal: Principal,
+        *,
+        role: Role | None = None,
+        password: str | None = None,
+        disabled: bool | None = None,
+    ) -> User:
+        """Change a person; every open session of theirs ends. Needs the role admin.
+
+        Raises UserNotFound, InvalidField.
+        """
+        principal.require(Role.ADMIN, "change people")
+        password_hash = None if password is None else await self._hash(password)
+        changes: Mapping[str, Any] = {
+            "role": None if role is None else role.label,
+            "password_hash": password_hash,
+            "disabled": disabled,
+        }
+        async with self._database.write() as session:
+            row = await session.scalar(select(UserRow).where(_which(user)))
+            if row is None:
+                raise UserNotFound(f"there is no person {user!r}", user=user)
+            changed = [name for name, value in changes.items() if value is not None]
+            for name in changed:
+                setattr(row, name, changes[name])
+            row.session_epoch += 1
+            what = sorted("password" if name == "password_hash" else name for name in changed)
+            await self._events.add(
+                session,
+                NewEvent("user.changed", "user", row.id, row.name, principal.name, data={"fields": what}),
+            )
+            after = _user(row)
+            after_commit(session, lambda: self._put(after))
+        return after
+
+    async def delete(self, user: int | str, principal: Principal) -> User:
+        """Remove a person; their sessions end at once. Needs the role admin. Raises UserNotFound."""
+        principal.require(Role.ADMIN, "remove people")
+        async with self._database.write() as session:
+            row = await session.scalar(select(UserRow).where(_which(user)))
+            if row is None:
+                raise UserNotFound(f"there is no person {user!r}", user=user)
+            gone = _user(row)
+            await session.delete(row)
+            await self._events.add(
+                session, NewEvent("user.deleted", "user", gone.id, gone.name, principal.name)
+            )
+            after_commit(session, lambda: self._drop(gone.id))
+        return gone
+
+    async def list(
+        self,
+        *,
+        search: str | None = None,
+        sort: str = "name",
+        descending: bool = False,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> Page[User]:
+        """One page of people. Raises InvalidField for an unknown sort."""
+        if sort not in SORTS:
+            raise InvalidField(
+                "sort", f"people cannot be sorted by {sort!r}", hint=f"One of: {', '.join(SORTS)}."
+            )
+        query = select(UserRow)
+        if search:
+            query = query.where(UserRow.name.icontains(search, autoescape=True))
+        column = getattr(UserRow, sort)
+        async with self._database.read() as session:
+            total = await session.scalar(select(func.count()).select_from(query.subquery())) or 0
+            ordered = query.order_by(column.desc() if descending else column.asc(), UserRow.id)
+            rows = await session.scalars(ordered.limit(limit).offset(offset))
+            return Page([_user(row) for row in rows], total, limit, offset)
+
+    async def get(self, user: int | str) -> User:
+        """The person with this id or name. Raises UserNotFound."""
+        async with self._database.read() as session:
+            row = await session.scalar(select(UserRow).where(_which(user)))
+        if row is None:
+            raise UserNotFound(f"there is no person {user!r}", user=user)
+        return _user(row)
+
+    async def has_admin(self) -> bool:
+        """True when an administrator can sign in."""
+        async with self._database.read() as session:
+            query = select(UserRow.id).where(UserRow.role == Role.ADMIN.label, UserRow.disabled.is_(False))
+            return await session.scalar(query.limit(1)) is not None
+
+    async def verify(self, name: str, password: str) -> User:
+        """The person with this name and password.
+
+        Takes the same time whether the name exists or not. Raises WrongPassword.
+        """
+        async with self._database.read() as session:
+            row = await session.scalar(select(UserRow).where(UserRow.name == name))
+        if self._decoy is None:
+            self._decoy = await self._hash("a password that nobody has")
+        matches = await self._matches(row.password_hash if row else self._decoy, password)
+        if row is None or row.disabled or not matches:
+            raise WrongPassword("name or password is wrong")
+        if self._hasher.check_needs_rehash(row.password_hash):
+            await self._rehash(row.id, password)
+        return _user(row)
+
+    def _put(self, user: User) -> None:
+        self._changes += 1
+        self._by_id[user.id] = user
+
+    def _drop(self, user_id: int) -> None:
+        self._changes += 1
+        self._by_id.pop(user_id, None)
+
+    async def _hash(self, password: str) -> str:
+        if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+            raise InvalidField("password", f"a password has from {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+        async with self._hashing:
+            return await asyncio.to_thread(self._hasher.hash, password)
+
+    async def _matches(self, password_hash: str, password: str) -> bool:
+        if len(password) > MAX_PASSWORD:
+            return False
+        async with self._hashing:
+            try:
+                return await asyncio.to_thread(self._hasher.verify, password_hash, password)
+            except (VerificationError, InvalidHashError):
+                return False
+
+    async def _rehash(self, user_id: int, password: str) -> None:
+        fresh = await self._hash(password)
+        async with self._database.write() as session:
+            row = await session.get(UserRow, user_id)
+            if row is not None:
+                row.password_hash = fresh
+
+
+def _which(user: int | str) -> Any:
+    return UserRow.id == user if isinstance(user, int) else UserRow.name == user
+
+
+def _user(row: UserRow) -> User:
+    return User(
+        id=row.id,
+        name=row.name,
+        role=Role.parse(row.role),
+        session_epoch=row.session_epoch,
+        disabled=row.disabled,
+        created_at=row.created_at,
+    )
