@@ -1,1 +1,8 @@
-"""Room being built."""
+"""Jobs: durable background work with progress.
+
+A job is a row that outlives the server: it is queued, run by a registered runner, and ends as
+succeeded, failed or cancelled. What a job does is none of this room's business: rooms above
+register a runner for their kind (`download`) and submit requests. `records.py` has the words,
+`store.py` the statements, `progress.py` what a running job tells, `service.py` the rules.
+Start reading at `Jobs.submit` and `Jobs._run`.
+"""
