@@ -23,8 +23,8 @@ def settings_page() -> str:
         "",
         "Every setting can come from, strongest first: the command line, the environment, a change made at",
         "run time (`ostler settings set NAME VALUE`, for those marked *live*), the configuration file",
-        "(`config.toml`, see `ostler serve --config`), and the default. `ostler settings` lists all of them with",
-        "their values and where each came from.",
+        "(`config.toml`, see `ostler serve --config`), and the default. `ostler settings` lists all of them",
+        "with their values and where each came from.",
         "",
     ]
     for name, field in Settings.model_fields.items():

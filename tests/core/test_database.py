@@ -4,15 +4,13 @@ import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 
-import ostler.app  # noqa: F401 - every room's tables are on the metadata
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
-from ostler.core.database import Base, Database
+from ostler.core.database import Database
 from ostler.core.migrate import DatabaseIsNewer, upgrade
 from ostler.core.tables import SettingRow
+from tests.core.schema import schema_differences
 
 
 def setting(name: str) -> SettingRow:
@@ -20,11 +18,7 @@ def setting(name: str) -> SettingRow:
 
 
 async def test_the_migrations_make_exactly_the_tables_of_the_rooms(database: Database) -> None:
-    def differences(connection: Connection) -> list[object]:
-        return list(compare_metadata(MigrationContext.configure(connection), Base.metadata))
-
-    async with database.connect() as connection:
-        assert await connection.run_sync(differences) == []
+    assert await schema_differences(database) == []
 
 
 async def test_upgrading_twice_changes_nothing(database: Database) -> None:

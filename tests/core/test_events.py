@@ -84,3 +84,11 @@ async def test_closing_the_log_ends_every_listener(events: EventLog) -> None:
     await asyncio.sleep(0)
     events.close()
     assert await waiting is None
+
+
+async def test_old_events_are_forgotten_and_newer_ones_kept(events: EventLog) -> None:
+    for number in range(5):
+        await events.record(happened(number))
+    last = await events.record(happened(6))
+    assert await events.forget(last.at, batch=2) == 5
+    assert [event.id for event in (await events.find())[0]] == [last.id]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ostler.core.clock import Clock
@@ -155,6 +155,18 @@ class EventLog:
             total = await session.scalar(select(func.count()).select_from(query.subquery()))
             rows = await session.scalars(query.order_by(order).limit(limit).offset(offset))
             return [_event(row) for row in rows], total or 0
+
+    async def forget(self, before: datetime, *, batch: int = 1_000) -> int:
+        """Delete kept events older than `before`, in small transactions; how many they were."""
+        forgotten = 0
+        while True:
+            async with self._database.write() as session:
+                old = select(EventRow.id).where(EventRow.at < before).order_by(EventRow.id).limit(batch)
+                ids = (await session.scalars(old)).all()
+                await session.execute(delete(EventRow).where(EventRow.id.in_(ids)))
+            forgotten += len(ids)
+            if len(ids) < batch:
+                return forgotten
 
     def close(self) -> None:
         """End every listener, so that open event streams finish at shutdown."""
