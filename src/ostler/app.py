@@ -1,0 +1,269 @@
+"""The composition root: everything is built and wired here, once.
+
+`build` makes an Ostler from settings; `serve` runs one until it is told to end. Tests build their
+own in a line. No other module reads the environment or creates a service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import uuid4
+
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from ostler import __version__
+from ostler.access.service import Access
+from ostler.api.app import build_api
+from ostler.api.services import Services
+from ostler.core.clock import Clock
+from ostler.core.database import Database
+from ostler.core.errors import Conflict, OstlerError
+from ostler.core.events import EventLog
+from ostler.core.live_settings import LiveSettings
+from ostler.core.migrate import upgrade
+from ostler.core.secrets import ServerSecret
+from ostler.core.server_lock import ServerLock
+from ostler.core.settings import LoadedSettings, Settings
+from ostler.downloads.service import Downloads
+from ostler.engines.registry import Engines, default_engines
+from ostler.fit.devices import Devices
+from ostler.gateway.app import Gateway
+from ostler.gateway.metrics import GatewayMetrics
+from ostler.hub.service import Hub
+from ostler.instances.service import Instances
+from ostler.jobs.service import Jobs
+from ostler.library.service import Library
+from ostler.models.service import Models
+from ostler.models.sources import SourceReader
+from ostler.runtimes.base import Runtime
+from ostler.runtimes.process import ProcessRuntime
+from ostler.usage import UsageLog, UsageWriter
+
+log = logging.getLogger("ostler.app")
+HOUSEKEEPING_S = 3600.0
+
+
+class PortInUse(Conflict):
+    """Something else listens where we were told to."""
+
+    hint = "Choose another port with --port, or --port 0 for a free one."
+
+
+def default_runtimes(settings: Settings) -> Mapping[str, Runtime]:
+    """The runtimes of this version."""
+    return {"process": ProcessRuntime(settings.data_dir / "engines", settings.engine_log_bytes)}
+
+
+@dataclass(frozen=True, slots=True)
+class Ostler:
+    """One wired Ostler: `gateway` is the ASGI application, `services` what the doors call."""
+
+    services: Services
+    gateway: Gateway
+    usage_writer: UsageWriter
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Ostler]:
+        """Everything started in order, and ended in the opposite order, each with its own errors."""
+        s = self.services
+        async with AsyncExitStack() as ending:
+            ending.push_async_callback(s.database.close)
+            await upgrade(s.database)
+            await s.settings.start()
+            await s.access.start()
+            ending.push_async_callback(s.access.close)
+            await s.library.start()
+            await s.models.start()
+            await self.usage_writer.start()
+            ending.push_async_callback(self.usage_writer.close)
+            await s.jobs.start()
+            ending.push_async_callback(s.jobs.stop)
+            await s.instances.start_service()
+            ending.push_async_callback(self._close_instances)
+            await self.gateway.start()
+            ending.push_async_callback(self.gateway.close)
+            housekeeping = asyncio.create_task(_keep_house(s), name="housekeeping")
+            ending.push_async_callback(_end, housekeeping)
+            yield self
+
+    def begin_shutdown(self) -> None:
+        """End what would hold connections open: event streams and waiting requests."""
+        self.services.events.close()
+
+    async def _close_instances(self) -> None:
+        s = self.services
+        await s.instances.close(stop_engines=s.settings.current.stop_engines_on_exit)
+
+
+def build(
+    loaded: LoadedSettings,
+    *,
+    clock: Clock | None = None,
+    engines: Engines | None = None,
+    runtimes: Mapping[str, Runtime] | None = None,
+) -> Ostler:
+    """Wire an Ostler. It opens nothing but the server's secret; `running` does the rest."""
+    settings = loaded.values
+    clock = clock or Clock()
+    node = platform.node() or "localhost"
+    secret = ServerSecret.load(settings.data_dir / "secret")
+    database = Database(settings.effective_database_url)
+    events = EventLog(database, clock)
+    live = LiveSettings(loaded, database, events, clock)
+    access = Access(database, events, clock, secret, live)
+    library = Library(database, events, clock, settings, node)
+    hub = Hub(settings)
+    jobs = Jobs(database, events, clock, settings, node, uuid4().hex)
+    downloads = Downloads(jobs, hub, library, live, events, clock)
+    engines = engines or default_engines(settings)
+    sources = SourceReader(library, settings.effective_models_dir)
+    models = Models(database, events, clock, engines, sources, node)
+    runtimes = runtimes or default_runtimes(settings)
+    instances = Instances(database, events, clock, live, models, engines, runtimes, library, secret, node)
+    registry = CollectorRegistry()
+    usage_writer = UsageWriter(database)
+    services = Services(
+        settings=live,
+        database=database,
+        events=events,
+        clock=clock,
+        access=access,
+        library=library,
+        hub=hub,
+        jobs=jobs,
+        downloads=downloads,
+        engines=engines,
+        models=models,
+        instances=instances,
+        usage=UsageLog(database, clock),
+        devices=Devices(),
+        metrics=registry,
+        node=node,
+        version=__version__,
+    )
+    gateway = Gateway(
+        build_api(services),
+        access=access,
+        models=models,
+        instances=instances,
+        usage=usage_writer,
+        metrics=GatewayMetrics(registry),
+        settings=live,
+        clock=clock,
+    )
+    return Ostler(services, gateway, usage_writer)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, told to end open event streams before it waits for its connections."""
+
+    def __init__(
+        self, config: uvicorn.Config, on_startup: Callable[[], None], before_shutdown: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._on_startup = on_startup
+        self._before_shutdown = before_shutdown
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_startup()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuse new connections, finish the ones that are there."""
+        self._before_shutdown()
+        await super().shutdown(sockets)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises PortInUse, or OstlerError for an address that is not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(2048)
+    except OSError as error:
+        listening.close()
+        if error.errno in (98, 48):
+            raise PortInUse(f"port {port} on {host} is in use", port=port) from error
+        raise PortInUse(f"cannot listen on {host}:{port}: {error.strerror or error}", port=port) from error
+    listening.set_inheritable(False)
+    return listening
+
+
+async def serve(loaded: LoadedSettings, *, on_ready: Callable[[str, str | None], None]) -> None:
+    """Run a server until SIGINT or SIGTERM.
+
+    `on_ready` gets the address and, at the first start on an address that others can reach, the
+    administrator's new key. Raises DataDirInUse, DataDirUnusable, PortInUse, DatabaseIsNewer.
+    """
+    settings = loaded.values
+    lock = ServerLock(settings.data_dir)
+    lock.take()
+    try:
+        listening = listen(settings.host, settings.port)
+        ostler = build(loaded)
+        async with ostler.running():
+            url = address(listening)
+            first_key = await ostler.services.access.ensure_first_admin_key()
+
+            def answering() -> None:
+                lock.publish({"pid": os.getpid(), "url": url, "version": __version__})
+                on_ready(url, first_key)
+
+            server = _Server(_uvicorn_config(ostler), answering, ostler.begin_shutdown)
+            await server.serve(sockets=[listening])
+    finally:
+        lock.release()
+
+
+def address(listening: socket.socket) -> str:
+    """The URL under which a person on this machine reaches the socket."""
+    host, port = listening.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _uvicorn_config(ostler: Ostler) -> uvicorn.Config:
+    return uvicorn.Config(
+        ostler.gateway,
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+        timeout_keep_alive=75,
+    )
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _keep_house(services: Services) -> None:
+    """Forget old events and requests, hourly, by the retention settings."""
+    while True:
+        settings = services.settings.current
+        try:
+            before = services.clock.now() - timedelta(days=settings.event_retention_days)
+            await services.events.forget(before)
+            await services.usage.forget(settings.usage_retention_days)
+        except (OstlerError, OSError) as error:
+            log.warning("housekeeping failed and will be tried again in an hour: %s", error)
+        await asyncio.sleep(HOUSEKEEPING_S)
