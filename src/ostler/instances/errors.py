@@ -1,0 +1,47 @@
+"""What can go wrong between asking for a model and having it."""
+
+from __future__ import annotations
+
+from ostler.core.errors import Busy, Conflict, EngineError
+from ostler.instances.views import Failure
+
+
+class StartFailed(EngineError):
+    """The engine did not become ready. `failure` has the reason, the exit code and the last lines."""
+
+    def __init__(self, model_name: str, failure: Failure) -> None:
+        super().__init__(
+            f"{model_name} did not start: {failure.reason}",
+            hint=failure.hint or f"See the whole log with: ostler logs {model_name}",
+            model=model_name,
+            failure=failure.to_json(),
+        )
+        self.failure = failure
+
+
+class StartCancelled(Conflict):
+    """The model was stopped while it started."""
+
+
+class AlreadyRunning(Conflict):
+    """It runs already, with other options than asked for."""
+
+
+class NotOnDemand(Conflict):
+    """The model is not running, and its policy says that requests do not start it."""
+
+
+class QueueFull(Busy):
+    """Too many requests already wait for models to start."""
+
+
+class StillLoading(Busy):
+    """The model was not ready in time."""
+
+
+class NoRoom(Busy):
+    """As many models run as may, and none of them may leave."""
+
+
+class ShuttingDown(Busy):
+    """The server is ending."""

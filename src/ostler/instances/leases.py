@@ -1,0 +1,122 @@
+"""Leases: the right to send one request to a running engine.
+
+This is the gateway's hot path: taking one is a dictionary look-up and a counter. Everything runs
+on the event loop's thread, so a check and what follows from it cannot be torn apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+class _Time(Protocol):
+    def monotonic(self) -> float: ...
+
+
+class Endpoint:
+    """One running engine as requests see it. `last_used` is monotonic: the end of the last request."""
+
+    __slots__ = (
+        "_on_broken",
+        "_on_release",
+        "_time",
+        "api_key",
+        "base_url",
+        "closed",
+        "in_flight",
+        "instance_id",
+        "last_used",
+        "limit",
+    )
+
+    def __init__(
+        self,
+        instance_id: int,
+        base_url: str,
+        api_key: str,
+        *,
+        time: _Time,
+        limit: int | None,
+        on_release: Callable[[], None],
+        on_broken: Callable[[], None],
+    ) -> None:
+        self.instance_id = instance_id
+        self.base_url = base_url
+        self.api_key = api_key
+        self.limit = limit
+        self.in_flight = 0
+        self.closed = False
+        self.last_used = time.monotonic()
+        self._time = time
+        self._on_release = on_release
+        self._on_broken = on_broken
+
+    def lease(self) -> Lease | None:
+        """One more request in flight, None when it is closed (stopping) or at its limit."""
+        if self.closed or (self.limit is not None and self.in_flight >= self.limit):
+            return None
+        self.in_flight += 1
+        return Lease(self)
+
+    def give_back(self, broken: bool) -> None:
+        """One request less; called by the lease."""
+        self.in_flight -= 1
+        self.last_used = self._time.monotonic()
+        self._on_release()
+        if broken:
+            self._on_broken()
+
+
+class Lease:
+    """One request in flight. Send it to `base_url` with `api_key`, then release it, always."""
+
+    __slots__ = ("_endpoint", "_open", "api_key", "base_url", "instance_id")
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._open = True
+        self.instance_id = endpoint.instance_id
+        self.base_url = endpoint.base_url
+        self.api_key = endpoint.api_key
+
+    def release(self, *, broken: bool = False) -> None:
+        """The request is over. `broken`: the engine did not answer, so it is looked at at once.
+
+        A second release does nothing.
+        """
+        if self._open:
+            self._open = False
+            self._endpoint.give_back(broken)
+
+
+class Routes:
+    """The running engines of each model. A model may come to have several: the least busy is taken."""
+
+    def __init__(self) -> None:
+        self._by_model: dict[int, list[Endpoint]] = {}
+
+    def try_lease(self, model_id: int) -> Lease | None:
+        """A lease if an engine of this model takes requests now."""
+        endpoints = self._by_model.get(model_id)
+        if endpoints is None:
+            return None
+        if len(endpoints) == 1:
+            return endpoints[0].lease()
+        for endpoint in sorted(endpoints, key=lambda e: e.in_flight):
+            if (lease := endpoint.lease()) is not None:
+                return lease
+        return None
+
+    def publish(self, model_id: int, endpoint: Endpoint) -> None:
+        """From now on requests may go there."""
+        self._by_model.setdefault(model_id, []).append(endpoint)
+
+    def withdraw(self, model_id: int, endpoint: Endpoint) -> None:
+        """No new requests from now on; those in flight go on."""
+        endpoint.closed = True
+        left = [e for e in self._by_model.get(model_id, ()) if e is not endpoint]
+        if left:
+            self._by_model[model_id] = left
+        else:
+            self._by_model.pop(model_id, None)

@@ -1,0 +1,121 @@
+"""What is shown of an instance: plain values, ready for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from ostler.core.states import InstanceState
+
+
+class StartCause(StrEnum):
+    """Why an engine was started; only those started on demand stop when idle."""
+
+    PERSON = "person"
+    DEMAND = "demand"
+    AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an instance failed, in words that a person can act on.
+
+    `reason` is one sentence, `hint` the next step. `diagnosis` names a known cause found in the
+    log. `exit_code` is None where unknown or where the engine did not end by itself.
+    """
+
+    reason: str
+    hint: str | None = None
+    diagnosis: str | None = None
+    exit_code: int | None = None
+    oom_killed: bool = False
+    log_tail: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        return {**asdict(self), "log_tail": list(self.log_tail)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Failure:
+        """The inverse of `to_json`."""
+        return cls(**{**data, "log_tail": tuple(data.get("log_tail") or ())})
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceView:
+    """One model's instance as it is now; `stopped` with id None when it was never started.
+
+    `url` is internal: doors show it to administrators only. `drift`: what runs differs from what
+    the stored recipe would run. `expires_at`: when it stops for being idle, None for never or while
+    it serves. `memory_bytes` is measured. `restarts`: after faults, in a row. `load_seconds`: from
+    launch to ready.
+    """
+
+    id: int | None
+    model_id: int
+    model_name: str
+    node: str
+    runtime: str
+    engine: str
+    state: InstanceState
+    reason: str | None = None
+    hint: str | None = None
+    failure: Failure | None = None
+    url: str | None = None
+    spec_digest: str | None = None
+    drift: bool = False
+    pid: int | None = None
+    cause: StartCause | None = None
+    actor: str | None = None
+    created_at: datetime | None = None
+    ready_at: datetime | None = None
+    load_seconds: float | None = None
+    restarts: int = 0
+    in_flight: int = 0
+    last_used_at: datetime | None = None
+    expires_at: datetime | None = None
+    memory_bytes: int | None = None
+
+    def to_json(self, *, with_url: bool = False) -> dict[str, Any]:
+        """A JSON-ready form; times as ISO 8601, the internal URL only where asked for."""
+        shown: dict[str, Any] = {}
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if isinstance(value, datetime):
+                value = value.isoformat()
+            elif isinstance(value, Failure):
+                value = value.to_json()
+            elif isinstance(value, StrEnum):
+                value = value.value
+            shown[name] = value
+        if not with_url:
+            del shown["url"]
+        return shown
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a start would do, without doing it.
+
+    `argv` is the exact command line, with the port (taken at launch) and secrets not shown; `env`
+    what the engine gets on top of the server's own cleaned environment. `errors` would make it fail.
+    `would_stop` names the models that would leave to make room.
+    """
+
+    model_name: str
+    engine: str
+    runtime: str
+    argv: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    spec: Mapping[str, Any] | None = None
+    spec_digest: str | None = None
+    warnings: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    would_stop: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        return asdict(self)
