@@ -163,15 +163,13 @@ def build(
     return Ostler(services, gateway, usage_writer)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, told to end open event streams before it waits for its connections."""
+class Server(uvicorn.Server):
+    """uvicorn over a running Ostler: it says when it answers, and ends event streams before it waits."""
 
-    def __init__(
-        self, config: uvicorn.Config, on_startup: Callable[[], None], before_shutdown: Callable[[], None]
-    ) -> None:
-        super().__init__(config)
+    def __init__(self, ostler: Ostler, *, on_startup: Callable[[], None]) -> None:
+        super().__init__(_uvicorn_config(ostler))
         self._on_startup = on_startup
-        self._before_shutdown = before_shutdown
+        self._before_shutdown = ostler.begin_shutdown
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer."""
@@ -222,7 +220,7 @@ async def serve(loaded: LoadedSettings, *, on_ready: Callable[[str, str | None],
                 lock.publish({"pid": os.getpid(), "url": url, "version": __version__})
                 on_ready(url, first_key)
 
-            server = _Server(_uvicorn_config(ostler), answering, ostler.begin_shutdown)
+            server = Server(ostler, on_startup=answering)
             await server.serve(sockets=[listening])
     finally:
         lock.release()
