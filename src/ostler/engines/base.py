@@ -1,0 +1,154 @@
+"""What every engine must offer, and the plain values that pass between it and the rooms above."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ostler.core.errors import EngineError, InvalidField, NotFound
+from ostler.core.launch import LaunchSpec
+from ostler.engines.options import OptionTable
+
+
+class UnknownEngine(NotFound):
+    """There is no engine of that name, or none that reads that format."""
+
+
+class UnknownFlag(InvalidField):
+    """An extra argument is a flag that the executable does not know."""
+
+
+class NoExecutable(EngineError):
+    """The engine's program was not found or cannot be run."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRequest:
+    """Everything an engine needs to say what will run; paths are as the engine will see them.
+
+    `options` are checked again; `command_override` is a model's own command line of the
+    executable ("/opt/llama.cpp/llama-server"); `devices` are device ids ("cuda:0"), empty for all.
+    """
+
+    model_id: int
+    model_name: str
+    model_path: Path
+    mmproj_path: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    extra_args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    runtime: str = "process"
+    command_override: str | None = None
+    devices: tuple[str, ...] = ()
+
+
+class Health(StrEnum):
+    """What a health answer means."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthAnswer:
+    """An answer to a health probe. `status` is None where no connection came about."""
+
+    status: int | None
+    body: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Executable:
+    """The program that will run. `source` is "model", "setting", "path" or "built-in".
+
+    `version` is what the program says of itself; None where it does not say.
+    """
+
+    command: tuple[str, ...]
+    source: str
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an executable can do, by its own `--help`.
+
+    `flags` is None where the help could not be read; `warning` then says why.
+    """
+
+    flags: frozenset[str] | None
+    version: str | None = None
+    warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Why an engine ended, in words that a person can act on. `line` is the log line that told."""
+
+    title: str
+    reason: str
+    hint: str
+    line: str | None = None
+
+
+class Engine(ABC):
+    """One inference program. Engines hold no state of instances and start nothing."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    formats: ClassVar[frozenset[str]]
+    options: ClassVar[OptionTable]
+    owned_flags: ClassVar[frozenset[str]]
+    secret_env: ClassVar[tuple[str, ...]]
+    health_path: ClassVar[str]
+    models_path: ClassVar[str] = "/v1/models"
+    metrics_path: ClassVar[str | None] = None
+    metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+
+    @abstractmethod
+    def launch_spec(self, request: LaunchRequest) -> LaunchSpec:
+        """What exactly will run. Pure apart from looking for the executable.
+
+        Raises UnknownOption, BadOptionValue, OwnedOption, NoExecutable.
+        """
+
+    @abstractmethod
+    def read_health(self, answer: HealthAnswer, *, was_ready: bool = False) -> Health:
+        """What an answer to a probe of `health_path` means.
+
+        `was_ready` says that the engine answered before: no connection then means dead.
+        """
+
+    @abstractmethod
+    async def executable(self, request: LaunchRequest) -> Executable:
+        """The program that `launch_spec` would run, with its version. Raises NoExecutable."""
+
+    @abstractmethod
+    async def capabilities(self, command: Sequence[str]) -> Capabilities:
+        """What that executable can do; remembered until the file changes. Never raises."""
+
+    @abstractmethod
+    async def check(self, request: LaunchRequest) -> list[str]:
+        """Check a request against the executable itself; returns warnings.
+
+        Raises UnknownFlag (with near names), and what `launch_spec` raises.
+        """
+
+    @abstractmethod
+    def diagnose(
+        self, log_tail: Sequence[str], exit_code: int | None = None, *, oom_killed: bool = False
+    ) -> Diagnosis | None:
+        """Explain an engine's end by its last log lines; None where nothing is known."""
+
+    def check_extra_args(self, extra_args: Sequence[str]) -> None:
+        """Refuse arguments that Ostler decides. Raises OwnedOption."""
+        self.options.check_extra_args(extra_args)
+
+    def check_env(self, env: Mapping[str, str]) -> None:
+        """Refuse variables that Ostler decides. Raises OwnedOption."""
+        self.options.check_env(env)

@@ -1,0 +1,174 @@
+"""Reading a pasted command line: what a person has in a shell script becomes options."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+from ostler.core.errors import InvalidField
+from ostler.engines.options import BadOptionValue, Option, OptionTable, Owned, ParsedCommand
+
+LONGEST_COMMAND = 64 * 1024
+ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+NUMBER = re.compile(r"-(\d|\.\d|inf)", re.IGNORECASE)
+
+
+class BadCommand(InvalidField):
+    """A command line that cannot be read."""
+
+
+def parse_command(table: OptionTable, command: str | Sequence[str]) -> ParsedCommand:
+    """Split like a shell would (quotes, escapes, joined lines), then read flag by flag.
+
+    Nothing is executed and nothing expanded. Raises BadCommand, BadOptionValue.
+    """
+    words = split_command(command) if isinstance(command, str) else list(command)
+    reader = _Reader(table, words)
+    reader.read()
+    return reader.result()
+
+
+def split_command(text: str) -> list[str]:
+    """The words of a command line; a backslash or caret at a line's end joins it with the next."""
+    if len(text) > LONGEST_COMMAND:
+        raise BadCommand("command", f"the command line is longer than {LONGEST_COMMAND} characters")
+    if "\0" in text:
+        raise BadCommand("command", "the command line holds a NUL character")
+    joined = re.sub(r"\\[ \t]*\r?\n", " ", text.strip())
+    joined = re.sub(r"^\$\s+", "", joined)
+    try:
+        words = shlex.split(joined, comments=False, posix=True)
+    except ValueError as error:
+        raise BadCommand("command", f"the command line cannot be read: {str(error).lower()}") from None
+    operators = {"|", "||", "&", "&&", ";", ">", ">>", "<", "2>&1", "&>"}
+    for word in words:
+        if word in operators:
+            raise BadCommand(
+                "command",
+                f"the command line holds {word!r}: give one command, without pipes or redirections",
+            )
+    return words
+
+
+class _Reader:
+    """Walks over the words once and sorts them into options, arguments and what is Ostler's."""
+
+    def __init__(self, table: OptionTable, words: list[str]) -> None:
+        self.table = table
+        self.words = words
+        self.place = 0
+        self.options: dict[str, Any] = {}
+        self.extra: list[str] = []
+        self.env: dict[str, str] = {}
+        self.ignored: list[str] = []
+        self.kept: dict[str, str] = {}
+
+    def read(self) -> None:
+        self._read_front()
+        while self.place < len(self.words):
+            word = self.words[self.place]
+            self.place += 1
+            if word.startswith("---") or word in ("-", "--"):
+                raise BadCommand("command", f"{word!r} is not a flag")
+            if word.startswith("-"):
+                self._read_flag(word)
+            elif "model" not in self.kept:
+                self.kept["model"] = word
+            else:
+                raise BadCommand(
+                    "command", f"{word!r} stands alone: it is neither a flag nor the value of one"
+                )
+
+    def _read_front(self) -> None:
+        """Assignments (`CUDA_VISIBLE_DEVICES=0`), `env`, the executable and `serve`."""
+        if self.words and self.words[0] == "env":
+            self.place = 1
+        while self.place < len(self.words) and ASSIGNMENT.match(self.words[self.place]):
+            name, _, value = self.words[self.place].partition("=")
+            self.env[name] = value
+            self.place += 1
+        if self.place < len(self.words) and is_executable(self.words[self.place]):
+            self.place += 1
+            if self.place < len(self.words) and self.words[self.place] in ("serve", "server"):
+                self.place += 1
+
+    def _read_flag(self, word: str) -> None:
+        flag, equals, glued = word.partition("=")
+        value = glued if equals else None
+        if owned := self.table.owned_flag(flag):
+            self._read_owned(owned, flag, value)
+        elif found := self.table.for_flag(flag):
+            self._read_option(*found, flag, value)
+        elif value is not None:
+            self.extra += [flag, value]
+        else:
+            self.extra.append(flag)
+            if self.place < len(self.words) and not is_flag(self.words[self.place]):
+                self.extra.append(self._next(flag))
+
+    def _read_owned(self, owned: Owned, flag: str, value: str | None) -> None:
+        if owned.values and value is None:
+            value = self._next(flag)
+        if owned.meaning and value is not None:
+            self.kept[owned.meaning] = value
+        else:
+            self.ignored.append(
+                flag if value is None or "key" in flag or "token" in flag else f"{flag} {value}"
+            )
+
+    def _read_option(self, option: Option, negative: bool, flag: str, value: str | None) -> None:
+        if option.type == "bool":
+            given: Any = True if value is None else value
+            if value is not None and value.lower() not in ("true", "false", "on", "off", "1", "0"):
+                raise BadOptionValue(f"options.{option.name}", f"{flag} takes no value, not {value!r}")
+            if negative:
+                given = given is not True and str(given).lower() in ("false", "off", "0")
+            self.options[option.name] = given
+            return
+        if value is None:
+            value = " ".join(self._next(flag) for _ in range(option.values))
+        if option.repeat:
+            parts = value.split(option.joiner) if option.joiner else [value]
+            self.options.setdefault(option.name, []).extend(parts)
+        else:
+            self.options[option.name] = value
+
+    def _next(self, flag: str) -> str:
+        if self.place >= len(self.words):
+            raise BadCommand("command", f"{flag} needs a value and is the last word")
+        word = self.words[self.place]
+        if self.table.for_flag(word) or self.table.owned_flag(word) or word.startswith("--"):
+            raise BadCommand("command", f"{flag} needs a value, and {word} follows")
+        self.place += 1
+        return word
+
+    def result(self) -> ParsedCommand:
+        self.table.check_env({k: v for k, v in self.env.items()})
+        hub = self.kept.get("hub")
+        if hub and ":" not in hub and (file := self.kept.get("hub_file")):
+            hub = f"{hub}:{file}"
+        return ParsedCommand(
+            options=self.table.validate(self.options),
+            extra_args=tuple(self.extra),
+            model=self.kept.get("model"),
+            hub=hub,
+            alias=self.kept.get("alias"),
+            env=self.env,
+            ignored=tuple(self.ignored),
+        )
+
+
+def is_flag(word: str) -> bool:
+    """Whether a word begins a new flag; `-1` and `-.5` are values."""
+    return word.startswith("-") and len(word) > 1 and not NUMBER.match(word)
+
+
+def is_executable(word: str) -> bool:
+    """Whether a command line's first word names the program (`/opt/llama-server`, `vllm`)."""
+    if word.startswith("-"):
+        return False
+    name = PurePath(word.replace("\\", "/")).name.lower().removesuffix(".exe")
+    return name.endswith(("llama-server", "llama-cpp-server")) or name in ("llama", "server", "vllm")

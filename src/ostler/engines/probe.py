@@ -1,0 +1,103 @@
+"""Asking an executable what it can do: its `--help` and `--version`, remembered per file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+
+from ostler.engines.base import Capabilities
+
+HELP_LIMIT_BYTES = 1024 * 1024
+PROBE_TIMEOUT_S = 20.0
+FLAG_LINE = re.compile(r"^\s{0,4}(?:-{1,2}[A-Za-z])")
+
+
+class Prober:
+    """Probes each executable once; a changed file (path, size, time) is probed again."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], asyncio.Task[Capabilities]] = {}
+
+    async def probe(self, command: tuple[str, ...]) -> Capabilities:
+        """What that command can do. Callers at the same time share one probe."""
+        key = (command, await asyncio.to_thread(_fingerprint, command[0]))
+        task = self._known.get(key)
+        if task is None or (task.done() and (task.cancelled() or task.exception())):
+            task = self._known[key] = asyncio.ensure_future(_probe(command))
+        return await asyncio.shield(task)
+
+
+def _fingerprint(path: str) -> tuple[object, ...]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return (found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+async def _probe(command: tuple[str, ...]) -> Capabilities:
+    version = read_version(await _run(command, "--version"))
+    text = await _run(command, "--help")
+    flags = read_flags(text or "")
+    if len(flags) < 5:
+        return Capabilities(
+            None, version, f"{command[0]} --help could not be read: flags are not checked beforehand"
+        )
+    return Capabilities(flags, version)
+
+
+async def _run(command: tuple[str, ...], argument: str) -> str | None:
+    """What a program prints, both streams together; None where it fails, hangs or is not there."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            argument,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    except OSError:
+        return None
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            text = await process.stdout.read(HELP_LIMIT_BYTES)
+            chunk = text
+            while chunk and len(text) < HELP_LIMIT_BYTES:
+                chunk = await process.stdout.read(HELP_LIMIT_BYTES - len(text))
+                text += chunk
+            code = await process.wait() if len(text) < HELP_LIMIT_BYTES else 0
+    except TimeoutError:
+        return None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return text.decode(errors="replace") if code == 0 else None
+
+
+def read_flags(help_text: str) -> frozenset[str]:
+    """Every flag named at the start of a help text's lines: `-c,    --ctx-size N   ...`."""
+    flags: set[str] = set()
+    for line in help_text.splitlines():
+        if not FLAG_LINE.match(line):
+            continue
+        rest = line.strip()
+        while match := re.match(r"(--?[A-Za-z][\w.-]*)(,\s*)?", rest):
+            flags.add(match[1])
+            if not match[2]:
+                break
+            rest = rest[match.end() :]
+    return frozenset(flags)
+
+
+def read_version(text: str | None) -> str | None:
+    """The build named in `version: 11434 (abc1234)`, as "b11434"; other texts as their first line."""
+    if not text:
+        return None
+    if match := re.search(r"^version:\s*(\d+)\b", text, re.MULTILINE):
+        return f"b{match[1]}"
+    if match := re.search(r"^version:\s*(\S.*)$", text, re.MULTILINE):
+        return match[1].strip()[:80]
+    return None

@@ -1,0 +1,55 @@
+"""The engines that this Ostler knows, by name and by format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from ostler.core.near import near_names
+from ostler.engines.base import Engine, UnknownEngine
+from ostler.engines.llamacpp import LlamaCpp
+
+if TYPE_CHECKING:
+    from ostler.core.settings import Settings
+
+
+class Engines:
+    """A handful of engines, by name."""
+
+    def __init__(self, engines: Iterable[Engine]) -> None:
+        self._engines = {engine.name: engine for engine in engines}
+
+    def __iter__(self) -> Iterator[Engine]:
+        return iter(self._engines.values())
+
+    def names(self) -> list[str]:
+        """Every engine's name."""
+        return list(self._engines)
+
+    def get(self, name: str) -> Engine:
+        """The engine of that name. Raises UnknownEngine (with near names)."""
+        if engine := self._engines.get(name):
+            return engine
+        near = near_names(name.replace(".", "").replace("-", ""), self._engines)
+        raise UnknownEngine(
+            f"there is no engine {name!r}",
+            hint=f"Did you mean {near[0]}?" if near else f"Known engines: {', '.join(self._engines)}",
+            engine=name,
+            near=near,
+        )
+
+    def for_format(self, file_format: str) -> Engine:
+        """The first engine that serves files of that format. Raises UnknownEngine."""
+        for engine in self:
+            if file_format in engine.formats:
+                return engine
+        raise UnknownEngine(
+            f"no engine here serves {file_format} files",
+            hint=f"Formats that can be served: {', '.join(sorted(f for e in self for f in e.formats))}",
+            format=file_format,
+        )
+
+
+def default_engines(settings: Settings) -> Engines:
+    """Every engine, as the settings say."""
+    return Engines([LlamaCpp(settings.llama_server_command)])
