@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -14,6 +15,7 @@ from ostler.core.database import Database
 from ostler.core.events import EventLog
 from ostler.core.migrate import upgrade
 from ostler.core.principals import Principal, Role
+from tests.postgresql import PostgreSQL, find_programs, running_postgresql
 
 pytest_plugins = ["tests.fixtures_hub"]
 
@@ -49,10 +51,41 @@ def shared() -> Path:
     return SHARED
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--on-postgresql", action="store_true", help="run tests that store on PostgreSQL")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On PostgreSQL, leave out what is about SQLite itself."""
+    if config.getoption("--on-postgresql"):
+        about_sqlite = [item for item in items if item.get_closest_marker("sqlite_only")]
+        config.hook.pytest_deselected(items=about_sqlite)
+        items[:] = [item for item in items if item not in about_sqlite]
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+    """A PostgreSQL server of our own."""
+    if find_programs() is None:
+        pytest.skip("PostgreSQL is missing (initdb): run tests/real/install.sh")
+    with TemporaryDirectory(prefix="ostler-pg-", dir="/tmp") as folder:
+        with running_postgresql(Path(folder)) as server:
+            yield server
+
+
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    """A fresh SQLite database with the current schema."""
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'ostler.db'}")
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a new, empty database: SQLite, or PostgreSQL with `--on-postgresql`."""
+    if not request.config.getoption("--on-postgresql"):
+        return f"sqlite+aiosqlite:///{tmp_path / 'ostler.db'}"
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    return server.new_database()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A fresh database with the current schema."""
+    database = Database(database_url)
     await upgrade(database)
     yield database
     await database.close()

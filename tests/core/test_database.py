@@ -52,6 +52,7 @@ async def test_two_servers_writing_at_once_wait_for_each_other(database: Databas
     await other.close()
 
 
+@pytest.mark.sqlite_only
 async def test_the_integrity_check_finds_an_orphan_and_is_silent_on_a_sound_database(
     database: Database,
 ) -> None:

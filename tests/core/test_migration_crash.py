@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -35,8 +34,8 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 
 
 @pytest.mark.parametrize("statement", [2, 12, 30])
-async def test_a_migration_killed_halfway_is_done_again_whole(tmp_path: Path, statement: int) -> None:
-    url = f"sqlite+aiosqlite:///{tmp_path / 'ostler.db'}"
+async def test_a_migration_killed_halfway_is_done_again_whole(database_url: str, statement: int) -> None:
+    url = database_url
     killed = await asyncio.create_subprocess_exec(
         sys.executable, "-c", KILLED_AT_STATEMENT, url, str(statement)
     )
