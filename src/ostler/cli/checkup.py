@@ -1,0 +1,193 @@
+"""What `ostler doctor` looks at. Each check answers with what it found and what to try."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from ostler.cli import human
+from ostler.cli.client import Json, ServerUnreachable
+from ostler.cli.connection import Server, find_running
+from ostler.cli.failures import CommandFailed
+from ostler.core.errors import OstlerError
+from ostler.core.settings import Settings, load_settings
+
+HUB_TIMEOUT_S = 5.0
+LOW_DISK_BYTES = 5_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding. `failed` means that Ostler cannot do its work; `warning` that a part is missing."""
+
+    name: str
+    level: Literal["ok", "warning", "failed"]
+    found: str
+    hint: str | None = None
+
+    def to_json(self) -> Json:
+        """A JSON-ready form."""
+        return asdict(self)
+
+
+def check_all(server: Server) -> list[Check]:
+    """Every check in the order in which a person would repair things."""
+    try:
+        loaded = load_settings()
+    except OstlerError as error:
+        return [_python(), Check("settings", "failed", error.message, error.hint)]
+    settings = loaded.values
+    source = f"configuration file {loaded.config_file}" if loaded.config_file else "no configuration file"
+    checks = [_python(), Check("settings", "ok", source)]
+    checks += [check(settings) for check in _CHECKS]
+    checks += _devices()
+    checks.append(_server(server))
+    checks.append(_hub(settings))
+    return checks
+
+
+def _python() -> Check:
+    return Check("python", "ok", f"Python {sys.version.split()[0]} at {sys.executable}")
+
+
+def _data_dir(settings: Settings) -> Check:
+    folder = settings.data_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        hint = "Choose another with OSTLER_DATA_DIR, or change its permissions."
+        return Check("data folder", "failed", f"{folder} cannot be written ({error.strerror})", hint)
+    return Check("data folder", "ok", str(folder))
+
+
+def _disk(settings: Settings) -> Check:
+    place = settings.hub_cache_dir
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    found = f"{human.size(free)} free for downloads at {settings.hub_cache_dir}"
+    if free < LOW_DISK_BYTES:
+        return Check("disk", "warning", found, "Most models need several GB: see ostler list --files")
+    return Check("disk", "ok", found)
+
+
+def _database(settings: Settings) -> Check:
+    file = settings.data_dir / "ostler.db"
+    if settings.database_url is None and not file.exists():
+        return Check("database", "ok", f"{file} (made at the first start of the server)")
+    try:
+        problems = asyncio.run(_look_into_database(settings.effective_database_url))
+    except Exception as error:  # noqa: BLE001 - every driver has errors of its own, and all are the finding
+        problems = [str(error).splitlines()[0]]
+    if problems:
+        hint = "Stop the server, keep a copy of the file, and put a backup in its place."
+        return Check("database", "failed", "; ".join(problems[:3]), hint)
+    return Check("database", "ok", str(file) if settings.database_url is None else "answers")
+
+
+async def _look_into_database(url: str) -> list[str]:
+    from ostler.core.database import Database
+
+    database = Database(url)
+    try:
+        return await database.check()
+    finally:
+        await database.close()
+
+
+def _engines(settings: Settings) -> Check:
+    try:
+        found = asyncio.run(_find_engines(settings))
+    except OstlerError as error:
+        return Check("engines", "failed", error.message, error.hint)
+    return Check("engines", "ok", "; ".join(found))
+
+
+async def _find_engines(settings: Settings) -> list[str]:
+    from ostler.engines.registry import default_engines
+
+    found = []
+    for engine in default_engines(settings):
+        executable = await engine.default_executable()
+        found.append(f"{engine.name} {executable.version or '(version unknown)'} ({executable.source})")
+    return found
+
+
+def _port(settings: Settings) -> Check:
+    where = f"{settings.host}:{settings.port}"
+    running = find_running(settings.data_dir)
+    if running is not None:
+        return Check("port", "ok", f"{running.url} is used by the running server")
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            hint = "Choose another with OSTLER_PORT or: ostler serve --port 0"
+            return Check("port", "warning", f"{where} cannot be used ({error.strerror})", hint)
+    return Check("port", "ok", f"{where} is free")
+
+
+_CHECKS: tuple[Callable[[Settings], Check], ...] = (_data_dir, _disk, _database, _engines, _port)
+
+
+def _devices() -> list[Check]:
+    from ostler.fit.devices import Devices
+
+    found = asyncio.run(Devices().list())
+    checks = [
+        Check(
+            device.id,
+            "ok",
+            f"{device.name}, {human.size(device.free_bytes)} of {human.size(device.total_bytes)} memory free",
+        )
+        for device in found
+    ]
+    if all(device.kind == "cpu" for device in found):
+        checks.append(Check("gpu", "ok", "none found: models run on the CPU"))
+    return checks
+
+
+def _server(server: Server) -> Check:
+    try:
+        client = server.client(start=False)
+    except ServerUnreachable as error:
+        if server.url or os.environ.get("OSTLER_URL"):
+            return Check("server", "failed", error.message, error.hint)
+        return Check("server", "ok", "not running (commands start one when they need it)")
+    except CommandFailed as error:
+        return Check("server", "failed", error.message, error.hint)
+    try:
+        client.request("GET", "/ready", timeout_s=5.0)
+        told = client.get("/system", timeout_s=5.0)
+    except CommandFailed as error:
+        return Check("server", "failed", f"{client.url}: {error.message}", error.hint)
+    return Check("server", "ok", f"{client.url}, version {told.get('version')}")
+
+
+def _hub(settings: Settings) -> Check:
+    if settings.offline:
+        return Check("hub", "ok", "offline mode is on: no call is made")
+    from urllib.error import HTTPError, URLError
+    from urllib.request import Request, urlopen
+
+    try:
+        with urlopen(Request(settings.hf_endpoint, method="HEAD"), timeout=HUB_TIMEOUT_S):
+            pass
+    except HTTPError:
+        pass  # any answer at all means that it is reachable
+    except (URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        hint = "Set HF_ENDPOINT to a mirror, or OSTLER_OFFLINE=1 to work with the files that are here."
+        return Check("hub", "warning", f"{settings.hf_endpoint} does not answer ({reason})", hint)
+    return Check("hub", "ok", f"{settings.hf_endpoint} answers")

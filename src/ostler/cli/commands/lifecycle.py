@@ -1,0 +1,154 @@
+"""Models at work: start, stop, restart, ps, logs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ostler.cli import human
+from ostler.cli.client import Json, model_path
+from ostler.cli.connection import Server
+from ostler.cli.failures import USAGE, CommandFailed
+from ostler.cli.options import JsonFlag, ModelName, Target, complete_models, with_server
+from ostler.cli.output import clean, note, print_json, print_table, state
+from ostler.cli.starting import start_and_watch
+from ostler.cli.targets import resolve_model
+
+OptionalModel = Annotated[
+    str | None, typer.Argument(metavar="MODEL", help="The model's name.", autocompletion=complete_models)
+]
+
+
+@with_server
+def start(
+    server: Server,
+    model: Target,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is ready.")] = True,
+    json: JsonFlag = False,
+) -> None:
+    """Start a model and say each state as it becomes true.
+
+    Example: ostler start my-model
+    """
+    client = server.client()
+    found = resolve_model(client, model)
+    name = found["name"]
+    if not wait:
+        view = client.post(model_path(name, "start"), {"wait": False})
+    else:
+        view = start_and_watch(client, name, say=(lambda _: None) if json else _say)
+    if json:
+        print_json(view)
+    elif not wait:
+        print(f"{name} is starting. See how far it is: ostler ps")
+    else:
+        print(f"{name} is running. Chat with it: ostler run {name}")
+
+
+def _say(text: str) -> None:
+    note(text)
+
+
+@with_server
+def stop(
+    server: Server,
+    model: OptionalModel = None,
+    everything: Annotated[bool, typer.Option("--all", help="Stop every model.")] = False,
+    now: Annotated[bool, typer.Option("--now", help="Do not wait for requests in flight.")] = False,
+) -> None:
+    """Stop a model; requests in flight are finished first.
+
+    Example: ostler stop my-model
+    """
+    if (model is None) == (not everything):
+        raise CommandFailed(
+            "say which model to stop, or --all", hint="See what runs: ostler ps", exit_code=USAGE
+        )
+    client = server.client()
+    if model is None:
+        stopped = client.post("/instances/stop-all", {}, timeout_s=600)
+        names = [
+            str(item.get("model_name", item)) for item in stopped.get("items") or stopped.get("stopped") or []
+        ]
+        print(f"Stopped {', '.join(names)}." if names else "Nothing was running.")
+        return
+    client.post(model_path(model, "stop"), {"now": now}, timeout_s=600)
+    print(f"Stopped {model}.")
+
+
+@with_server
+def restart(server: Server, model: ModelName) -> None:
+    """Stop and start a model; a changed recipe takes effect.
+
+    Example: ostler restart my-model
+    """
+    client = server.client()
+    client.post(model_path(model, "restart"), {"wait": True}, timeout_s=3600)
+    print(f"{model} is running.")
+
+
+@with_server
+def ps(server: Server, json: JsonFlag = False) -> None:
+    """List the models that run, and until when.
+
+    Example: ostler ps
+    """
+    found = server.client().get("/instances")
+    if json:
+        print_json(found)
+        return
+    active = [item for item in found["items"] if item["state"] != "stopped"]
+    if not active:
+        note("Nothing runs. Start a model with: ostler run MODEL   (see them with: ostler list)")
+        return
+    columns = ("NAME", "ID", "SIZE", "ENGINE", "PROCESSOR", "STATE", "INFLIGHT", "UNTIL")
+    print_table(columns, map(_instance_row, sorted(active, key=lambda item: str(item["model_name"]))))
+
+
+def _instance_row(item: Json) -> tuple[str, ...]:
+    size = human.size(item.get("memory_bytes"))
+    return (
+        item["model_name"],
+        str(item["model_id"]),
+        size,
+        item["engine"],
+        _processor(item),
+        state(item["state"]) + (" (drift)" if item.get("drift") else ""),
+        str(item.get("in_flight", 0)),
+        _until(item),
+    )
+
+
+def _processor(item: Json) -> str:
+    """Where it computes: the share per kind where the server says it, else by its devices."""
+    devices = item.get("devices") or []
+    if item["state"] in ("failed", "stopped"):
+        return "-"
+    return "GPU" if any("cpu" not in str(device).lower() for device in devices) else "CPU"
+
+
+def _until(item: Json) -> str:
+    if item["state"] == "stopping":
+        return "Stopping..."
+    if item["state"] == "failed":
+        return item.get("reason") or "-"
+    if item["state"] != "running":
+        return "-"
+    return human.relative(item["expires_at"]) if item.get("expires_at") else "Forever"
+
+
+@with_server
+def logs(
+    server: Server,
+    model: ModelName,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are written.")] = False,
+    tail: Annotated[int, typer.Option("--tail", "-n", min=0, help="How many last lines.")] = 100,
+) -> None:
+    """Print what a model's engine has logged.
+
+    Example: ostler logs my-model -f
+    """
+    with server.client().lines(model_path(model, "logs"), tail=tail, follow=follow) as lines:
+        for line in lines:
+            print(clean(line), flush=follow)

@@ -1,0 +1,89 @@
+"""What a person means by MODEL: a name, a path, or a repo of the hub. And making a model of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ostler.cli.client import Client, Json, model_path
+from ostler.cli.failures import NOT_FOUND, USAGE, CommandFailed
+
+_HUB_PREFIXES = ("hf.co/", "huggingface.co/", "https://huggingface.co/", "https://hf.co/")
+_REPO = re.compile(r"[\w.-]+/[\w.-]+(:[^:@]+)?(@[\w./-]+)?")
+
+
+def file_source(text: str) -> dict[str, str] | None:
+    """`{"path": ...}` where the text is a path: one that exists, or one that can be nothing else."""
+    path = Path(text).expanduser()
+    looks_like_path = text.startswith(("/", "./", "../", "~")) or text.endswith((".gguf", ".safetensors"))
+    if path.exists() or (looks_like_path and ":" not in text):
+        return {"path": str(path.absolute())}
+    return None
+
+
+def hub_spec(text: str) -> str | None:
+    """`org/repo[:selector][@revision]` where the text names a repo of the hub, without its prefix."""
+    for prefix in _HUB_PREFIXES:
+        text = text.removeprefix(prefix)
+    return text if _REPO.fullmatch(text) else None
+
+
+def resolve_model(client: Client, text: str, *, pull: bool = True) -> Json:
+    """The model that a person means, made if need be: a file is taken in, a repo is pulled first.
+
+    Raises CommandFailed: not found with near names, or what the pull or the server says.
+    """
+    try:
+        return client.get(model_path(text))
+    except CommandFailed as failure:
+        if failure.exit_code not in (NOT_FOUND, USAGE):
+            raise
+        unknown = failure
+    if source := file_source(text):
+        return new_model_from_path(client, Path(source["path"]), None, reuse=True)
+    spec = hub_spec(text)
+    if spec is None:
+        raise unknown
+    if known := _model_of_repo(client, spec):
+        return known
+    if not pull:
+        raise unknown
+    from ostler.cli.pulling import pull_model
+
+    return pull_model(client, spec)
+
+
+def new_model_from_path(client: Client, path: Path, name: str | None, *, reuse: bool = False) -> Json:
+    """Register a file or folder in place. `reuse`: a model that already has this source is good too."""
+    path = path.expanduser().absolute()
+    if not path.exists():
+        raise CommandFailed(
+            f"{path} does not exist",
+            hint="See the files that are known: ostler list --files",
+            exit_code=NOT_FOUND,
+        )
+    if reuse:
+        for model in client.every("/models")["items"]:
+            if (model.get("source") or {}).get("path") in (str(path), str(path.resolve())):
+                return dict(model)
+    body: dict[str, Any] = {"source": {"path": str(path)}}
+    if name:
+        body["name"] = name
+    return client.post("/models", body)
+
+
+def _model_of_repo(client: Client, spec: str) -> Json | None:
+    """A model that was made from this repo before, with the same file or quantization if one is named."""
+    bare, _, revision = spec.partition("@")
+    repo, _, selector = bare.partition(":")
+    for model in client.every("/models")["items"]:
+        source = model.get("source") or {}
+        if source.get("repo", "").lower() != repo.lower():
+            continue
+        selectors = {str(source.get(key, "")).lower() for key in ("tag", "file")}
+        if (not selector or selector.lower() in selectors) and (
+            not revision or source.get("revision") == revision
+        ):
+            return dict(model)
+    return None
