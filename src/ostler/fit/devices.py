@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -41,7 +42,7 @@ class Devices:
         """GPUs by index, then the host."""
         return await asyncio.to_thread(self._list)
 
-    def _list(self) -> list[Device]:
+    def _list(self) -> builtins.list[Device]:
         return [*_nvidia(), self._host()]
 
     def _host(self) -> Device:
