@@ -1,0 +1,58 @@
+"""The goals of `make bench`: each reads its number from the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Results = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One number with a bound. `read` raises KeyError or TypeError where it was not measured."""
+
+    title: str
+    read: Callable[[Results], float]
+    limit: float
+    at_most: bool = True
+    unit: str = ""
+
+    @property
+    def bound(self) -> str:
+        """`at most 1.5 x`."""
+        return f"{'at most' if self.at_most else 'at least'} {self.limit:g}{self.unit}"
+
+    def value(self, results: Results) -> float | None:
+        """The number, None where it was not measured."""
+        try:
+            return float(self.read(results))
+        except (KeyError, TypeError):
+            return None
+
+    def shown(self, results: Results) -> str:
+        """The number with its unit."""
+        value = self.value(results)
+        return "-" if value is None else f"{value:.3g}{self.unit}"
+
+    def met(self, results: Results) -> bool | None:
+        """Whether the number keeps the bound; None where it was not measured."""
+        value = self.value(results)
+        if value is None:
+            return None
+        return value <= self.limit if self.at_most else value >= self.limit
+
+
+MB = 1_000_000
+GOALS: tuple[Goal, ...] = (
+    Goal("`ostler --help`", lambda r: r["startup"]["help_s"], 0.35, unit=" s"),
+    Goal("server ready after `ostler serve`", lambda r: r["startup"]["server_ready_s"], 2, unit=" s"),
+    Goal("idle memory of the server", lambda r: r["startup"]["server_idle_bytes"] / MB, 200, unit=" MB"),
+    Goal(
+        "start to first token, more than the engine alone",
+        lambda r: r["startup"]["added_to_first_token_s"],
+        0.3,
+        unit=" s",
+    ),
+)
