@@ -97,6 +97,7 @@ class Ostler:
 
     def begin_shutdown(self) -> None:
         """End what would hold connections open: event streams and waiting requests."""
+        self.services.closing.set()
         self.services.events.close()
 
     async def _close_instances(self) -> None:
@@ -128,7 +129,7 @@ def build(
     sources = SourceReader(library, settings.effective_models_dir)
     models = Models(database, events, clock, engines, sources, node)
     runtimes = runtimes or default_runtimes(settings)
-    instances = Instances(database, events, clock, live, models, engines, runtimes, library, secret, node)
+    instances = Instances(database, events, clock, live, models, engines, runtimes, secret, node)
     registry = CollectorRegistry()
     usage_writer = UsageWriter(database)
     services = Services(
@@ -142,6 +143,7 @@ def build(
         jobs=jobs,
         downloads=downloads,
         engines=engines,
+        runtimes=runtimes,
         models=models,
         instances=instances,
         usage=UsageLog(database, clock),
@@ -217,7 +219,10 @@ async def serve(loaded: LoadedSettings, *, on_ready: Callable[[str, str | None],
             first_key = await ostler.services.access.ensure_first_admin_key()
 
             def answering() -> None:
-                lock.publish({"pid": os.getpid(), "url": url, "version": __version__})
+                started_at = ostler.services.clock.now().isoformat()
+                lock.publish(
+                    {"pid": os.getpid(), "url": url, "version": __version__, "started_at": started_at}
+                )
                 on_ready(url, first_key)
 
             server = Server(ostler, on_startup=answering)
