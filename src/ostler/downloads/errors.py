@@ -1,0 +1,69 @@
+"""What a download can fail with, as the rest of Ostler sees it."""
+
+from __future__ import annotations
+
+from ostler.core.errors import DiskFull, OstlerError, UpstreamError
+from ostler.hub.errors import GatedRepo, HubBusy, HubError, HubUnreachable, NoSuchFile, UntrustedAnswer
+
+
+class DownloadFailed(UpstreamError):
+    """The worker process ended without saying why."""
+
+    hint = "Try again: ostler jobs retry {job}. What has arrived is kept."
+
+
+class WrongContents(UpstreamError):
+    """The bytes do not have the hash that the hub promised."""
+
+    hint = (
+        "Nothing was placed. A proxy or mirror on the way may change files; try again, or check HF_ENDPOINT."
+    )
+
+
+class ChangedOnHub(UpstreamError):
+    """The hub serves something else than was resolved."""
+
+    hint = "Pull again: the newest commit is looked up anew."
+
+
+class DiskFailed(OstlerError):
+    """The disk refused to write, for another reason than being full."""
+
+    hint = "Check that the hub cache folder can be written: ostler doctor"
+
+
+def disk_full(message: str, **facts: object) -> DiskFull:
+    """DiskFull with the next step."""
+    hint = (
+        "Free some space (ostler rm --files) and try again; what has arrived is kept and goes on from there."
+    )
+    return DiskFull(message, hint=hint, **facts)
+
+
+def error_from(code: str, message: str, repo: str) -> OstlerError:
+    """The error for what the worker said (`faults.py` has the codes)."""
+    match code:
+        case "disk_full":
+            return disk_full(f"the disk is full while fetching {repo}")
+        case "gated":
+            return GatedRepo(
+                message,
+                hint=f"Ask for access at https://huggingface.co/{repo}, then set HF_TOKEN or run: hf auth login",
+                repo=repo,
+            )
+        case "not_found":
+            return NoSuchFile(message, hint="It may have been removed: pull again.", repo=repo)
+        case "wrong_bytes":
+            return WrongContents(message, repo=repo)
+        case "changed":
+            return ChangedOnHub(message, repo=repo)
+        case "unsafe_name":
+            return UntrustedAnswer(message)
+        case "unreachable":
+            return HubUnreachable(message, repo=repo)
+        case "hub_busy":
+            return HubBusy(message, retry_after_s=None)
+        case "disk_error":
+            return DiskFailed(message, repo=repo)
+        case _:
+            return HubError(message, repo=repo)
