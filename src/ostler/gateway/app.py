@@ -1,0 +1,308 @@
+"""The gateway as an ASGI application: `/v1/*` is answered here, the rest by the inner application."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Protocol
+
+from ostler.access.browser import check_browser, origin_allowed
+from ostler.core.clock import Clock
+from ostler.core.errors import OstlerError
+from ostler.core.settings import Settings
+from ostler.gateway.bodies import read_asked, read_body, with_defaults
+from ostler.gateway.errors import (
+    ClientGone,
+    EngineGone,
+    EngineSilent,
+    WrongMethod,
+    envelope,
+    error_body,
+    error_headers,
+    status_of,
+)
+from ostler.gateway.exchange import ClientWatch, Exchange
+from ostler.gateway.forward import Forwarder, Upstream, break_off
+from ostler.gateway.headers import HeaderRules
+from ostler.gateway.listing import describe, find_model, list_models
+from ostler.gateway.metrics import GatewayMetrics
+from ostler.gateway.ports import (
+    Accounts,
+    ASGIApp,
+    Doorkeeper,
+    EngineLeases,
+    Lease,
+    ModelNames,
+    Receive,
+    RequestLimits,
+    Scope,
+    Send,
+)
+from ostler.gateway.routes import MODELS, PREFIX, dialect_of, route_of
+from ostler.gateway.waiting import wait_for_lease
+from ostler.usage import RequestRecord, TokenCounts, read_counts
+
+log = logging.getLogger(__name__)
+
+CLIENT_CLOSED = 499
+"""What a request is accounted as when its client left first (nginx's number for it)."""
+
+_PREFLIGHT = (
+    (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE, OPTIONS"),
+    (b"access-control-max-age", b"600"),
+)
+
+
+class DoorkeeperWithLimits(Doorkeeper, Protocol):
+    """Access as a whole: who asks, and how often they may."""
+
+    @property
+    def limiter(self) -> RequestLimits:
+        """Counts the requests of each key."""
+
+
+class Gateway:
+    """Takes `/v1/*`, hands everything else (lifespan too) to `inner`.
+
+    `settings` gives the settings that hold now. Call `start` before the first request and `close`
+    after the last.
+    """
+
+    def __init__(
+        self,
+        inner: ASGIApp,
+        *,
+        access: DoorkeeperWithLimits,
+        models: ModelNames,
+        instances: EngineLeases,
+        usage: Accounts,
+        metrics: GatewayMetrics,
+        settings: Callable[[], Settings],
+        clock: Clock,
+    ) -> None:
+        self._inner = inner
+        self._access = access
+        self._models = models
+        self._instances = instances
+        self._usage = usage
+        self._metrics = metrics
+        self._settings = settings
+        self._clock = clock
+        self._now = clock.monotonic
+        self._rules = HeaderRules()
+        self._upstream = Upstream()
+        self._forwarder = Forwarder(self._upstream, self._rules, metrics, self._now)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def start(self) -> None:
+        """Get ready: build the client, so that the first request does not wait for it."""
+        self._loop = asyncio.get_running_loop()
+        self._upstream.client(self._settings().upstream_timeout_s)
+
+    async def close(self) -> None:
+        """Close the connections to the engines."""
+        await self._upstream.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI scope."""
+        if scope["type"] in ("http", "websocket"):
+            path = scope["path"]
+            if path.startswith(PREFIX) or path == "/v1":
+                if scope["type"] == "websocket":
+                    return await _refuse_websocket(receive, send)
+                return await self._serve(scope, receive, send)
+        return await self._inner(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope["path"], scope["method"], scope["query_string"], receive, send, self._now())
+        self._metrics.in_flight += 1
+        try:
+            await self._admit(exchange, scope["headers"])
+        except OstlerError as error:
+            await self._refuse(exchange, error)
+        except ClientGone:
+            self._left(exchange)
+        except Exception as error:  # the last door: nobody above would tell the client
+            log.exception("request %s to %s failed", exchange.incoming.request_id, exchange.path)
+            if not exchange.head_sent:
+                body = envelope(exchange.dialect, 500, "Something went wrong in Ostler; its log says what.")
+                await exchange.answer(500, [], body)
+            exchange.error = repr(error)
+        finally:
+            self._metrics.in_flight -= 1
+            self._account(exchange)
+
+    async def _admit(self, exchange: Exchange, headers: Any) -> None:
+        """Who asks, and may they now? Then on to the model list or to an engine."""
+        exchange.dialect = dialect_of(exchange.path)
+        exchange.incoming = self._rules.read(headers)
+        if exchange.incoming.origin is not None:
+            self._allow_origin(exchange, exchange.incoming.origin.decode("latin-1"))
+        if exchange.method == "OPTIONS":
+            return await self._preflight(exchange, headers)
+        principal = self._access.admit(headers, exchange.method)
+        exchange.principal = principal
+        if exchange.path.startswith(MODELS) and exchange.path[len(MODELS) :][:1] in ("", "/"):
+            return await self._list(exchange)
+        ticket = self._access.limiter.admit(principal)
+        try:
+            await self._route(exchange)
+        finally:
+            ticket.release()
+        return None
+
+    async def _route(self, exchange: Exchange) -> None:
+        """Find the model, and carry the request to its engine."""
+        route = route_of(exchange.path, exchange.method)
+        exchange.label = route.label
+        settings = self._settings()
+        incoming = exchange.incoming
+        limit = settings.request_body_limit_bytes
+        exchange.body = await read_body(exchange.receive, limit, incoming.content_length)
+        asked = read_asked(exchange.body, incoming, exchange.query)
+        assert exchange.principal is not None
+        model = find_model(self._models, asked.model, exchange.principal)
+        exchange.model = model
+        wants_stream = False
+        if asked.json is not None:
+            defaults = model.request_defaults
+            if defaults:
+                exchange.body = with_defaults(exchange.body, asked.json, defaults)
+            stream = asked.json.get("stream")
+            wants_stream = (defaults.get("stream") if stream is None else stream) is True
+        watch = ClientWatch(exchange.receive, self._loop or asyncio.get_running_loop())
+        try:
+            await self._carry(exchange, settings, wants_stream)
+        except asyncio.CancelledError:
+            if not watch.gone:
+                raise
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            raise ClientGone from None
+        finally:
+            watch.close()
+
+    async def _carry(self, exchange: Exchange, settings: Settings, wants_stream: bool) -> None:
+        """With a lease, forward; the lease goes back whatever happens."""
+        model, principal = exchange.model, exchange.principal
+        assert model is not None and principal is not None
+        lease: Lease | None = self._instances.try_lease(model.id)
+        if lease is None:
+            lease = await wait_for_lease(
+                exchange, self._instances, model, principal, settings, wants_stream=wants_stream
+            )
+        exchange.instance_id = lease.instance_id
+        target = exchange.path
+        if exchange.query:
+            target += "?" + exchange.query.decode("latin-1")
+        broken = False
+        try:
+            await self._forwarder.forward(exchange, lease, target, settings.upstream_timeout_s)
+        except (EngineGone, EngineSilent):
+            broken = True
+            raise
+        finally:
+            lease.release(broken=broken)
+
+    async def _list(self, exchange: Exchange) -> None:
+        """`GET /v1/models` and `GET /v1/models/{name}`."""
+        exchange.label = MODELS
+        if exchange.method not in ("GET", "HEAD"):
+            raise WrongMethod(f"{MODELS} takes GET, not {exchange.method}", allow="GET, HEAD, OPTIONS")
+        assert exchange.principal is not None
+        name = exchange.path[len(MODELS) + 1 :]
+        if name:
+            model = find_model(self._models, name, exchange.principal)
+            found = describe(model, self._instances)
+        else:
+            found = list_models(self._models, self._instances, exchange.principal)
+        await exchange.answer(200, [], json.dumps(found).encode())
+
+    def _allow_origin(self, exchange: Exchange, origin: str) -> None:
+        """Let a page of an allowed origin read the answer (CORS)."""
+        if origin_allowed(origin, self._settings().allowed_origins):
+            exchange.response_headers = [
+                (b"access-control-allow-origin", origin.encode("latin-1")),
+                (b"access-control-expose-headers", b"x-request-id, retry-after"),
+                (b"vary", b"Origin"),
+            ]
+
+    async def _preflight(self, exchange: Exchange, headers: Any) -> None:
+        """A browser asks whether it may ask; others learn which methods there are."""
+        given = {name: value.decode("latin-1") for name, value in headers}
+        settings = self._settings()
+        if settings.is_loopback:
+            check_browser(
+                given.get(b"host"),
+                given.get(b"origin"),
+                allowed_hosts=settings.allowed_hosts,
+                allowed_origins=settings.allowed_origins,
+            )
+        answer = [(b"allow", _PREFLIGHT[0][1])]
+        if exchange.response_headers:
+            wanted = given.get(b"access-control-request-headers", "authorization, content-type")
+            answer += _PREFLIGHT
+            answer.append((b"access-control-allow-headers", wanted.encode("latin-1")))
+        await exchange.answer(204, answer, b"")
+
+    async def _refuse(self, exchange: Exchange, error: OstlerError) -> None:
+        """Tell the client what went wrong, in its shape, or within the stream that has begun."""
+        if exchange.model is None:
+            self._metrics.blocked(error.code)
+        elif status_of(error) >= 500:
+            log.info("request %s: %s", exchange.incoming.request_id, error.message)
+        if exchange.head_sent:
+            exchange.status = status_of(error)
+            await break_off(exchange, error)
+            return
+        exchange.error = error.message
+        await exchange.answer(status_of(error), error_headers(error), error_body(exchange.dialect, error))
+
+    def _left(self, exchange: Exchange) -> None:
+        exchange.status = CLIENT_CLOSED
+        exchange.error = "the client closed the connection"
+        self._metrics.cancellations += 1
+
+    def _account(self, exchange: Exchange) -> None:
+        """Write down what it was."""
+        duration_s = self._now() - exchange.began
+        self._metrics.finished(exchange.label, exchange.status, duration_s)
+        model, principal = exchange.model, exchange.principal
+        if model is None or principal is None:
+            return
+        counts = TokenCounts()
+        if exchange.tail:
+            counts = read_counts(b"".join(exchange.tail), exchange.head)
+            self._metrics.counted(model.name, counts)
+        first_token_s = None
+        if exchange.streamed and exchange.first_chunk_at is not None:
+            first_token_s = exchange.first_chunk_at - exchange.began
+            self._metrics.first_token(exchange.label, first_token_s)
+        self._usage.record(
+            RequestRecord(
+                at=self._clock.now() - timedelta(seconds=duration_s),
+                model_id=model.id,
+                model_name=model.name,
+                instance_id=exchange.instance_id,
+                key_id=principal.key_id,
+                principal=principal.name,
+                path=exchange.path[:200],
+                status=exchange.status,
+                streamed=exchange.streamed,
+                prompt_tokens=counts.prompt,
+                completion_tokens=counts.completion,
+                first_token_s=first_token_s,
+                duration_s=duration_s,
+                error=exchange.error,
+            )
+        )
+
+
+async def _refuse_websocket(receive: Receive, send: Send) -> None:
+    """There are no WebSockets under /v1."""
+    await receive()
+    await send({"type": "websocket.close", "code": 1008, "reason": "there is no WebSocket here"})

@@ -1,0 +1,132 @@
+"""One request on its way: what is known of it so far, and what is written down at its end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ostler.core.principals import Principal
+from ostler.gateway.errors import Dialect
+from ostler.gateway.headers import Incoming
+from ostler.gateway.metrics import OTHER
+from ostler.gateway.ports import Receive, Send
+from ostler.models.records import Model
+
+WATCH_AFTER_S = 0.02
+"""An answer that is faster than this is not worth a watch over the client."""
+
+
+class Exchange:
+    """One request and its answer. Times are monotonic seconds."""
+
+    __slots__ = (
+        "began",
+        "body",
+        "dialect",
+        "error",
+        "first_chunk_at",
+        "head",
+        "head_sent",
+        "incoming",
+        "instance_id",
+        "label",
+        "method",
+        "model",
+        "path",
+        "principal",
+        "query",
+        "receive",
+        "response_headers",
+        "send",
+        "status",
+        "streamed",
+        "tail",
+        "whole",
+    )
+
+    def __init__(self, path: str, method: str, query: bytes, receive: Receive, send: Send, began: float):
+        self.path = path
+        self.method = method
+        self.query = query
+        self.receive = receive
+        self.send = send
+        self.began = began
+        self.incoming = _NOTHING
+        self.principal: Principal | None = None
+        self.model: Model | None = None
+        self.dialect = Dialect.OPENAI
+        self.label = OTHER
+        self.body = b""
+        self.streamed = False
+        self.status = 0
+        self.head_sent = False
+        self.whole = False
+        self.error: str | None = None
+        self.instance_id: int | None = None
+        self.first_chunk_at: float | None = None
+        self.head = b""
+        self.tail: list[bytes] = []
+        self.response_headers: list[tuple[bytes, bytes]] = []
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send the status and the headers; ours (request id, CORS) come last."""
+        self.status = status
+        self.head_sent = True
+        headers += self.response_headers
+        headers.append((b"x-request-id", self.incoming.request_id.encode()))
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def chunk(self, body: bytes) -> None:
+        """Send a piece of the body, more to follow."""
+        await self.send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def end(self, body: bytes = b"") -> None:
+        """Send the last piece."""
+        self.whole = True
+        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """A whole answer at once, JSON unless it is empty."""
+        if body:
+            headers = [*headers, (b"content-type", b"application/json")]
+        headers.append((b"content-length", b"%d" % len(body)))
+        await self.start(status, headers)
+        await self.end(body)
+
+
+_NOTHING = Incoming()
+
+
+class ClientWatch:
+    """Cancels the task that serves a request as soon as its client has gone.
+
+    Starting to listen costs a task, so it begins after WATCH_AFTER_S: most short answers are over by
+    then. `gone` tells a cancellation by the client from one by the server's end.
+    """
+
+    __slots__ = ("_handle", "_loop", "_receive", "_serving", "_task", "gone")
+
+    def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
+        self.gone = False
+        self._receive = receive
+        self._loop = loop
+        self._serving: asyncio.Task[Any] | None = asyncio.current_task(loop)
+        self._task: asyncio.Task[None] | None = None
+        self._handle = loop.call_later(WATCH_AFTER_S, self._begin)
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._serving = None
+        self._handle.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        self._task = self._loop.create_task(self._watch(), name="client watch")
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if self._serving is not None:
+            self.gone = True
+            self._serving.cancel()

@@ -1,0 +1,50 @@
+"""`GET /v1/models`, answered here: OpenAI's shape, with what Ostler knows beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ostler.access.names import may_use
+from ostler.core.principals import Principal
+from ostler.gateway.errors import ModelNotAllowed
+from ostler.gateway.ports import EngineLeases, ModelNames
+from ostler.models.index import ModelNotFound
+from ostler.models.records import Model
+
+OWNER = "ostler"
+
+
+def find_model(models: ModelNames, name: str, principal: Principal) -> Model:
+    """The model that a request means. Raises ModelNotFound with near names, ModelNotAllowed."""
+    model = models.find(name)
+    if model is None or model.archived:
+        near = [other for other in models.near(name) if _visible(models.find(other), principal)]
+        hint = f"Did you mean {' or '.join(near)}?" if near else "See what there is: GET /v1/models"
+        raise ModelNotFound(f"there is no model {name!r}", hint=hint, model=name, near=near)
+    if principal.models is not None and not may_use(principal, *model.names):
+        raise ModelNotAllowed(f"{principal.name} may not use the model {name!r}", model=name)
+    return model
+
+
+def list_models(models: ModelNames, instances: EngineLeases, principal: Principal) -> dict[str, Any]:
+    """Every model that the principal may use."""
+    seen = [model for model in models.all() if _visible(model, principal)]
+    return {"object": "list", "data": [describe(model, instances) for model in seen]}
+
+
+def describe(model: Model, instances: EngineLeases) -> dict[str, Any]:
+    """One model: nothing in it says where an engine listens or where files are."""
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": int(model.created_at.timestamp()),
+        "owned_by": OWNER,
+        "aliases": list(model.aliases),
+        "task": model.task or None,
+        "engine": model.engine,
+        "state": str(instances.view(model.id).state),
+    }
+
+
+def _visible(model: Model | None, principal: Principal) -> bool:
+    return model is not None and not model.archived and may_use(principal, *model.names)

@@ -1,0 +1,150 @@
+"""What the gateway counts for Prometheus.
+
+Counting happens on the event loop's thread into plain numbers, and becomes metric families when
+somebody scrapes: a request costs a few dictionary look-ups. Labels are bounded: a route is one of the
+known paths or `other`, models are those that exist.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ostler.usage import TokenCounts
+
+BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+MAX_SERIES = 2_000
+OTHER = "other"
+_Key = TypeVar("_Key")
+
+
+class Seconds:
+    """One histogram of durations."""
+
+    __slots__ = ("buckets", "total_s")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(BUCKETS_S) + 1)
+        self.total_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one."""
+        self.buckets[bisect_left(BUCKETS_S, seconds)] += 1
+        self.total_s += seconds
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """Upper bounds and how many were at most that."""
+        bounds = [*(f"{bound:g}" for bound in BUCKETS_S), "+Inf"]
+        so_far = 0
+        rows: list[tuple[str, float]] = []
+        for bound, count in zip(bounds, self.buckets, strict=True):
+            so_far += count
+            rows.append((bound, so_far))
+        return rows
+
+
+class GatewayMetrics(Collector):
+    """The gateway's numbers, registered in the registry that is handed in."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests: dict[tuple[str, int], int] = {}
+        self._durations: dict[str, Seconds] = {}
+        self._upstream: dict[str, Seconds] = {}
+        self._first: dict[str, Seconds] = {}
+        self._tokens: dict[tuple[str, str], int] = {}
+        self._blocked: dict[str, int] = {}
+        self._engine_errors: dict[str, int] = {}
+        self.cancellations = 0
+        self.in_flight = 0
+        self.dropped_records: Callable[[], int] = lambda: 0
+        registry.register(self)
+
+    def finished(self, route: str, status: int, seconds: float) -> None:
+        """One request was answered."""
+        key = (route, status)
+        self._requests[key] = self._requests.get(key, 0) + 1
+        _observe(self._durations, route, seconds)
+
+    def engine_answered(self, route: str, seconds: float) -> None:
+        """An engine began its answer this long after it got the request."""
+        _observe(self._upstream, route, seconds)
+
+    def first_token(self, route: str, seconds: float) -> None:
+        """The first piece of a stream left this long after the request came."""
+        _observe(self._first, route, seconds)
+
+    def counted(self, model: str, counts: TokenCounts) -> None:
+        """An engine said how many tokens it took and made."""
+        for kind, count in (("prompt", counts.prompt), ("completion", counts.completion)):
+            if count:
+                _add(self._tokens, (model, kind), count)
+
+    def blocked(self, code: str) -> None:
+        """A request was refused before it was routed: `rate_limited`, `unknown_key`, ..."""
+        _add(self._blocked, code, 1)
+
+    def engine_failed(self, model: str) -> None:
+        """An engine broke off or could not be reached."""
+        _add(self._engine_errors, model, 1)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: names are known only when scraped, and ours are not used by others."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything, for one scrape."""
+        requests = CounterMetricFamily("gateway_requests", "Requests answered.", labels=["route", "status"])
+        for (route, status), count in self._requests.items():
+            requests.add_metric([route, str(status)], count)
+        yield requests
+        yield _histogram("gateway_request_latency_seconds", "Whole duration.", "route", self._durations)
+        yield _histogram(
+            "gateway_upstream_latency_seconds", "From the request to the engine to its headers.", "path",
+            self._upstream,
+        )  # fmt: skip
+        yield _histogram("gateway_stream_ttft_seconds", "To a stream's first piece.", "path", self._first)
+        blocked = CounterMetricFamily("gateway_requests_blocked", "Refused at the door.", labels=["reason"])
+        for reason, count in self._blocked.items():
+            blocked.add_metric([reason], count)
+        yield blocked
+        yield CounterMetricFamily(
+            "gateway_request_cancellations", "Clients that left before the end.", value=self.cancellations
+        )
+        errors = CounterMetricFamily(
+            "gateway_upstream_error", "Engines that broke off or were not there.", labels=["model"]
+        )
+        for model, count in self._engine_errors.items():
+            errors.add_metric([model], count)
+        yield errors
+        tokens = CounterMetricFamily("ostler_tokens", "Tokens, as engines count.", labels=["model", "kind"])
+        for (model, kind), count in self._tokens.items():
+            tokens.add_metric([model, kind], count)
+        yield tokens
+        yield GaugeMetricFamily("ostler_requests_in_flight", "Requests now in the gateway.", self.in_flight)
+        yield CounterMetricFamily(
+            "ostler_usage_dropped", "Requests that were not accounted.", value=self.dropped_records()
+        )
+
+
+def _observe(histograms: dict[str, Seconds], label: str, seconds: float) -> None:
+    histogram = histograms.get(label)
+    if histogram is None:
+        histogram = histograms[label] = Seconds()
+    histogram.observe(seconds)
+
+
+def _add(counters: dict[_Key, int], key: _Key, count: int) -> None:
+    if key in counters or len(counters) < MAX_SERIES:
+        counters[key] = counters.get(key, 0) + count
+
+
+def _histogram(name: str, text: str, label: str, values: dict[str, Seconds]) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=[label])
+    for value, histogram in values.items():
+        family.add_metric([value], buckets=histogram.cumulative(), sum_value=histogram.total_s)
+    return family

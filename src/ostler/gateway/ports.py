@@ -1,0 +1,100 @@
+"""What the gateway asks of other rooms: exactly this, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, Protocol
+
+from ostler.core.principals import Principal
+from ostler.models.records import Model
+from ostler.usage import RequestRecord
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+class Doorkeeper(Protocol):
+    """Who knows keys, people and the rules for this machine (access)."""
+
+    def admit(self, headers: Iterable[tuple[bytes, bytes]], method: str = "GET") -> Principal:
+        """Who is asking. Raises Unauthenticated, NotAllowed."""
+
+
+class Ticket(Protocol):
+    """One admitted request."""
+
+    def release(self) -> None:
+        """It is over."""
+
+
+class RequestLimits(Protocol):
+    """Who counts requests per key (access)."""
+
+    def admit(self, principal: Principal) -> Ticket:
+        """Let one in. Raises RateLimited."""
+
+
+class ModelNames(Protocol):
+    """Who knows the models (models)."""
+
+    @property
+    def find(self) -> Callable[[str], Model | None]:
+        """The model with this name or alias."""
+
+    @property
+    def near(self) -> Callable[[str], list[str]]:
+        """Names that look like this one."""
+
+    @property
+    def all(self) -> Callable[[], list[Model]]:
+        """Every model, by name."""
+
+
+class Lease(Protocol):
+    """The right to send one request to one running engine."""
+
+    @property
+    def instance_id(self) -> int:
+        """Which instance it is."""
+
+    @property
+    def base_url(self) -> str:
+        """Where its engine listens, without a slash at the end."""
+
+    @property
+    def api_key(self) -> str | None:
+        """The engine's internal key; never shown to a client."""
+
+    def release(self, *, broken: bool = False) -> None:
+        """The request is over; `broken` when the engine could not be reached or broke off."""
+
+
+class SeenInstance(Protocol):
+    """What the model list says about an instance."""
+
+    @property
+    def state(self) -> str:
+        """`running`, `stopped`, ..."""
+
+
+class EngineLeases(Protocol):
+    """Who hands out leases (instances)."""
+
+    def try_lease(self, model_id: int) -> Lease | None:
+        """A lease if the model runs right now."""
+
+    async def lease(self, model_id: int, *, principal: Principal, timeout_s: float) -> Lease:
+        """Wait until it runs, starting it where the policy allows. Raises Busy, EngineError, ..."""
+
+    def view(self, model_id: int) -> SeenInstance:
+        """What is known of its instance; one that never ran is stopped."""
+
+
+class Accounts(Protocol):
+    """Who keeps what was counted (usage)."""
+
+    def record(self, record: RequestRecord) -> None:
+        """Take one record, without waiting and without raising."""

@@ -1,0 +1,92 @@
+"""Token counts, read out of an answer's last bytes without parsing the rest.
+
+Engines say what they counted at the end of an answer, streamed or not:
+
+- OpenAI's shape has `"usage": {"prompt_tokens", "completion_tokens"}`, or `input_tokens` and
+  `output_tokens` in `/v1/responses`;
+- Anthropic's has `"usage": {"input_tokens", "cache_read_input_tokens", "output_tokens"}`; in a stream
+  the input is told in the first event and the output in the last but one;
+- llama.cpp adds `"timings": {"cache_n", "prompt_n", "predicted_n"}` to the last event of a stream
+  even when the client did not ask for usage, so nothing has to be added to anybody's stream.
+
+A quote inside generated text is escaped in JSON, so `"usage":` can only be a key.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NamedTuple
+
+TAIL_BYTES = 16 * 1024
+"""How much of the end of an answer is looked at."""
+HEAD_BYTES = 4 * 1024
+"""How much of the beginning of a stream is looked at."""
+
+_KEY = re.compile(rb'(?<!\\)"(usage|timings)"\s*:\s*(?=\{)')
+_MAX_COUNT = 2**31 - 1
+_decode = json.JSONDecoder().raw_decode
+
+
+class TokenCounts(NamedTuple):
+    """What the engine counted; None where it did not say."""
+
+    prompt: int | None = None
+    completion: int | None = None
+
+
+NOTHING = TokenCounts()
+
+
+def read_counts(tail: bytes, head: bytes = b"") -> TokenCounts:
+    """The counts told in the last bytes of an answer, or in the first ones of a stream.
+
+    Whatever cannot be understood counts as not told; nothing is raised.
+    """
+    found = _last_objects(tail[-TAIL_BYTES:])
+    usage, timings = found.get("usage", {}), found.get("timings", {})
+    prompt = _prompt_of(usage)
+    completion = _count(usage, "completion_tokens", "output_tokens")
+    if prompt is None and head:
+        prompt = _prompt_of(_last_objects(head[:HEAD_BYTES]).get("usage", {}))
+    if prompt is None:
+        prompt = _sum(_count(timings, "prompt_n"), _count(timings, "cache_n"))
+    if completion is None:
+        completion = _count(timings, "predicted_n")
+    return TokenCounts(prompt, completion)
+
+
+def _prompt_of(usage: dict[str, Any]) -> int | None:
+    openai = _count(usage, "prompt_tokens")
+    if openai is not None:
+        return openai
+    read = _count(usage, "cache_read_input_tokens")
+    made = _count(usage, "cache_creation_input_tokens")
+    return _sum(_count(usage, "input_tokens"), read, made)
+
+
+def _last_objects(data: bytes) -> dict[str, dict[str, Any]]:
+    """The last JSON object behind each of the two keys."""
+    found: dict[str, dict[str, Any]] = {}
+    for match in _KEY.finditer(data):
+        try:
+            value, _ = _decode(data[match.end() : match.end() + 2048].decode("utf-8", "replace"))
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            found[match[1].decode()] = value
+    return found
+
+
+def _count(values: dict[str, Any], *names: str) -> int | None:
+    for name in names:
+        value = values.get(name)
+        if type(value) is int and 0 <= value <= _MAX_COUNT:
+            return value
+    return None
+
+
+def _sum(first: int | None, *more: int | None) -> int | None:
+    if first is None:
+        return None
+    return min(_MAX_COUNT, first + sum(count or 0 for count in more))

@@ -1,0 +1,179 @@
+"""Finding and adding up what was accounted."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Select, String, case, cast, delete, func, select
+
+from ostler.core.clock import Clock
+from ostler.core.database import Database
+from ostler.core.errors import InvalidField
+from ostler.core.paging import Page
+from ostler.usage.records import RequestRecord
+from ostler.usage.tables import RequestRow
+
+CLEAN_BATCH = 5_000
+SORTS = ("at", "duration_s", "first_token_s", "prompt_tokens", "completion_tokens", "status", "model_name")
+By = Literal["model", "key", "day"]
+
+
+@dataclass(frozen=True, slots=True)
+class UsageTotal:
+    """The sum over one model, one key (its principal's name) or one day (UTC, YYYY-MM-DD).
+
+    `first_token_s` and `duration_s` are means in seconds; `errors` counts statuses from 400 on and
+    answers that were cut.
+    """
+
+    name: str
+    requests: int
+    errors: int
+    prompt_tokens: int
+    completion_tokens: int
+    first_token_s: float | None
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRequest:
+    """A stored record with its id."""
+
+    id: int
+    record: RequestRecord
+
+
+class UsageLog:
+    """Reads the accounted requests, and forgets the old ones."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def find(
+        self,
+        *,
+        model: str | None = None,
+        key_id: int | None = None,
+        principal: str | None = None,
+        status: int | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        failed: bool | None = None,
+        sort: str = "at",
+        descending: bool = True,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> Page[StoredRequest]:
+        """One page of requests, newest first. Raises InvalidField for an unknown sort."""
+        if sort not in SORTS:
+            hint = f"One of: {', '.join(SORTS)}."
+            raise InvalidField("sort", f"requests cannot be sorted by {sort!r}", hint=hint)
+        query = _within(select(RequestRow), since, until)
+        for column, value in (
+            (RequestRow.model_name, model),
+            (RequestRow.key_id, key_id),
+            (RequestRow.principal, principal),
+            (RequestRow.status, status),
+        ):
+            if value is not None:
+                query = query.where(column == value)
+        if failed is not None:
+            query = query.where(_failed() if failed else ~_failed())
+        column = getattr(RequestRow, sort)
+        order = column.desc() if descending else column.asc()
+        async with self._database.read() as session:
+            total = await session.scalar(select(func.count()).select_from(query.subquery())) or 0
+            rows = await session.scalars(
+                query.order_by(order, RequestRow.id.desc()).limit(limit).offset(offset)
+            )
+            return Page([_stored(row) for row in rows], total, limit, offset)
+
+    async def totals(
+        self,
+        by: By,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> Page[UsageTotal]:
+        """Sums by model, key or day: most requests first, days newest first. Raises InvalidField."""
+        name = self._group(by)
+        requests = func.count(RequestRow.id)
+        query = _within(
+            select(
+                name,
+                requests,
+                func.sum(case((_failed(), 1), else_=0)),
+                func.coalesce(func.sum(RequestRow.prompt_tokens), 0),
+                func.coalesce(func.sum(RequestRow.completion_tokens), 0),
+                func.avg(RequestRow.first_token_s),
+                func.avg(RequestRow.duration_s),
+            ).group_by(name),
+            since,
+            until,
+        )
+        ordered = query.order_by(name.desc()) if by == "day" else query.order_by(requests.desc(), name)
+        async with self._database.read() as session:
+            total = await session.scalar(select(func.count()).select_from(query.subquery())) or 0
+            rows = (await session.execute(ordered.limit(limit).offset(offset))).all()
+        return Page([_total(row) for row in rows], total, limit, offset)
+
+    async def forget(self, older_than_days: int) -> int:
+        """Delete what is older, in batches so that no writer waits long; how many were deleted."""
+        before = self._clock.now() - timedelta(days=older_than_days)
+        deleted = 0
+        while True:
+            oldest = select(RequestRow.id).where(RequestRow.at < before).limit(CLEAN_BATCH)
+            async with self._database.write() as session:
+                result = await session.execute(delete(RequestRow).where(RequestRow.id.in_(oldest)))
+            count = int(getattr(result, "rowcount", 0))
+            deleted += count
+            if count < CLEAN_BATCH:
+                return deleted
+            await asyncio.sleep(0)
+
+    def _group(self, by: str) -> ColumnElement[str]:
+        if by == "model":
+            return RequestRow.model_name.expression
+        if by == "key":
+            return RequestRow.principal.expression
+        if by == "day":
+            if self._database.is_sqlite:
+                return func.substr(cast(RequestRow.at, String), 1, 10)
+            return func.to_char(func.timezone("UTC", RequestRow.at), "YYYY-MM-DD")
+        raise InvalidField("by", f"usage cannot be added up by {by!r}", hint="One of: model, key, day.")
+
+
+def _failed() -> ColumnElement[bool]:
+    return (RequestRow.status >= 400) | RequestRow.error.is_not(None)
+
+
+def _within(query: Select[Any], since: datetime | None, until: datetime | None) -> Select[Any]:
+    if since is not None:
+        query = query.where(RequestRow.at >= since)
+    if until is not None:
+        query = query.where(RequestRow.at < until)
+    return query
+
+
+def _stored(row: RequestRow) -> StoredRequest:
+    values = {name: getattr(row, name) for name in RequestRecord.__slots__}
+    return StoredRequest(row.id, RequestRecord(**values))
+
+
+def _total(row: Any) -> UsageTotal:
+    name, requests, errors, prompt, completion, first_token_s, duration_s = row
+    return UsageTotal(
+        name=str(name),
+        requests=int(requests),
+        errors=int(errors or 0),
+        prompt_tokens=int(prompt),
+        completion_tokens=int(completion),
+        first_token_s=None if first_token_s is None else float(first_token_s),
+        duration_s=float(duration_s),
+    )
