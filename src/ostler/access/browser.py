@@ -46,9 +46,14 @@ def is_loopback_name(name: str) -> bool:
         return False
 
 
+def origin_named(origin: str, allowed_origins: Collection[str]) -> bool:
+    """True for an origin that stands in the list."""
+    return any(origin.rstrip("/").lower() == entry.rstrip("/").lower() for entry in allowed_origins)
+
+
 def origin_allowed(origin: str, allowed_origins: Collection[str]) -> bool:
     """True for a loopback origin (any port) and for those allowed; "null" is foreign."""
-    if any(origin.rstrip("/").lower() == entry.rstrip("/").lower() for entry in allowed_origins):
+    if origin_named(origin, allowed_origins):
         return True
     try:
         parts = urlsplit(origin)

@@ -20,11 +20,11 @@ _LIMITS = ("requests_per_minute", "concurrency")
 
 def check_name(name: str, field: str) -> str:
     """Give the name of a key or person back if it may have it. Raises InvalidField."""
-    if len(name) > MAX_NAME or not _NAME.fullmatch(name) or name != name.strip():
+    if len(name) > MAX_NAME or not _NAME.fullmatch(name) or name != name.strip() or name.isdecimal():
         raise InvalidField(
             field,
             f"{name[:MAX_NAME]!r} cannot be a name here",
-            hint=f"Begin with a letter or digit, go on with those, spaces and . _ - @ +, at most {MAX_NAME}.",
+            hint=f"Letters, digits, spaces and . _ - @ +, at most {MAX_NAME}, first a letter or digit, not a number.",
         )
     return name
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -130,6 +130,7 @@ class EventLog:
         subject_id: str | None = None,
         subject_name: str | None = None,
         actor: str | None = None,
+        hide_subject_types: Collection[str] = (),
         limit: int = 50,
         offset: int = 0,
         newest_first: bool = True,
@@ -137,6 +138,7 @@ class EventLog:
         """The kept events that match, one page of them, and how many there are in all.
 
         `kind` matches a whole kind or, with a trailing dot ("instance."), all that begin so.
+        `hide_subject_types` leaves out what happened to subjects of these types.
         """
         query = select(EventRow)
         if kind:
@@ -150,6 +152,8 @@ class EventLog:
         ):
             if value is not None:
                 query = query.where(column == value)
+        if hide_subject_types:
+            query = query.where(EventRow.subject_type.not_in(hide_subject_types))
         order = EventRow.id.desc() if newest_first else EventRow.id.asc()
         async with self._database.read() as session:
             total = await session.scalar(select(func.count()).select_from(query.subquery()))

@@ -1,0 +1,128 @@
+"""Plain ASGI layers that the doors share: foreign web pages stay out, bodies stay small.
+
+They raise errors of the one family; the door that they wrap turns those into answers of its shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from ostler.access.browser import origin_allowed, origin_named
+from ostler.access.headers import read_credentials
+from ostler.access.service import Access
+from ostler.core.errors import TooLarge
+from ostler.core.settings import Settings
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+_HEADERS = b"authorization, content-type, x-api-key, api-key, x-csrf-token, last-event-id, if-match"
+
+
+class BodyTooLarge(TooLarge):
+    """A request body over the limit."""
+
+    hint = "The setting request_body_limit_bytes raises the limit."
+
+
+class BodyLimit:
+    """Refuses request bodies over `limit_bytes()`: at once by Content-Length, else while they come.
+
+    Raises BodyTooLarge, from `receive` too.
+    """
+
+    def __init__(self, app: ASGIApp, limit_bytes: Callable[[], int]) -> None:
+        self._app = app
+        self._limit_bytes = limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = self._limit_bytes()
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit() and int(value) > limit:
+                raise _too_large(limit)
+        seen = 0
+
+        async def limited() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body") or b"")
+            if seen > limit:
+                raise _too_large(limit)
+            return message
+
+        await self._app(scope, limited, send)
+
+
+class BrowserDoor:
+    """Keeps foreign pages out (on loopback), and lets allowed pages read the answers (CORS).
+
+    Put it around the whole server. Raises ForeignHost, ForeignOrigin.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access, settings: Callable[[], Settings]) -> None:
+        self._app = app
+        self._access = access
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = read_credentials(scope["headers"])
+        self._access.check_browser(given)
+        origin = given.origin
+        if origin is None or not self._may_read(origin):
+            await self._app(scope, receive, send)
+            return
+        if scope["method"] == "OPTIONS" and _asks_first(scope):
+            await _answer_preflight(origin, send)
+            return
+
+        async def with_origin(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers") or ())
+                if not any(name.lower() == b"access-control-allow-origin" for name, _ in headers):
+                    message = {**message, "headers": [*headers, *_cors(origin)]}
+            await send(message)
+
+        await self._app(scope, receive, with_origin)
+
+    def _may_read(self, origin: str) -> bool:
+        settings = self._settings()
+        if settings.is_loopback:
+            return origin_allowed(origin, settings.allowed_origins)
+        return origin_named(origin, settings.allowed_origins)
+
+
+def _asks_first(scope: Scope) -> bool:
+    return any(name == b"access-control-request-method" for name, _ in scope["headers"])
+
+
+async def _answer_preflight(origin: str, send: Send) -> None:
+    headers = [
+        *_cors(origin),
+        (b"access-control-allow-methods", _METHODS),
+        (b"access-control-allow-headers", _HEADERS),
+        (b"access-control-max-age", b"600"),
+        (b"content-length", b"0"),
+    ]
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _cors(origin: str) -> list[tuple[bytes, bytes]]:
+    return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin")]
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the request's body is over the limit of {limit:,} bytes", limit_bytes=limit)

@@ -1,0 +1,102 @@
+"""The door of every route: who asks is known and allowed before anything of the request is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+
+from ostler.api.errors import BadPath, NotJson
+from ostler.api.services import Services
+from ostler.core.principals import Role
+
+PREFIX = "/ostler/v1"
+_ROLE = "x-role"
+_OPEN = "none"
+
+
+def needs(role: Role) -> dict[str, Any]:
+    """What a route's decorator is given: the role it needs, which stands in /openapi.json as x-role."""
+    return {"openapi_extra": {_ROLE: role.label}}
+
+
+def open_to_all() -> dict[str, Any]:
+    """For the few routes that need no key: health, signing in, the documentation."""
+    return {"openapi_extra": {_ROLE: _OPEN}}
+
+
+class Door(APIRoute):
+    """A route that says which role it needs; one that says nothing cannot be made."""
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        """The handler, behind the check of who asks."""
+        handle = super().get_route_handler()
+        label = (self.openapi_extra or {}).get(_ROLE)
+        if label is None:
+            raise TypeError(f"the route {self.path} does not say which role it needs")
+        role = None if label == _OPEN else Role.parse(label)
+        what = self.name.replace("_", " ")
+        has_body = self.body_field is not None
+
+        async def guarded(request: Request) -> Response:
+            services: Services = request.app.state.services
+            _refuse_nul(request)
+            if role is not None:
+                principal = services.access.admit(request.scope["headers"], request.method)
+                principal.require(role, what)
+                request.state.principal = principal
+            if has_body:
+                _expect_json(request)
+            return await handle(_StrictRequest(request.scope, request.receive))
+
+        return guarded
+
+
+def router(tag: str) -> APIRouter:
+    """A router of doors under /ostler/v1."""
+    return APIRouter(prefix=PREFIX, tags=[tag], route_class=Door)
+
+
+class _StrictRequest(Request):
+    """Reads JSON as the standard has it: no NaN, no Infinity, no text that cannot be stored."""
+
+    async def json(self) -> Any:
+        """The body. Raises NotJson."""
+        body = await self.body()
+        try:
+            value = json.loads(body, parse_constant=_refuse_constant)
+            if b"\\u" in body:
+                _refuse_odd_text(value)
+        except (ValueError, RecursionError) as error:
+            reason = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
+            raise NotJson(f"the body is not valid JSON: {reason}") from error
+        return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _refuse_odd_text(value: Any) -> None:
+    text = json.dumps(value, ensure_ascii=False)
+    if "\\u0000" in text:
+        raise ValueError("a text holds a NUL character")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text holds half a character (a lone surrogate)") from None
+
+
+def _refuse_nul(request: Request) -> None:
+    if "\0" in request.scope["path"] or b"%00" in request.scope.get("query_string", b""):
+        raise BadPath("the address holds a NUL character")
+
+
+def _expect_json(request: Request) -> None:
+    said = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    if has_body and not (said == "application/json" or said.endswith("+json")):
+        raise NotJson(f"the body is said to be {said or 'nothing in particular'}, not JSON")

@@ -1,0 +1,207 @@
+"""Files: what is on disk, over all roots; reading a header; deleting by name."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path as FilePath
+from typing import Annotated, Any
+
+from fastapi import Path, Query
+from pydantic import Field
+
+from ostler.api.door import needs, router
+from ostler.api.services import Rooms, Services, Who
+from ostler.api.shapes import Body, Listing, Out, PageOut, page_out
+from ostler.core.errors import InvalidField, NotAllowed, OstlerError
+from ostler.core.principals import Principal, Role
+from ostler.library.deletion import InUse
+from ostler.library.filesets import FileSet
+from ostler.models.records import Model
+
+routes = router("files")
+
+FileSetId = Annotated[str, Path(max_length=200)]
+RootId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+
+
+class OutsideRoots(NotAllowed):
+    """A path outside every library folder."""
+
+    hint = "Use a path inside a library folder, or ask an administrator."
+
+
+class FileOut(Out):
+    """One file."""
+
+    path: FilePath
+    size_bytes: int
+
+
+class FileSetOut(Out):
+    """The files that load as one thing, with what their headers say and which models use them."""
+
+    id: str
+    root_id: int | None
+    layout: str | None
+    name: str
+    path: FilePath
+    files: list[FileOut]
+    size_bytes: int
+    format: str
+    mmproj: FilePath | None
+    repo: str | None
+    revision: str | None
+    refs: list[str]
+    tag: str | None
+    complete: bool
+    missing: list[str]
+    facts: dict[str, Any] | None
+    error: str | None
+    modified_at: datetime
+    used_by: list[str] = Field(description="Names of the models that use these files.")
+
+
+class RootOut(Out):
+    """A folder that holds model files."""
+
+    id: int
+    path: FilePath
+    layout: str
+    filled_by_ostler: bool
+    node: str
+    available: bool
+
+
+class InspectIn(Body):
+    """A file or folder on the server's disk, as an absolute path."""
+
+    path: str = Field(max_length=4_096)
+
+
+class RootIn(Body):
+    """A folder to list too. Ostler never changes anything in it, whatever the layout."""
+
+    path: str = Field(max_length=4_096)
+    layout: str = "folder"
+
+
+class DeletedOut(Out):
+    """What was deleted, and what of the file set was kept for which reason."""
+
+    file_set: str
+    name: str
+    delete: list[str]
+    keep: list[dict[str, str]]
+    freed_bytes: int
+
+
+@routes.get("/files", response_model=PageOut[FileSetOut], **needs(Role.USER))
+async def list_files(
+    rooms: Rooms,
+    who: Who,
+    page: Listing,
+    layout: Annotated[str | None, Query(max_length=50)] = None,
+    repo: Annotated[str | None, Query(max_length=200)] = None,
+    format: Annotated[str | None, Query(max_length=50)] = None,
+) -> Any:
+    """Every file set in every root. Sort by name, size_bytes, modified_at and others."""
+    found = await rooms.library.list(
+        search=page.search, layout=layout, repo=repo, format=format, **page.order("name"), **page.part
+    )
+    return page_out(found, [_file_set_out(rooms, file_set) for file_set in found.items])
+
+
+@routes.post("/files/inspect", response_model=FileSetOut, **needs(Role.POWER_USER))
+async def inspect_file(rooms: Rooms, who: Who, body: InspectIn) -> Any:
+    """Read the header of a file, or look into a folder; nothing is changed."""
+    path = _absolute(body.path)
+    if who.role < Role.ADMIN:
+        await _refuse_outside(rooms, who, path)
+    return _file_set_out(rooms, await rooms.library.inspect(path))
+
+
+@routes.get("/files/{file_set_id}", response_model=FileSetOut, **needs(Role.USER))
+async def show_files(rooms: Rooms, who: Who, file_set_id: FileSetId) -> Any:
+    """One file set."""
+    return _file_set_out(rooms, await rooms.library.get(file_set_id))
+
+
+@routes.delete("/files/{file_set_id}", response_model=DeletedOut, **needs(Role.MANAGER))
+async def delete_files(rooms: Rooms, who: Who, file_set_id: FileSetId) -> Any:
+    """Delete these files from the disk: only where Ostler put them, and not while a model uses them."""
+    plan = await rooms.library.plan_delete(file_set_id, await _in_use(rooms))
+    return (await rooms.library.delete(plan, who)).to_json()
+
+
+@routes.get("/roots", response_model=PageOut[RootOut], tags=["roots"], **needs(Role.USER))
+async def list_roots(rooms: Rooms, who: Who, page: Listing) -> Any:
+    """The folders that are looked into."""
+    return page_out(page.cut(await rooms.library.roots()))
+
+
+@routes.post("/roots", response_model=RootOut, status_code=201, tags=["roots"], **needs(Role.ADMIN))
+async def add_root(rooms: Rooms, who: Who, body: RootIn) -> Any:
+    """List one more folder."""
+    return await rooms.library.add_root(_absolute(body.path), body.layout, who)
+
+
+@routes.delete("/roots/{root_id}", status_code=204, tags=["roots"], **needs(Role.ADMIN))
+async def remove_root(rooms: Rooms, who: Who, root_id: RootId) -> None:
+    """List a folder no more. Its files stay."""
+    await rooms.library.remove_root(root_id, who)
+
+
+def _absolute(text: str) -> FilePath:
+    path = FilePath(text)
+    if not text.strip() or "\0" in text or not path.is_absolute() or ".." in path.parts:
+        raise InvalidField(
+            "path", f"{text[:200]!r} is not an absolute path without '..'", hint="Such as /models/my.gguf"
+        )
+    return path
+
+
+async def _refuse_outside(rooms: Services, who: Principal, path: FilePath) -> None:
+    roots = [root.path for root in await rooms.library.roots()]
+    if not any(path.is_relative_to(root) for root in roots):
+        raise OutsideRoots(f"{path} is outside every library folder")
+
+
+def _file_set_out(rooms: Services, files: FileSet) -> dict[str, Any]:
+    values = {name: getattr(files, name) for name in FileSet.__slots__}
+    return {
+        **values,
+        "facts": files.facts.to_json() if files.facts else None,
+        "used_by": [model.name for model in rooms.models.all() if _uses(model, files)],
+    }
+
+
+def _uses(model: Model, files: FileSet) -> bool:
+    source = model.source
+    if source.kind == "file":
+        return source.path == str(files.path) or any(source.path == str(file.path) for file in files.files)
+    if files.repo is None or source.repo is None or source.repo.lower() != files.repo.lower():
+        return False
+    if source.file is not None:
+        return any(str(file.path).endswith(f"/{source.file}") for file in files.files)
+    return source.tag is None or (files.tag or "").lower() == source.tag.lower()
+
+
+async def _in_use(rooms: Services) -> InUse:
+    """Says why a path may not be deleted now: a model that uses it is not stopped."""
+    users: dict[str, list[Model]] = {}
+    for model in rooms.models.all():
+        try:
+            files = await rooms.models.resolve_files(model)
+        except OstlerError:  # its files are gone or broken, so no engine of it runs on them
+            continue
+        for path in (files.path, *(file.path for file in files.files), *filter(None, [files.mmproj])):
+            users.setdefault(str(path), []).append(model)
+
+    def reason(path: FilePath) -> str | None:
+        for model in users.get(str(path), ()):
+            state = rooms.instances.view(model.id).state
+            if state.is_active:
+                return f"{model.name} uses it and is {state.value}"
+        return None
+
+    return reason

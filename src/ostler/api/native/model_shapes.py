@@ -1,0 +1,103 @@
+"""How a model looks in an answer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from ostler.api.native.instances import InstanceOut, view_for
+from ostler.api.services import Services
+from ostler.api.shapes import Out, hide_args, hide_env
+from ostler.core.errors import OstlerError
+from ostler.core.principals import Principal
+from ostler.core.states import DesiredState, InstanceState
+from ostler.models.records import Model
+
+
+class ModelFilesOut(Out):
+    """The files of a model, in short; all of it is at /files/{id}."""
+
+    id: str
+    path: str
+    size_bytes: int
+    format: str
+    complete: bool
+    layout: str | None = None
+    quantization: str | None = None
+    context_length: int | None = None
+    facts: dict[str, Any] | None = None
+    error: str | None = None
+
+
+class ModelOut(Out):
+    """A model. Values of environment variables and arguments that look secret are hidden."""
+
+    id: int
+    name: str
+    aliases: list[str]
+    description: str
+    origin: str
+    read_only: bool
+    engine: str
+    runtime: str
+    node: str
+    task: str
+    source: dict[str, Any]
+    options: dict[str, Any]
+    extra_args: list[str]
+    env: dict[str, str]
+    request_defaults: dict[str, Any]
+    policy: dict[str, Any]
+    desired_state: DesiredState
+    archived: bool
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+    state: InstanceState
+    instance: InstanceOut | None
+    file_set: ModelFilesOut | None = None
+
+
+class ModelDetailOut(ModelOut):
+    """A model with what is wrong with its files, if they cannot be used."""
+
+    files_problem: str | None = None
+
+
+def model_out(rooms: Services, who: Principal, model: Model) -> dict[str, Any]:
+    """A model with its state."""
+    view = rooms.instances.view(model.id)
+    values = {name: getattr(model, name) for name in Model.__slots__ if name != "dialect_data"}
+    return {
+        **values,
+        "source": model.source.to_json(),
+        "policy": asdict(model.policy),
+        "env": hide_env(model.env),
+        "extra_args": hide_args(model.extra_args),
+        "state": view.state,
+        "instance": None if view.id is None else view_for(who, view),
+    }
+
+
+async def model_with_files(rooms: Services, who: Principal, model: Model) -> dict[str, Any]:
+    """A model with its state and what is known of its files."""
+    answer = model_out(rooms, who, model)
+    try:
+        files = await rooms.models.resolve_files(model)
+    except OstlerError as error:
+        return {**answer, "file_set": None, "files_problem": error.message}
+    facts = files.facts
+    answer["file_set"] = {
+        "id": files.id,
+        "path": str(files.path),
+        "size_bytes": files.size_bytes,
+        "format": files.format,
+        "complete": files.complete,
+        "layout": files.layout,
+        "quantization": facts.quantization if facts else files.tag,
+        "context_length": facts.context_length if facts else None,
+        "facts": facts.to_json() if facts else None,
+        "error": files.error,
+    }
+    return answer

@@ -1,0 +1,338 @@
+"""Models: create, read, change, delete, and start, stop and watch them.
+
+A model's name may hold "/", ":" and "."; both `/models/org/repo:Q4` and `/models/org%2Frepo:Q4`
+mean it. What follows the name (`/start`, `/logs`, ...) cannot be mistaken for a part of it: no name
+with a slash may end in one of these words (`ostler.models.names.ACTIONS`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, Any
+
+from fastapi import Header, Path, Query, Response
+from fastapi.responses import StreamingResponse
+from pydantic import Field
+
+from ostler.access.names import may_use
+from ostler.api.door import needs, router
+from ostler.api.native.instances import InstanceOut, view_for
+from ostler.api.native.model_shapes import ModelDetailOut, ModelOut, model_out, model_with_files
+from ostler.api.services import Rooms, Services, Who
+from ostler.api.shapes import Body, Listing, Out, PageOut, hide_args, hide_env, page_out
+from ostler.api.streaming import text_lines
+from ostler.core.errors import InvalidField, NotAllowed
+from ostler.core.launch import HIDDEN
+from ostler.core.principals import Principal, Role
+from ostler.core.states import InstanceState
+from ostler.models.records import Model, NewModel
+
+routes = router("models")
+
+Name = Annotated[
+    str, Path(max_length=300, description="The model's name, an alias of it, or `id:` and its number.")
+]
+JsonObject = dict[str, Any]
+
+
+class ModelNotForYou(NotAllowed):
+    """The key's allow-list does not hold this model."""
+
+    hint = "Ask an administrator for a key that may use it."
+
+
+class SourceIn(Body):
+    """Where the weights are: `path` (absolute, or inside the models folder), `hub`, or the parts of it."""
+
+    path: str | None = None
+    hub: str | None = Field(None, examples=["org/repo:Q4_K_M"])
+    kind: str | None = None
+    repo: str | None = None
+    file: str | None = None
+    tag: str | None = None
+    revision: str | None = None
+
+
+class ModelIn(Body):
+    """A new model. Without `name` one is made from the source; without `engine` the format decides.
+
+    `command_line` is a llama-server command to take options (and the source) from.
+    """
+
+    name: str | None = None
+    source: SourceIn | None = None
+    engine: str | None = None
+    runtime: str = "process"
+    description: str = Field("", max_length=10_000)
+    task: str = Field("", max_length=100)
+    aliases: list[str] = Field(default_factory=list, max_length=100)
+    options: JsonObject = Field(default_factory=dict)
+    extra_args: list[str] = Field(default_factory=list, max_length=1_000)
+    env: dict[str, str] = Field(default_factory=dict)
+    request_defaults: JsonObject = Field(default_factory=dict)
+    policy: JsonObject = Field(default_factory=dict)
+    command_line: str | None = Field(None, max_length=100_000)
+
+
+class ModelChanges(Body):
+    """What to change. Objects are merged key by key, null takes a key out (RFC 7396)."""
+
+    name: str | None = None
+    source: SourceIn | None = None
+    engine: str | None = None
+    runtime: str | None = None
+    description: str | None = Field(None, max_length=10_000)
+    task: str | None = Field(None, max_length=100)
+    aliases: list[str] | None = Field(None, max_length=100)
+    options: JsonObject | None = None
+    extra_args: list[str] | None = Field(None, max_length=1_000)
+    env: dict[str, str | None] | None = None
+    request_defaults: JsonObject | None = None
+    policy: JsonObject | None = None
+    archived: bool | None = None
+    revision: int | None = Field(None, description="The revision that the change is based on.")
+
+
+class CopyIn(Body):
+    """The copy's name."""
+
+    name: str
+
+
+class StartIn(Body):
+    """`wait`: answer when it runs (200) or has failed; else at once (202)."""
+
+    wait: bool = True
+
+
+class StopIn(Body):
+    """`now`: do not wait for requests in flight."""
+
+    now: bool = False
+
+
+class AppliedOut(Out):
+    """Whether it was restarted, and its instance now."""
+
+    restarted: bool
+    instance: InstanceOut
+
+
+@routes.get("/models", response_model=PageOut[ModelOut], **needs(Role.USER))
+async def list_models(
+    rooms: Rooms,
+    who: Who,
+    page: Listing,
+    engine: Annotated[str | None, Query(max_length=50)] = None,
+    origin: Annotated[str | None, Query(max_length=50)] = None,
+    state: Annotated[InstanceState | None, Query(description="Only models in this state.")] = None,
+    archived: bool | None = None,
+) -> Any:
+    """Every model that you may use, with its state.
+
+    Sort by name, created_at, updated_at, engine, origin or id.
+    """
+    filters: dict[str, Any] = {
+        "search": page.search,
+        "engine": engine,
+        "origin": origin,
+        "archived": archived,
+    }
+    if state is None and who.models is None:
+        found = await rooms.models.list(**filters, **page.order("name"), **page.part)
+    else:
+        every = await rooms.models.list(**filters, **page.order("name"), limit=2**31 - 1, offset=0)
+        found = page.cut(
+            [
+                model
+                for model in every.items
+                if may_use(who, *model.names) and state in (None, rooms.instances.view(model.id).state)
+            ]
+        )
+    return page_out(found, [await model_with_files(rooms, who, model) for model in found.items])
+
+
+@routes.post("/models", response_model=ModelDetailOut, status_code=201, **needs(Role.POWER_USER))
+async def create_model(rooms: Rooms, who: Who, body: ModelIn) -> Any:
+    """Create a model from a file on this machine or from a repo that was pulled."""
+    _refuse_hidden(body.extra_args, body.env)
+    made = await rooms.models.create(_new_model(rooms, body), who)
+    return await model_with_files(rooms, who, made)
+
+
+@routes.post("/models/{name:path}/start", response_model=InstanceOut, **needs(Role.POWER_USER))
+async def start_model(
+    rooms: Rooms, who: Who, name: Name, response: Response, body: StartIn | None = None
+) -> Any:
+    """Start a model. One that is starting already is not started twice; one that runs stays as it is."""
+    model = _allowed(rooms, who, name)
+    wait = body.wait if body else True
+    view = await rooms.instances.start(model.name, who, wait=wait)
+    response.status_code = 200 if view.state is InstanceState.RUNNING else 202
+    return view_for(who, view)
+
+
+@routes.post("/models/{name:path}/stop", response_model=InstanceOut, **needs(Role.POWER_USER))
+async def stop_model(rooms: Rooms, who: Who, name: Name, body: StopIn | None = None) -> Any:
+    """Stop a model: no new requests, those in flight end first, then the engine ends."""
+    model = _allowed(rooms, who, name)
+    return view_for(who, await rooms.instances.stop(model.name, who, now=body.now if body else False))
+
+
+@routes.post("/models/{name:path}/restart", response_model=InstanceOut, **needs(Role.POWER_USER))
+async def restart_model(rooms: Rooms, who: Who, name: Name) -> Any:
+    """Stop it and start it again."""
+    return view_for(who, await rooms.instances.restart(_allowed(rooms, who, name).name, who))
+
+
+@routes.post("/models/{name:path}/apply", response_model=AppliedOut, **needs(Role.POWER_USER))
+async def apply_changes(rooms: Rooms, who: Who, name: Name) -> Any:
+    """Restart it only if what runs differs from its recipe."""
+    model = _allowed(rooms, who, name)
+    restarted = await rooms.instances.apply(model.name, who)
+    return {"restarted": restarted, "instance": view_for(who, rooms.instances.view(model.id))}
+
+
+@routes.post("/models/{name:path}/dry-run", response_model=JsonObject, **needs(Role.POWER_USER))
+async def dry_run(rooms: Rooms, who: Who, name: Name) -> Any:
+    """What exactly would run, with warnings and errors; nothing is started."""
+    return _dry_run_out(await rooms.instances.dry_run(_allowed(rooms, who, name).name))
+
+
+@routes.post(
+    "/models/{name:path}/copy", response_model=ModelDetailOut, status_code=201, **needs(Role.POWER_USER)
+)
+async def copy_model(rooms: Rooms, who: Who, name: Name, body: CopyIn) -> Any:
+    """A second model of the same files."""
+    copied = await rooms.models.copy(_allowed(rooms, who, name).name, body.name, who)
+    return await model_with_files(rooms, who, copied)
+
+
+@routes.get("/models/{name:path}/instance", response_model=InstanceOut, **needs(Role.USER))
+async def show_instance(rooms: Rooms, who: Who, name: Name) -> Any:
+    """The model's instance; `stopped` where it never ran."""
+    return view_for(who, rooms.instances.view(_allowed(rooms, who, name).id))
+
+
+@routes.get("/models/{name:path}/logs", response_class=StreamingResponse, **needs(Role.MANAGER))
+async def read_logs(
+    rooms: Rooms,
+    who: Who,
+    name: Name,
+    tail: Annotated[int | None, Query(ge=0, le=100_000, description="Only the last lines.")] = None,
+    follow: Annotated[bool, Query(description="Go on with new lines as they come.")] = False,
+) -> Response:
+    """The engine's log as plain text, oldest line first."""
+    model = _allowed(rooms, who, name)
+    lines: AsyncIterator[str] = rooms.instances.logs(model.name, tail=tail, follow=follow)
+    return text_lines(lines, rooms.closing)
+
+
+@routes.get("/models/{name:path}", response_model=ModelDetailOut, **needs(Role.USER))
+async def show_model(rooms: Rooms, who: Who, name: Name, response: Response) -> Any:
+    """One model, with its files and its instance. The header ETag holds its revision."""
+    model = _allowed(rooms, who, name)
+    response.headers["ETag"] = f'"{model.revision}"'
+    return await model_with_files(rooms, who, model)
+
+
+@routes.patch("/models/{name:path}", response_model=ModelDetailOut, **needs(Role.POWER_USER))
+async def change_model(
+    rooms: Rooms,
+    who: Who,
+    name: Name,
+    body: ModelChanges,
+    response: Response,
+    if_match: Annotated[str | None, Header(max_length=50)] = None,
+) -> Any:
+    """Change a model; one that runs keeps running as it is until `apply` (see `drift`)."""
+    model = _allowed(rooms, who, name)
+    changes = body.model_dump(exclude_unset=True, exclude={"revision"})
+    if "source" in changes and body.source is not None:
+        changes["source"] = body.source.model_dump(exclude_unset=True)
+    for field in ("name", "source", "engine", "runtime"):
+        if field in changes and changes[field] is None:
+            raise InvalidField(field, f"{field} cannot be null")
+    changes["env"] = {k: v for k, v in (body.env or {}).items() if v != HIDDEN}
+    if not changes["env"]:
+        del changes["env"]
+    _refuse_hidden(body.extra_args or [], {})
+    expected = _revision(if_match) if if_match is not None else body.revision
+    changed = await rooms.models.update(model.name, changes, who, expected_revision=expected)
+    response.headers["ETag"] = f'"{changed.revision}"'
+    return await model_with_files(rooms, who, changed)
+
+
+@routes.delete("/models/{name:path}", response_model=ModelOut, **needs(Role.POWER_USER))
+async def delete_model(rooms: Rooms, who: Who, name: Name) -> Any:
+    """Delete the model. Its files are kept."""
+    model = _allowed(rooms, who, name)
+    gone = await rooms.models.delete(model.name, who)
+    return model_out(rooms, who, gone)
+
+
+def _allowed(rooms: Services, who: Principal, name: str) -> Model:
+    """The model of that name if this principal may use it. Raises ModelNotFound, ModelNotForYou."""
+    model = rooms.models.get(_name_or_id(name))
+    if not may_use(who, *model.names):
+        raise ModelNotForYou(f"{who.name} may not use {model.name}", model=model.name)
+    return model
+
+
+def _name_or_id(name: str) -> str | int:
+    prefix, _, number = name.partition("id:")
+    if not prefix and number.isdecimal() and len(number) < 19:
+        return int(number)
+    return name
+
+
+def _new_model(rooms: Services, body: ModelIn) -> NewModel:
+    given = body.model_dump(exclude_unset=True, exclude={"command_line", "source"})
+    source: Mapping[str, Any] = body.source.model_dump(exclude_unset=True) if body.source else {}
+    if body.command_line is not None:
+        parsed = rooms.engines.get(body.engine or "llamacpp").options.parse_command(body.command_line)
+        given["options"] = {**parsed.options, **body.options}
+        given["extra_args"] = [*parsed.extra_args, *body.extra_args]
+        given["env"] = {**parsed.env, **body.env}
+        if not source and (parsed.model or parsed.hub):
+            source = {"path": parsed.model} if parsed.model else {"hub": parsed.hub}
+        if parsed.alias and "name" not in given:
+            given["name"] = parsed.alias
+    if not source:
+        raise InvalidField(
+            "source", "a model needs a source", hint='{"path": "..."} or {"hub": "org/repo:Q4_K_M"}'
+        )
+    for field in ("aliases", "extra_args"):
+        if field in given:
+            given[field] = tuple(given[field])
+    return NewModel(source=source, **given)
+
+
+def _refuse_hidden(args: list[str], env: Mapping[str, str]) -> None:
+    if any(HIDDEN in text for text in (*args, *env.values())):
+        raise InvalidField(
+            "env", f"{HIDDEN} stands for a hidden secret and cannot be stored", hint="Send the real value."
+        )
+
+
+def _revision(if_match: str) -> int | None:
+    text = if_match.strip().removeprefix("W/").strip('"')
+    if text == "*":
+        return None
+    if not text.isdecimal() or len(text) > 18:
+        raise InvalidField("If-Match", f'If-Match must be a revision such as "3", not {if_match!r}')
+    return int(text)
+
+
+def _dry_run_out(run: Any) -> JsonObject:
+    answer: JsonObject = run.to_json()
+    if "argv" in answer:
+        answer["argv"] = hide_args(answer["argv"])
+    spec = answer.get("spec")
+    if isinstance(spec, dict):
+        answer["spec"] = {
+            **spec,
+            "args": hide_args(spec.get("args") or ()),
+            "env": hide_env(spec.get("env") or {}),
+        }
+    return answer

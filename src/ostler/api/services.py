@@ -1,0 +1,83 @@
+"""What the API is given: the rooms, made elsewhere (the composition root) and only used here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, Request
+
+from ostler.access.keys import Keys
+from ostler.core.principals import Principal
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from ostler.access.service import Access
+    from ostler.core.clock import Clock
+    from ostler.core.database import Database
+    from ostler.core.events import EventLog
+    from ostler.core.live_settings import LiveSettings
+    from ostler.downloads.service import Downloads
+    from ostler.engines.registry import Engines
+    from ostler.fit.devices import Devices
+    from ostler.hub.service import Hub
+    from ostler.instances.service import Instances
+    from ostler.jobs.service import Jobs
+    from ostler.library.service import Library
+    from ostler.models.service import Models
+    from ostler.runtimes.base import Runtime
+    from ostler.usage.log import UsageLog
+
+
+@dataclass(slots=True)
+class Services:
+    """The rooms of one server.
+
+    Setting `closing` ends every stream that would else go on for ever (events, followed logs):
+    the server sets it when it begins to shut down.
+    """
+
+    settings: LiveSettings
+    database: Database
+    events: EventLog
+    clock: Clock
+    access: Access
+    library: Library
+    hub: Hub
+    jobs: Jobs
+    downloads: Downloads
+    engines: Engines
+    runtimes: Mapping[str, Runtime]
+    models: Models
+    instances: Instances
+    usage: UsageLog
+    devices: Devices
+    metrics: CollectorRegistry
+    version: str
+    node: str = "local"
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def keys(self) -> Keys:
+        """The API keys."""
+        return self.access.keys
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+async def _principal(request: Request) -> Principal:
+    principal: Principal = request.state.principal
+    return principal
+
+
+Rooms = Annotated[Services, Depends(_services)]
+"""A route's parameter: the rooms."""
+
+Who = Annotated[Principal, Depends(_principal)]
+"""A route's parameter: who asks; the door has already seen that the role is enough."""
