@@ -2,40 +2,192 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import re
+from pathlib import Path
+from typing import Any, Literal, get_args
+from urllib.parse import quote, urlsplit
+
+from ostler.core.errors import InvalidField, Offline
 from ostler.core.settings import Settings
+from ostler.hub.calls import Call, Patience, gated, get_json
+from ostler.hub.choosing import choose
+from ostler.hub.errors import HubError, HubUnreachable, TokenRefused
+from ostler.hub.reading import read_hits, read_repo
 from ostler.hub.records import RepoInfo, Resolution, SearchHit
-from ostler.hub.specs import HubSpec
+from ostler.hub.specs import HubSpec, check_repo, check_revision
+
+log = logging.getLogger(__name__)
+
+SearchSort = Literal["downloads", "likes", "last_modified", "created", "trending"]
+MAX_HITS = 100
+MAX_QUERY_LENGTH = 200
+CALLS_AT_ONCE = 4
+"""So that a silent hub cannot take all threads of the process."""
+
+_SORT_NAMES = {"last_modified": "lastModified", "created": "createdAt", "trending": "trendingScore"}
+_SEARCH_FIELDS = (
+    *("downloads", "likes", "tags", "pipeline_tag", "lastModified", "gated", "private"),
+    *("gguf", "safetensors"),
+)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Hub:
-    """Search, repo information and the resolving of specs. Offline mode: Offline before any socket."""
+    """Search, repo information and the resolving of specs.
 
-    def __init__(self, settings: Settings) -> None:
+    In offline mode every question raises Offline before any socket is opened. Every answer comes within
+    `patience.total_s` or raises HubUnreachable. `token_file` is the one that `hf auth login` writes,
+    found by huggingface_hub's rules (HF_TOKEN_PATH, HF_HOME) when not given.
+    """
+
+    def __init__(
+        self, settings: Settings, *, token_file: Path | None = None, patience: Patience | None = None
+    ) -> None:
         self._settings = settings
+        self._token_file = token_file
+        self._patience = patience or Patience()
+        self._free = asyncio.Semaphore(CALLS_AT_ONCE)
 
     @property
     def endpoint(self) -> str:
-        """The hub's address without a slash at the end."""
+        """The hub's address, without a slash at the end."""
         return self._settings.hf_endpoint
 
     def token(self) -> str | None:
-        """The token for the hub's own host, and for no other."""
-        raise NotImplementedError
+        """The token from the settings (HF_TOKEN, ...), else from the token file; for the hub's host only.
+
+        It may read a file. Raises TokenRefused when it holds characters that cannot be sent.
+        """
+        secret = self._settings.hf_token
+        token = secret.get_secret_value().strip() if secret else self._token_from_file()
+        if token and not re.fullmatch(r"[\x21-\x7e]+", token):
+            raise TokenRefused("the hub's token holds characters that no token has")
+        return token or None
+
+    def sends_token_to(self, url: str) -> bool:
+        """True when the address is on the hub's own host (scheme and port too)."""
+        return _origin(url) == _origin(self.endpoint)
 
     def file_url(self, repo: str, commit: str, path: str) -> str:
-        """Where a file's bytes are (the hub may redirect to another host)."""
-        raise NotImplementedError
+        """Where a file's bytes are; the hub redirects to another host for large files."""
+        return f"{self.endpoint}/{repo}/resolve/{quote(commit, safe='')}/{quote(path)}"
 
     async def search(
         self, query: str, *, limit: int = 20, filter_gguf: bool | None = None, sort: str = "downloads"
     ) -> list[SearchHit]:
-        """Repos that fit the words, best first."""
-        raise NotImplementedError
+        """Repos whose name fits the words, best first; `sort` is one of SearchSort.
+
+        `filter_gguf` True: only repos with GGUF files; False: only repos without.
+        Raises InvalidField, HubError, HubUnreachable, Offline.
+        """
+        if sort not in get_args(SearchSort):
+            raise InvalidField(
+                "sort", f"cannot sort by {sort!r}", hint=f"Use {', '.join(get_args(SearchSort))}."
+            )
+        if not 1 <= limit <= MAX_HITS:
+            raise InvalidField("limit", f"must be from 1 to {MAX_HITS}")
+        if len(query) > MAX_QUERY_LENGTH:
+            raise InvalidField("query", f"has over {MAX_QUERY_LENGTH} characters")
+        params: dict[str, Any] = {
+            "search": query.strip(),
+            # Repos with GGUF are left out here and not by the hub, which cannot do it: ask for more.
+            "limit": limit if filter_gguf is not False else MAX_HITS,
+            "sort": _SORT_NAMES.get(sort, sort),
+            "expand": list(_SEARCH_FIELDS),
+        }
+        if filter_gguf:
+            params["filter"] = "gguf"
+        hits = read_hits(await self._ask("a search", Call("/api/models", params)))
+        if filter_gguf is not None:
+            hits = [hit for hit in hits if hit.gguf is filter_gguf]
+        return hits[:limit]
 
     async def repo(self, repo: str, revision: str | None = None) -> RepoInfo:
-        """Everything about one repo at one revision."""
-        raise NotImplementedError
+        """Everything about one repo at one revision, `main` by default; a renamed repo is followed.
+
+        Raises BadSpec, RepoNotFound, RevisionNotFound, TokenRefused, HubError, UntrustedAnswer,
+        HubUnreachable, Offline.
+        """
+        path = f"/api/models/{check_repo(repo)}"
+        if revision is not None:
+            path += f"/revision/{quote(check_revision(revision), safe='')}"
+        answer = await self._ask(repo, Call(path, {"blobs": "true"}, repo, revision))
+        info = read_repo(answer, repo, revision)
+        if info.renamed_from:
+            log.info("%s is called %s now", info.renamed_from, info.repo)
+        return info
 
     async def resolve(self, spec: HubSpec) -> Resolution:
-        """The files that a spec means, pinned to a commit."""
-        raise NotImplementedError
+        """The files that a spec means (rules in choosing.py), pinned to the commit of this moment.
+
+        Raises what `repo` raises, and NoSuchFile with near names, AmbiguousSelector, IncompleteRepo,
+        UnsupportedRepo, GatedRepo.
+        """
+        info = await self.repo(spec.repo, spec.revision)
+        choice = choose(info, spec.selector)
+        if info.gated:
+            await self._check_access(info)
+        return Resolution(
+            repo=info.repo,
+            revision=info.revision,
+            commit=info.commit,
+            files=choice.files,
+            primary=choice.variant.primary,
+            tag=choice.variant.tag,
+            format=choice.variant.format,
+            total_bytes=sum(file.size_bytes for file in choice.files),
+            quantization=choice.variant.quantization,
+            mmproj=choice.mmproj.path if choice.mmproj else None,
+            gated=info.gated,
+            renamed_from=info.renamed_from,
+        )
+
+    async def _check_access(self, info: RepoInfo) -> None:
+        """Raise GatedRepo before anything is planned, not when the first file is refused."""
+        if await asyncio.to_thread(self.token) is None:
+            raise gated(info.repo, self.endpoint, None)
+        try:
+            await self._ask(info.repo, Call(f"/api/models/{info.repo}/auth-check", {}, info.repo))
+        except HubError as error:
+            if error.facts.get("status") != 404:
+                raise
+            log.info(
+                "%s does not know auth-check; access to %s shows when it is fetched", self.endpoint, info.repo
+            )
+
+    async def _ask(self, what: str, call: Call) -> Any:
+        if self._settings.offline:
+            raise Offline(f"offline: the hub is not asked about {what}")
+        limit_s = self._patience.total_s + self._patience.silence_s
+        try:
+            async with asyncio.timeout(limit_s), self._free:
+                return await asyncio.to_thread(self._get, call)
+        except TimeoutError as error:
+            raise HubUnreachable(f"no answer from the hub about {what} within {limit_s:g} s") from error
+
+    def _get(self, call: Call) -> Any:
+        """In a thread: reads the token's file and waits for the hub."""
+        return get_json(self.endpoint, call, self.token(), self._patience)
+
+    def _token_from_file(self) -> str | None:
+        path = self._token_file
+        if path is None:
+            from huggingface_hub import constants  # late, as everywhere in this room
+
+            path = Path(constants.HF_TOKEN_PATH)
+        try:
+            return path.read_text().strip()
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning(
+                "the hub's token file %s cannot be read, going on without: %s", path, type(error).__name__
+            )
+            return None
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme)
