@@ -24,7 +24,7 @@ def check_name(name: str, field: str) -> str:
         raise InvalidField(
             field,
             f"{name[:MAX_NAME]!r} cannot be a name here",
-            hint=f"Letters, digits, spaces and . _ - @ +, at most {MAX_NAME}, first a letter or digit, not a number.",
+            hint=f"Letters, digits, spaces and . _ - @ +, at most {MAX_NAME} and no plain number.",
         )
     return name
 
