@@ -9,7 +9,15 @@ from pathlib import PurePath
 from typing import Any
 
 from ostler.core.errors import InvalidField
-from ostler.engines.options import BadOptionValue, Option, OptionTable, Owned, ParsedCommand
+from ostler.engines.options import (
+    BadOptionValue,
+    Option,
+    OptionTable,
+    Owned,
+    ParsedCommand,
+    Renamed,
+    split_joined,
+)
 
 LONGEST_COMMAND = 64 * 1024
 ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
@@ -101,7 +109,7 @@ class _Reader:
         if owned := self.table.owned_flag(flag):
             self._read_owned(owned, flag, value)
         elif found := self.table.for_flag(flag):
-            self._read_option(*found, flag, value)
+            self._read_row(*found, flag, value)
         elif value is not None:
             self.extra += [flag, value]
         else:
@@ -114,27 +122,32 @@ class _Reader:
             value = self._next(flag)
         if owned.meaning and value is not None:
             self.kept[owned.meaning] = value
+        elif value is None or "key" in flag or "token" in flag or flag == "-hft":
+            self.ignored.append(flag)
         else:
-            self.ignored.append(
-                flag if value is None or "key" in flag or "token" in flag else f"{flag} {value}"
-            )
+            self.ignored.append(f"{flag} {value}")
 
-    def _read_option(self, option: Option, negative: bool, flag: str, value: str | None) -> None:
-        if option.type == "bool":
-            given: Any = True if value is None else value
-            if value is not None and value.lower() not in ("true", "false", "on", "off", "1", "0"):
-                raise BadOptionValue(f"options.{option.name}", f"{flag} takes no value, not {value!r}")
-            if negative:
-                given = given is not True and str(given).lower() in ("false", "off", "0")
-            self.options[option.name] = given
+    def _read_row(self, row: Option | Renamed, negative: bool, flag: str, value: str | None) -> None:
+        name = flag if isinstance(row, Renamed) else row.name
+        is_bool = row.values is not None if isinstance(row, Renamed) else row.type == "bool"
+        if is_bool:
+            self.options[name] = self._read_bool(negative and not isinstance(row, Renamed), flag, value)
             return
+        count = row.values if isinstance(row, Option) else 1
         if value is None:
-            value = " ".join(self._next(flag) for _ in range(option.values))
-        if option.repeat:
-            parts = value.split(option.joiner) if option.joiner else [value]
-            self.options.setdefault(option.name, []).extend(parts)
+            value = " ".join(self._next(flag) for _ in range(count))
+        if isinstance(row, Option) and row.repeat:
+            parts = [value] if row.joiner is None else split_joined(value, row.joiner, quoted=row.quoted)
+            self.options.setdefault(name, []).extend(parts)
         else:
-            self.options[option.name] = value
+            self.options[name] = value
+
+    @staticmethod
+    def _read_bool(negative: bool, flag: str, value: str | None) -> bool:
+        if value is not None and value.lower() not in ("true", "false", "on", "off", "1", "0"):
+            raise BadOptionValue(f"options.{flag}", f"{flag} takes no value, not {value!r}")
+        says = value is None or value.lower() in ("true", "on", "1")
+        return not says if negative else says
 
     def _next(self, flag: str) -> str:
         if self.place >= len(self.words):
@@ -146,7 +159,7 @@ class _Reader:
         return word
 
     def result(self) -> ParsedCommand:
-        self.table.check_env({k: v for k, v in self.env.items()})
+        self.table.check_env(self.env)
         hub = self.kept.get("hub")
         if hub and ":" not in hub and (file := self.kept.get("hub_file")):
             hub = f"{hub}:{file}"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
+from pathlib import Path
 
 from ostler.engines.base import Capabilities
 
@@ -30,7 +30,7 @@ class Prober:
 
 def _fingerprint(path: str) -> tuple[object, ...]:
     try:
-        found = os.stat(path)
+        found = Path(path).stat()
     except OSError:
         return ()
     return (found.st_size, found.st_mtime_ns, found.st_ino)
