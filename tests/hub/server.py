@@ -221,6 +221,8 @@ class _Listener(socketserver.ThreadingMixIn, http.server.HTTPServer):
 
     def close(self) -> None:
         """Stop listening and end every connection."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)  # wakes the listening thread at once
         self.shutdown()
         self.server_close()
         with self._open_lock:

@@ -218,10 +218,10 @@ async def test_the_token_of_the_settings_goes_before_the_token_file(
         (make_hub(token_file=file), "hf_from-file"),
         (make_hub(), None),
     ]
-    for hub, token in hubs:
-        assert hub.token() == token
+    for hub, expected in hubs:
+        assert hub.token() == expected
         await hub.repo("org/tiny-GGUF")
-        assert hub_server.requests[-1].token == token
+        assert hub_server.requests[-1].token == expected
 
 
 async def test_the_token_file_is_found_by_the_rules_of_the_hubs_own_client(
@@ -374,7 +374,7 @@ async def test_a_drip_that_never_ends_is_cut_off(
     make_hub: MakeHub, hub_server: HubServer, repo: HubRepo
 ) -> None:
     hub_server.faults.drip("*", bytes_per_s=20, chunk_bytes=1, times=None)
-    with pytest.raises(HubUnreachable):
+    with pytest.raises(HubUnreachable, match="too slowly"):  # said by the thread, which so ends
         await make_hub(patience=IMPATIENT).repo("org/tiny-GGUF")
 
 

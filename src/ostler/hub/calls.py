@@ -122,7 +122,7 @@ _ERROR_HEADERS = frozenset({"x-error-code", "x-error-message", "retry-after", "c
 
 def _read_bounded(response: Any, deadline: float) -> bytes:
     body = bytearray()
-    for piece in response.iter_bytes(64 * 1024):
+    for piece in response.iter_bytes():  # as it comes in: with a size given it would wait for so much
         body += piece
         if len(body) > MAX_ANSWER_BYTES:
             raise UntrustedAnswer(f"the hub's answer is over {MAX_ANSWER_BYTES:,} bytes long")
