@@ -9,7 +9,7 @@ from ostler.hub.errors import GatedRepo, HubBusy, HubError, HubUnreachable, NoSu
 class DownloadFailed(UpstreamError):
     """The worker process ended without saying why."""
 
-    hint = "Try again: ostler jobs retry {job}. What has arrived is kept."
+    hint = "Try it again: what has arrived is kept."
 
 
 class WrongContents(UpstreamError):
@@ -48,7 +48,7 @@ def error_from(code: str, message: str, repo: str) -> OstlerError:
         case "gated":
             return GatedRepo(
                 message,
-                hint=f"Ask for access at https://huggingface.co/{repo}, then set HF_TOKEN or run: hf auth login",
+                hint=f"Ask for access at https://huggingface.co/{repo}, then set HF_TOKEN (hf auth login)",
                 repo=repo,
             )
         case "not_found":

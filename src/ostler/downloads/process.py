@@ -58,15 +58,17 @@ async def fetch(
     )
 
 
-async def _hear(process: asyncio.subprocess.Process, report: Callable[[Mapping[str, Any]], None]) -> Any:
+async def _hear(
+    process: asyncio.subprocess.Process, report: Callable[[Mapping[str, Any]], None]
+) -> dict[str, Any]:
     """Pass progress on until the worker says done or failed, or ends."""
     assert process.stdout is not None
     async for line in process.stdout:
-        said = json.loads(line)
-        if said.pop("event") == "progress":
-            report(said)
-            continue
-        return json.loads(line)
+        said: dict[str, Any] = json.loads(line)
+        if said["event"] != "progress":
+            return said
+        del said["event"]
+        report(said)
     return {}
 
 
