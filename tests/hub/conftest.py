@@ -11,6 +11,7 @@ import pytest
 from ostler.core.settings import Settings
 from ostler.hub import Hub
 from ostler.hub.calls import Patience
+from tests.hub.repos import HubRepo
 from tests.hub.server import HubServer
 
 MakeHub = Callable[..., Hub]
@@ -35,3 +36,14 @@ def make_hub(hub_server: HubServer, tmp_path: Path) -> MakeHub:
 def hub(make_hub: MakeHub) -> Hub:
     """A Hub without a token."""
     return make_hub()
+
+
+@pytest.fixture
+def repo(hub_server: HubServer) -> HubRepo:
+    return hub_server.add_repo(
+        "org/tiny-GGUF",
+        {"tiny-Q4_K_M.gguf": b"four", "tiny-Q8_0.gguf": b"eight", "README.md": b"# Tiny"},
+        downloads=12,
+        likes=3,
+        tags=("llama",),
+    )
