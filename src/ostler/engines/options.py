@@ -39,6 +39,7 @@ __all__ = [
     "UnknownOption",
     "check_value",
     "name_of",
+    "plain_flag",
     "split_joined",
     "write_option",
 ]
