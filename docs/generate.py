@@ -5,12 +5,18 @@ Each page is made from the code that it describes; a test compares the pages wit
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
+import ostler
+from ostler.api.errors import HTTP_STATUS
+from ostler.cli.failures import EXIT_CODES
+from ostler.core.errors import OstlerError
 from ostler.core.settings import Settings, environment_names, is_live
 
 DOCS = Path(__file__).parent
@@ -51,9 +57,34 @@ def _default(name: str) -> str:
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 
+def errors_page() -> str:
+    """docs/errors.md, from every class of the one family of errors."""
+    for module in pkgutil.walk_packages(ostler.__path__, "ostler."):
+        if not module.name.endswith("__main__") and ".migrations." not in module.name:
+            importlib.import_module(module.name)
+    lines = [
+        "# Errors",
+        "",
+        "Every error has a `code` for programs, a sentence for people, facts, and mostly a hint.",
+        "The kind decides the HTTP status and the exit code of the command line.",
+        "",
+        "| code | HTTP | exit | meaning |",
+        "|---|---|---|---|",
+    ]
+    for error in sorted(_family(OstlerError), key=lambda error: error.code_of_class()):
+        meaning = (error.__doc__ or "").strip().splitlines()[0]
+        status, code = HTTP_STATUS[error.kind], EXIT_CODES.get(error.kind, 1)
+        lines.append(f"| `{error.code_of_class()}` | {status} | {code} | {meaning} |")
+    return "\n".join([*lines, ""])
+
+
+def _family(error: type[OstlerError]) -> set[type[OstlerError]]:
+    return {error}.union(*(_family(child) for child in error.__subclasses__()))
+
+
 def pages() -> Mapping[Path, Callable[[], str]]:
     """Every generated page and what makes it."""
-    return {DOCS / "settings.md": settings_page}
+    return {DOCS / "settings.md": settings_page, DOCS / "errors.md": errors_page}
 
 
 def main() -> int:

@@ -52,9 +52,13 @@ class OstlerError(Exception):
 
     @property
     def code(self) -> str:
+        """The stable name of this sort of failure."""
+        return self.code_of_class()
+
+    @classmethod
+    def code_of_class(cls) -> str:
         """The class name in snake_case: `ModelNotFound` is `model_not_found`."""
-        name = type(self).__name__
-        return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
+        return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(cls.__name__))
 
 
 class Invalid(OstlerError):
