@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from ostler.core.errors import NotAllowed
@@ -26,6 +27,7 @@ class ForeignOrigin(NotAllowed):
     hint = "Add its origin to the setting allowed_origins if the page is yours."
 
 
+@lru_cache(maxsize=1024)
 def host_name(host: str) -> str:
     """The name in a Host header, without port and brackets, in lower case; "" when it makes no sense."""
     host = host.strip().lower()
@@ -36,6 +38,7 @@ def host_name(host: str) -> str:
     return name.rstrip(".") if not colon or _is_port(":" + port) else ""
 
 
+@lru_cache(maxsize=1024)
 def is_loopback_name(name: str) -> bool:
     """True for localhost, names under .localhost (RFC 6761), 127.0.0.0/8 and ::1."""
     if name == "localhost" or name.endswith(".localhost"):

@@ -18,6 +18,7 @@ from ostler.gateway.errors import (
     ClientGone,
     EngineGone,
     EngineSilent,
+    SilentClient,
     WrongMethod,
     envelope,
     error_body,
@@ -29,6 +30,7 @@ from ostler.gateway.forward import Forwarder, Upstream, break_off
 from ostler.gateway.headers import HeaderRules
 from ostler.gateway.listing import describe, find_model, list_models
 from ostler.gateway.metrics import GatewayMetrics
+from ostler.gateway.patience import Patience
 from ostler.gateway.ports import (
     Accounts,
     ASGIApp,
@@ -95,15 +97,20 @@ class Gateway:
         self._rules = HeaderRules()
         self._upstream = Upstream()
         self._forwarder = Forwarder(self._upstream, self._rules, metrics, self._now)
+        self._patience = Patience()
+        self._exchanges = self._patience.exchanges
         self._loop: asyncio.AbstractEventLoop | None = None
+        metrics.in_flight = lambda: len(self._exchanges)
 
     async def start(self) -> None:
         """Get ready: build the client, so that the first request does not wait for it."""
         self._loop = asyncio.get_running_loop()
         self._upstream.client(self._settings().upstream_timeout_s)
+        await self._patience.start()
 
     async def close(self) -> None:
         """Close the connections to the engines."""
+        await self._patience.close()
         await self._upstream.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,13 +125,17 @@ class Gateway:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope["path"], scope["method"], scope["query_string"], receive, send, self._now())
-        self._metrics.in_flight += 1
+        self._exchanges.add(exchange)
         try:
             await self._admit(exchange, scope["headers"])
         except OstlerError as error:
             await self._refuse(exchange, error)
         except ClientGone:
-            self._left(exchange)
+            self._left(exchange, "the client closed the connection")
+        except asyncio.CancelledError:
+            if not exchange.gave_up:
+                raise
+            await self._let_go(exchange)
         except Exception as error:  # the last door: nobody above would tell the client
             log.exception("request %s to %s failed", exchange.incoming.request_id, exchange.path)
             if not exchange.head_sent:
@@ -132,7 +143,7 @@ class Gateway:
                 await exchange.answer(500, [], body)
             exchange.error = repr(error)
         finally:
-            self._metrics.in_flight -= 1
+            self._exchanges.discard(exchange)
             self._account(exchange)
 
     async def _admit(self, exchange: Exchange, headers: Any) -> None:
@@ -162,6 +173,7 @@ class Gateway:
         incoming = exchange.incoming
         limit = settings.request_body_limit_bytes
         exchange.body = await read_body(exchange.receive, limit, incoming.content_length)
+        exchange.on_client = False
         asked = read_asked(exchange.body, incoming, exchange.query)
         assert exchange.principal is not None
         model = find_model(self._models, asked.model, exchange.principal)
@@ -262,10 +274,21 @@ class Gateway:
         exchange.error = error.message
         await exchange.answer(status_of(error), error_headers(error), error_body(exchange.dialect, error))
 
-    def _left(self, exchange: Exchange) -> None:
+    def _left(self, exchange: Exchange, why: str) -> None:
         exchange.status = CLIENT_CLOSED
-        exchange.error = "the client closed the connection"
+        exchange.error = why
         self._metrics.cancellations += 1
+
+    async def _let_go(self, exchange: Exchange) -> None:
+        """The client did nothing for too long. What it did not send, it is told; then it is left."""
+        if exchange.task is not None:
+            exchange.task.uncancel()
+        if not exchange.head_sent:
+            error = SilentClient("the rest of the request's body did not come")
+            await exchange.answer(408, [(b"connection", b"close")], error_body(exchange.dialect, error))
+            exchange.error = error.message
+        else:
+            self._left(exchange, "the client did not take its answer")
 
     def _account(self, exchange: Exchange) -> None:
         """Write down what it was."""

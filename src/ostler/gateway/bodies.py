@@ -5,7 +5,6 @@ The bytes that came in are the bytes that go on, unless a request default has to
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,8 +15,6 @@ from ostler.gateway.headers import Incoming
 from ostler.gateway.multipart import field_of_form
 from ostler.gateway.ports import Receive
 
-BODY_SILENCE_S = 60.0
-"""How long a client may be silent while it still owes its body."""
 MAX_NAME = 512
 
 
@@ -29,17 +26,16 @@ class Asked(NamedTuple):
 
 
 async def read_body(receive: Receive, limit_bytes: int, declared: int | None) -> bytes:
-    """The whole body. Raises BodyTooLarge as soon as that is known, ClientGone, BadBody (silence)."""
+    """The whole body. Raises BodyTooLarge as soon as that is known, ClientGone.
+
+    There is no timeout in here: `patience.py` looks after clients that say nothing.
+    """
     if declared is not None and declared > limit_bytes:
         raise _too_large(limit_bytes)
     parts: list[bytes] = []
     size = 0
     while True:
-        try:
-            async with asyncio.timeout(BODY_SILENCE_S):
-                message = await receive()
-        except TimeoutError:
-            raise BadBody("the rest of the request's body did not come") from None
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         part = message.get("body", b"")

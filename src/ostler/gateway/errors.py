@@ -117,6 +117,10 @@ class EngineRefused(EngineError):
     hint = "Restart the model: ostler restart MODEL"
 
 
+class SilentClient(Invalid):
+    """The client began a request and did not go on."""
+
+
 class ClientGone(Exception):
     """The client closed its connection: nobody is there to be told anything."""
 

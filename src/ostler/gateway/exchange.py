@@ -17,7 +17,11 @@ WATCH_AFTER_S = 0.02
 
 
 class Exchange:
-    """One request and its answer. Times are monotonic seconds."""
+    """One request and its answer. Times are monotonic seconds.
+
+    `on_client` is true while the client has to do something (send its body, take what it asked for),
+    `turns` counts what it did: `patience.py` reads both.
+    """
 
     __slots__ = (
         "began",
@@ -25,6 +29,7 @@ class Exchange:
         "dialect",
         "error",
         "first_chunk_at",
+        "gave_up",
         "head",
         "head_sent",
         "incoming",
@@ -32,6 +37,7 @@ class Exchange:
         "label",
         "method",
         "model",
+        "on_client",
         "path",
         "principal",
         "query",
@@ -41,6 +47,8 @@ class Exchange:
         "status",
         "streamed",
         "tail",
+        "task",
+        "turns",
         "whole",
     )
 
@@ -67,6 +75,10 @@ class Exchange:
         self.head = b""
         self.tail: list[bytes] = []
         self.response_headers: list[tuple[bytes, bytes]] = []
+        self.task = asyncio.current_task()
+        self.on_client = True
+        self.turns = 0
+        self.gave_up = False
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the status and the headers; ours (request id, CORS) come last."""
@@ -94,7 +106,7 @@ class Exchange:
         await self.end(body)
 
 
-_NOTHING = Incoming()
+_NOTHING = Incoming("-")
 
 
 class ClientWatch:

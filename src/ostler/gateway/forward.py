@@ -120,10 +120,11 @@ class Forwarder:
             raise BadHeader(f"the request cannot be sent on: {error.message}") from error
 
     async def _attempt(self, exchange: Exchange, lease: Lease, client: Client, target: str) -> None:
-        builder = client.request(exchange.method, lease.base_url + target).headers(exchange.incoming.forward)
+        incoming = exchange.incoming
+        headers = [*incoming.forward, ("x-request-id", incoming.request_id)]
         if lease.api_key:
-            builder = builder.header("authorization", f"Bearer {lease.api_key}", is_sensitive=True)
-        builder = builder.header("x-request-id", exchange.incoming.request_id)
+            headers.append(("authorization", f"Bearer {lease.api_key}"))
+        builder = client.request(exchange.method, lease.base_url + target).headers(headers)
         if exchange.body:
             builder = builder.body_bytes(exchange.body)
         sent_at = self._now()
@@ -173,7 +174,10 @@ class Forwarder:
         tail.append(piece if len(piece) <= TAIL_BYTES else piece[-TAIL_BYTES:])
         if len(tail) > KEPT_CHUNKS:
             del tail[0]
+        exchange.on_client = True
         await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
+        exchange.on_client = False
+        exchange.turns += 1
 
     async def _error(self, exchange: Exchange, response: Response, status: int) -> None:
         """An engine's error: the status stays, the body takes the shape that the client knows."""

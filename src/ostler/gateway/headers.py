@@ -7,10 +7,11 @@ out. What was decided about a name is remembered, so that a request costs one lo
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from enum import Enum
 
 from ostler.gateway.errors import BadHeader
 
@@ -72,62 +73,91 @@ _SECRET = re.compile(r"(^|-)(authorization|auth|api-?key|token|secret|password|c
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
 _REMEMBERED = 512
 
-ONCE = frozenset(
-    (b"host", b"authorization", b"x-api-key", b"content-type", b"content-length", b"content-encoding")
-)
-"""Headers that may be there once only: twice, nobody can say which one counts."""
+
+class Said(Enum):
+    """What a header means to the gateway itself."""
+
+    NOTHING = 0
+    ONCE = 1
+    CONTENT_TYPE = 2
+    CONTENT_LENGTH = 3
+    CONTENT_ENCODING = 4
+    ORIGIN = 5
+    REQUEST_ID = 6
+    MODEL = 7
+    CONNECTION = 8
 
 
-@dataclass(slots=True)
+_SAID = {
+    b"host": Said.ONCE,
+    b"authorization": Said.ONCE,
+    b"x-api-key": Said.ONCE,
+    b"content-type": Said.CONTENT_TYPE,
+    b"content-length": Said.CONTENT_LENGTH,
+    b"content-encoding": Said.CONTENT_ENCODING,
+    b"origin": Said.ORIGIN,
+    b"x-request-id": Said.REQUEST_ID,
+    b"x-ostler-model": Said.MODEL,
+    b"connection": Said.CONNECTION,
+}
+
+
 class Incoming:
     """What the headers of one request say. `forward` are those for the engine."""
 
-    forward: list[tuple[str, str]] = field(default_factory=list)
-    content_type: bytes = b""
-    content_length: int | None = None
-    content_encoding: bytes = b""
-    origin: bytes | None = None
-    model: bytes | None = None
-    request_id: str = ""
+    __slots__ = (
+        "content_encoding",
+        "content_length",
+        "content_type",
+        "forward",
+        "model",
+        "origin",
+        "request_id",
+    )
+
+    def __init__(self, request_id: str) -> None:
+        self.forward: list[tuple[str, str]] = []
+        self.content_type = b""
+        self.content_length: int | None = None
+        self.content_encoding = b""
+        self.origin: bytes | None = None
+        self.model: bytes | None = None
+        self.request_id = request_id
 
 
 class HeaderRules:
-    """Decides, and remembers what it decided."""
+    """Decides, and remembers what it decided. `new_id` makes ids for requests that bring none."""
 
-    def __init__(self) -> None:
-        self._in: dict[bytes, str | None] = {}
+    def __init__(self, new_id: Callable[[], str] | None = None) -> None:
+        self._new_id = new_id or request_ids()
+        self._in: dict[bytes, tuple[str | None, Said]] = {}
         self._out: dict[str, bytes | None] = {}
 
     def read(self, headers: Iterable[tuple[bytes, bytes]]) -> Incoming:
-        """Sort a request's headers. Raises BadHeader."""
-        incoming = Incoming()
-        forward = incoming.forward
+        """Sort a request's headers. Raises BadHeader for one that may be there once and is there twice."""
+        incoming = Incoming(self._new_id())
         known = self._in
-        seen: set[bytes] | None = None
-        dropped: bytes | None = None
+        seen: list[bytes] = []
+        connection: list[bytes] = []
         for name, value in headers:
-            try:
-                goes_as = known[name]
-            except KeyError:
-                goes_as = self._learn_in(name)
+            rule = known.get(name)
+            if rule is None:
+                rule = self._learn_in(name)
+            goes_as, said = rule
             if goes_as is not None and value.isascii():
-                forward.append((goes_as, value.decode()))
-            if name in ONCE or name in _READ:
-                if name in ONCE:
-                    if seen is None:
-                        seen = set()
-                    elif name in seen:
-                        raise BadHeader(f"the header {name.decode('latin-1')} is there more than once")
-                    seen.add(name)
-                if name == b"connection":
-                    dropped = value if dropped is None else dropped + b"," + value
-                else:
-                    _take(incoming, name, value)
-        if dropped is not None and dropped not in _PLAIN_CONNECTION:
-            named = {part.strip().lower() for part in dropped.decode("latin-1").split(",")}
-            incoming.forward = [(name, value) for name, value in forward if name not in named]
-        if not incoming.request_id:
-            incoming.request_id = secrets.token_hex(12)
+                incoming.forward.append((goes_as, value.decode()))
+            if said is Said.NOTHING:
+                continue
+            if said is Said.CONNECTION:
+                connection.append(value)
+                continue
+            if name in seen:
+                raise BadHeader(f"the header {name.decode('latin-1')} is there more than once")
+            seen.append(name)
+            if said is not Said.ONCE:
+                _take(incoming, said, value)
+        if connection:
+            incoming.forward = _without_named(incoming.forward, connection)
         return incoming
 
     def outgoing(self, headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
@@ -136,24 +166,25 @@ class HeaderRules:
         crossing: list[tuple[bytes, bytes]] = []
         named: set[str] | None = None
         for name, value in headers:
-            if name == "connection" and value.lower() not in ("close", "keep-alive"):
-                named = {part.strip().lower() for part in value.split(",")}
             try:
                 goes_as = known[name]
             except KeyError:
                 goes_as = self._learn_out(name)
             if goes_as is not None:
                 crossing.append((goes_as, value.encode("latin-1", "ignore")))
+            elif name == "connection":
+                named = {part.strip().lower() for part in value.split(",")}
         if named:
             return [(name, value) for name, value in crossing if name.decode() not in named]
         return crossing
 
-    def _learn_in(self, name: bytes) -> str | None:
+    def _learn_in(self, name: bytes) -> tuple[str | None, Said]:
         text = name.decode("latin-1").lower()
-        goes_as = None if not text.isascii() or text in _NOT_IN or _SECRET.search(text) else text
+        refused = not text.isascii() or text in _NOT_IN or _SECRET.search(text) is not None
+        rule = (None if refused else text, _SAID.get(name, Said.NOTHING))
         if len(self._in) < _REMEMBERED:
-            self._in[name] = goes_as
-        return goes_as
+            self._in[name] = rule
+        return rule
 
     def _learn_out(self, name: str) -> bytes | None:
         goes_as = None if name in _NOT_OUT else name.encode("latin-1")
@@ -162,23 +193,34 @@ class HeaderRules:
         return goes_as
 
 
-_READ = frozenset((b"origin", b"x-request-id", b"x-ostler-model", b"connection"))
-_PLAIN_CONNECTION = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
+def request_ids() -> Callable[[], str]:
+    """Ids that are unique over restarts and cheap to make: a random beginning and a number."""
+    begin = secrets.token_hex(6)
+    numbers = itertools.count(1)
+    return lambda: f"{begin}-{next(numbers):06x}"
 
 
-def _take(incoming: Incoming, name: bytes, value: bytes) -> None:
-    if name == b"content-type":
+def _take(incoming: Incoming, said: Said, value: bytes) -> None:
+    if said is Said.CONTENT_TYPE:
         incoming.content_type = value
-    elif name == b"content-length":
+    elif said is Said.CONTENT_LENGTH:
         if not value.isdigit():
             raise BadHeader("the header content-length is not a number")
         incoming.content_length = int(value)
-    elif name == b"x-request-id":
+    elif said is Said.REQUEST_ID:
         if _REQUEST_ID.fullmatch(value):
             incoming.request_id = value.decode()
-    elif name == b"content-encoding":
+    elif said is Said.CONTENT_ENCODING:
         incoming.content_encoding = value.lower()
-    elif name == b"origin":
+    elif said is Said.ORIGIN:
         incoming.origin = value
-    elif name == b"x-ostler-model":
+    elif said is Said.MODEL:
         incoming.model = value
+
+
+def _without_named(forward: list[tuple[str, str]], connection: list[bytes]) -> list[tuple[str, str]]:
+    """The headers without those that `Connection` says are for this connection only."""
+    named = {part.strip().lower() for value in connection for part in value.decode("latin-1").split(",")}
+    if named <= {"keep-alive", "close"}:
+        return forward
+    return [(name, value) for name, value in forward if name not in named]

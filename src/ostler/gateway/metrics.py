@@ -60,7 +60,7 @@ class GatewayMetrics(Collector):
         self._blocked: dict[str, int] = {}
         self._engine_errors: dict[str, int] = {}
         self.cancellations = 0
-        self.in_flight = 0
+        self.in_flight: Callable[[], int] = lambda: 0
         self.dropped_records: Callable[[], int] = lambda: 0
         registry.register(self)
 
@@ -125,7 +125,9 @@ class GatewayMetrics(Collector):
         for (model, kind), count in self._tokens.items():
             tokens.add_metric([model, kind], count)
         yield tokens
-        yield GaugeMetricFamily("ostler_requests_in_flight", "Requests now in the gateway.", self.in_flight)
+        yield GaugeMetricFamily(
+            "ostler_requests_in_flight", "Requests now in the gateway.", value=self.in_flight()
+        )
         yield CounterMetricFamily(
             "ostler_usage_dropped", "Requests that were not accounted.", value=self.dropped_records()
         )

@@ -15,7 +15,6 @@ A quote inside generated text is escaped in JSON, so `"usage":` can only be a ke
 from __future__ import annotations
 
 import json
-import re
 from typing import Any, NamedTuple
 
 TAIL_BYTES = 16 * 1024
@@ -23,7 +22,8 @@ TAIL_BYTES = 16 * 1024
 HEAD_BYTES = 4 * 1024
 """How much of the beginning of a stream is looked at."""
 
-_KEY = re.compile(rb'(?<!\\)"(usage|timings)"\s*:\s*(?=\{)')
+_OBJECT_BYTES = 2048
+_BACKSLASH = 0x5C
 _MAX_COUNT = 2**31 - 1
 _decode = json.JSONDecoder().raw_decode
 
@@ -35,24 +35,22 @@ class TokenCounts(NamedTuple):
     completion: int | None = None
 
 
-NOTHING = TokenCounts()
-
-
 def read_counts(tail: bytes, head: bytes = b"") -> TokenCounts:
     """The counts told in the last bytes of an answer, or in the first ones of a stream.
 
     Whatever cannot be understood counts as not told; nothing is raised.
     """
-    found = _last_objects(tail[-TAIL_BYTES:])
-    usage, timings = found.get("usage", {}), found.get("timings", {})
+    usage = _last_object(tail, b'"usage"')
     prompt = _prompt_of(usage)
     completion = _count(usage, "completion_tokens", "output_tokens")
     if prompt is None and head:
-        prompt = _prompt_of(_last_objects(head[:HEAD_BYTES]).get("usage", {}))
-    if prompt is None:
-        prompt = _sum(_count(timings, "prompt_n"), _count(timings, "cache_n"))
-    if completion is None:
-        completion = _count(timings, "predicted_n")
+        prompt = _prompt_of(_last_object(head[:HEAD_BYTES], b'"usage"'))
+    if prompt is None or completion is None:
+        timings = _last_object(tail, b'"timings"')
+        if prompt is None:
+            prompt = _sum(_count(timings, "prompt_n"), _count(timings, "cache_n"))
+        if completion is None:
+            completion = _count(timings, "predicted_n")
     return TokenCounts(prompt, completion)
 
 
@@ -65,17 +63,20 @@ def _prompt_of(usage: dict[str, Any]) -> int | None:
     return _sum(_count(usage, "input_tokens"), read, made)
 
 
-def _last_objects(data: bytes) -> dict[str, dict[str, Any]]:
-    """The last JSON object behind each of the two keys."""
-    found: dict[str, dict[str, Any]] = {}
-    for match in _KEY.finditer(data):
-        try:
-            value, _ = _decode(data[match.end() : match.end() + 2048].decode("utf-8", "replace"))
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict):
-            found[match[1].decode()] = value
-    return found
+def _last_object(data: bytes, key: bytes) -> dict[str, Any]:
+    """The last JSON object behind this key, {} where there is none that can be read."""
+    at = len(data)
+    lowest = max(0, at - TAIL_BYTES)
+    while (at := data.rfind(key, lowest, at)) >= 0:
+        begin = at + len(key)
+        after = data[begin : begin + _OBJECT_BYTES].lstrip(b" \t\r\n:")
+        if after[:1] == b"{" and (at == 0 or data[at - 1] != _BACKSLASH):
+            try:
+                value, _ = _decode(after.decode("utf-8", "replace"))
+            except (ValueError, RecursionError):
+                continue
+            return value if isinstance(value, dict) else {}
+    return {}
 
 
 def _count(values: dict[str, Any], *names: str) -> int | None:
