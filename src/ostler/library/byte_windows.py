@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ostler.library.errors import BrokenFile, NotAModelFile, PathNotFound
+from ostler.library.errors import BrokenFile, NotAModelFile, PathNotFound, UnreadableFile
 
 FIRST_WINDOW = 64 * 1024
 WINDOW = 1024 * 1024
@@ -40,7 +40,7 @@ class Window:
     def ensure(self, offset: int, length: int, what: str) -> int:
         """Make `length` bytes at `offset` present; gives their index in `buffer`."""
         index = offset - self.start
-        if 0 <= index and index + length <= len(self.buffer):
+        if index >= 0 and index + length <= len(self.buffer):
             return index
         if offset + length > self.size_bytes:
             raise BrokenFile(
@@ -68,7 +68,7 @@ class Window:
 def open_regular(path: Path) -> Iterator[tuple[int, int]]:
     """Open a regular file for reading: its descriptor and size in bytes.
 
-    A pipe or a device is refused without waiting for it. Raises PathNotFound, NotAModelFile, BrokenFile.
+    A pipe or a device is refused without waiting for it. Raises PathNotFound, NotAModelFile, UnreadableFile.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -76,9 +76,7 @@ def open_regular(path: Path) -> Iterator[tuple[int, int]]:
         raise PathNotFound(f"there is no file {path}", path=str(path)) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise BrokenFile(
-            f"{path} cannot be read: {reason}", hint="Check the file's permissions.", path=str(path)
-        ) from error
+        raise UnreadableFile(f"{path} cannot be read: {reason}", path=str(path)) from error
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
@@ -89,12 +87,12 @@ def open_regular(path: Path) -> Iterator[tuple[int, int]]:
 
 
 def reader_of(descriptor: int, path: Path) -> ReadAt:
-    """Positioned reads of an open file. A failing disk raises BrokenFile."""
+    """Positioned reads of an open file. A failing disk raises UnreadableFile."""
 
     def read(offset: int, length: int) -> bytes:
         try:
             return os.pread(descriptor, length, offset)
         except OSError as error:
-            raise BrokenFile(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
+            raise UnreadableFile(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
 
     return read

@@ -11,6 +11,12 @@ class BrokenFile(Invalid):
     hint = "Fetch the file again; a partial or wrong download looks like this."
 
 
+class UnreadableFile(BrokenFile):
+    """The operating system does not let us read it: permissions, a failing disk."""
+
+    hint = "Check the file's permissions and the disk."
+
+
 class UnsupportedFile(Unsupported):
     """A valid file of a kind that this version does not know (GGUF 1, a new tensor type)."""
 
@@ -50,10 +56,20 @@ class RootExists(Conflict):
     """The folder is a root already."""
 
 
+class RootIsConfigured(Conflict):
+    """The folder comes from the settings and stays as long as they name it."""
+
+    hint = "Change the setting models_dir or hub_cache_dir instead, and start the server again."
+
+
 class NestedRoots(Conflict):
     """A root that Ostler fills lies inside one that it must never change, or the other way round."""
 
     hint = "Give the models folder and the cache separate folders, neither inside the other."
+
+
+class DeletionFailed(Conflict):
+    """The operating system refused to delete a file; what was deleted before is in the facts."""
 
 
 class FileInUse(Conflict):

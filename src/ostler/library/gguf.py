@@ -325,7 +325,7 @@ def _place(
         end = data_offset + offset + n_bytes
         if end > size_bytes:
             raise BrokenFile(
-                f"the file is truncated: the tensor {name[:80]!r} ends at byte {end}, the file has {size_bytes}",
+                f"the file is truncated: {name[:80]!r} ends at byte {end}, the file has {size_bytes}",
                 needed_bytes=min(end, 2**63 - 1),
                 size_bytes=size_bytes,
             )

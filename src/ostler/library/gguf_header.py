@@ -181,7 +181,7 @@ class GgufHeader:
         return None if largest == 0 and not zero else largest
 
     def model_count(self, key: str) -> int | None:
-        """A number under the architecture's own prefix: `context_length` of llama is `llama.context_length`."""
+        """A number under the architecture's prefix: for llama `context_length` is `llama.context_length`."""
         return self.count(f"{self.architecture}.{key}")
 
     def _even_head(self) -> int | None:

@@ -1,20 +1,34 @@
-"""The library's service: roots, one listing, inspection, finding and deleting."""
+"""The library's service: roots, one listing, inspection, finding and deleting.
+
+Everything that touches the disk runs in threads. A listing always shows the disk as it is when it is
+asked for: folders are scanned each time, headers are read again only where a file changed.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import builtins
-from collections.abc import Callable
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ostler.core.clock import Clock
 from ostler.core.database import Database
-from ostler.core.events import EventLog
+from ostler.core.events import EventLog, NewEvent
 from ostler.core.paging import Page
-from ostler.core.principals import Principal
+from ostler.core.principals import Principal, Role
 from ostler.core.settings import Settings
-from ostler.library.deletion import DeletePlan
+from ostler.library.deletion import DeletePlan, InUse, check_not_in_use, refuse_unless_filled, remove
+from ostler.library.errors import DeletionFailed, FileSetNotFound
 from ostler.library.filesets import FileSet
-from ostler.library.roots import Root
+from ostler.library.finding import choose_by_path, choose_by_repo
+from ostler.library.inspections import Inspections
+from ostler.library.layouts import LAYOUTS
+from ostler.library.listing import Listing, Scanner, matching, relative_to_root, sorted_by
+from ostler.library.loose import inspect_loose, raise_own_error
+from ostler.library.roots import Root, RootStore
+from ostler.library.scanning import Problem
 
 
 class Library:
@@ -23,23 +37,44 @@ class Library:
     def __init__(
         self, database: Database, events: EventLog, clock: Clock, settings: Settings, node: str
     ) -> None:
-        self._database = database
         self._events = events
-        self._clock = clock
         self._settings = settings
-        self._node = node
+        self._roots = RootStore(database, events, clock, node)
+        self._inspections = Inspections(database)
+        self._scanner = Scanner(self._inspections)
+        self._scanning = asyncio.Lock()
+        self._scans_begun = 0
+        self._listing: tuple[int, Listing] | None = None
 
     async def start(self) -> None:
-        raise NotImplementedError
+        """Make sure that the configured folders are roots, and load what was inspected before.
+
+        Raises NestedRoots where one of them lies inside the other.
+        """
+        await self._roots.configure(
+            {
+                self._settings.effective_models_dir: ("folder", False),
+                self._settings.hub_cache_dir: ("hub-cache", True),
+            }
+        )
+        await self._inspections.load()
 
     async def roots(self) -> builtins.list[Root]:
-        raise NotImplementedError
+        """The roots of this node."""
+        return await self._roots.all()
 
     async def add_root(self, path: Path, layout: str, principal: Principal) -> Root:
-        raise NotImplementedError
+        """List another folder. Its files are never deleted. Needs the role admin.
+
+        Raises PathNotFound, InvalidField, NestedRoots, RootExists, NotAllowed.
+        """
+        principal.require(Role.ADMIN, "add folders to the library")
+        return await self._roots.add(Path(path), layout, principal)
 
     async def remove_root(self, root_id: int, principal: Principal) -> None:
-        raise NotImplementedError
+        """No longer list a folder; the files stay. Needs the role admin. Raises RootNotFound, Conflict."""
+        principal.require(Role.ADMIN, "remove folders from the library")
+        await self._roots.remove(root_id, principal)
 
     async def list(
         self,
@@ -53,13 +88,38 @@ class Library:
         limit: int = 50,
         offset: int = 0,
     ) -> Page[FileSet]:
-        raise NotImplementedError
+        """One page over all roots. Raises InvalidField for an unknown `sort`."""
+        listing = await self._scan()
+
+        def select() -> builtins.list[FileSet]:
+            wanted = matching(listing.file_sets, search=search, layout=layout, repo=repo, format=format)
+            return sorted_by(wanted, sort, descending)
+
+        found = await asyncio.to_thread(select)
+        return Page(found[offset : offset + limit], len(found), limit, offset)
+
+    async def problems(self) -> builtins.list[Problem]:
+        """What a scan passes over: links that lead out, unreadable folders."""
+        return (await self._scan()).problems
 
     async def get(self, file_set_id: str) -> FileSet:
-        raise NotImplementedError
+        """The file set with that id. Raises FileSetNotFound."""
+        for found in (await self._scan()).file_sets:
+            if found.id == file_set_id:
+                return found
+        raise FileSetNotFound(f"there is no file set {file_set_id!r}", id=file_set_id)
 
     async def inspect(self, path: Path) -> FileSet:
-        raise NotImplementedError
+        """The file set at any path on this disk, listed or not; an incomplete one is an answer too.
+
+        Raises PathNotFound, NotAModelFile, UnsupportedFile, BrokenFile.
+        """
+        found = await self.find(path=path)
+        if found is None:
+            found = await asyncio.to_thread(inspect_loose, Path(path))
+        if found.error is not None:
+            await asyncio.to_thread(raise_own_error, found)
+        return found
 
     async def find(
         self,
@@ -70,13 +130,110 @@ class Library:
         tag: str | None = None,
         revision: str | None = None,
     ) -> FileSet | None:
-        raise NotImplementedError
+        """The file set that a source means, None if it is in no root.
 
-    async def plan_delete(self, file_set_id: str, in_use: Callable[[Path], str | None]) -> DeletePlan:
-        raise NotImplementedError
+        By `path` (a file, a shard, a folder), or by `repo` with a file's name or a tag; `revision` is a
+        branch, a tag or a commit. Only the folder in question is looked at.
+        """
+        roots = [root for root in await self._roots.all() if root.available]
+        await self._inspections.load()
+        if path is not None:
+            found = await asyncio.to_thread(self._find_path, roots, Path(path))
+        elif repo is not None:
+            candidates = await asyncio.to_thread(self._of_repo, roots, repo)
+            found = choose_by_repo(candidates, file=file, tag=tag, revision=revision)
+        else:
+            found = None
+        await self._inspections.save()
+        return found
+
+    async def plan_delete(self, file_set_id: str, in_use: InUse) -> DeletePlan:
+        """What deleting a file set would do.
+
+        Raises FileSetNotFound, DeletionNotAllowed (not in a root that Ostler fills), FileInUse.
+        """
+        return await self._plan(await self.get(file_set_id), in_use)
 
     async def delete(self, plan: DeletePlan, principal: Principal) -> DeletePlan:
-        raise NotImplementedError
+        """Carry out a plan, worked out anew: what changed in between counts. Gives what was done.
+
+        Needs the role manager. Raises NotAllowed and what `plan_delete` raises, and DeletionFailed.
+        """
+        principal.require(Role.MANAGER, "delete model files")
+        current = await self._plan(await self.get(plan.file_set.id), plan.in_use)
+        try:
+            await asyncio.to_thread(remove, current)
+        except DeletionFailed as error:
+            await self._tell("file.delete_failed", current, principal, {**current.to_json(), **error.facts})
+            raise
+        finally:
+            await self.refresh()
+        await self._tell("file.deleted", current, principal, current.to_json())
+        return current
 
     async def refresh(self) -> None:
-        raise NotImplementedError
+        """Look at everything again at the next listing."""
+        self._listing = None
+        self._scanner.forget()
+
+    async def _scan(self) -> Listing:
+        """Scan all roots; callers that wait for the same scan share it."""
+        arrived = self._scans_begun
+        async with self._scanning:
+            if self._listing is not None and self._listing[0] > arrived:
+                return self._listing[1]
+            self._scans_begun += 1
+            number = self._scans_begun
+            await self._inspections.load()
+            roots = await self._roots.all()
+            listing = await asyncio.to_thread(self._scanner.scan, roots)
+            await self._inspections.save()
+            available = [str(root.path) for root in roots if root.available]
+            await self._inspections.forget_all_but(available, listing.paths)
+            self._listing = (number, listing)
+            return listing
+
+    def _find_path(self, roots: builtins.list[Root], path: Path) -> FileSet | None:
+        for root in roots:
+            relative = relative_to_root(root, path)
+            if relative is None:
+                continue
+            within = LAYOUTS[root.layout].scope(relative, is_folder=path.is_dir())
+            if found := choose_by_path(self._scanner.scan_within(root, within), path):
+                return found
+        return None
+
+    def _of_repo(self, roots: builtins.list[Root], repo: str) -> builtins.list[FileSet]:
+        found: builtins.list[FileSet] = []
+        for root in roots:
+            within = LAYOUTS[root.layout].repo_scope(str(root.path), repo)
+            if within is not None:
+                found += self._scanner.scan_within(root, within)
+        return found
+
+    async def _tell(self, kind: str, plan: DeletePlan, principal: Principal, data: Mapping[str, Any]) -> None:
+        await self._events.record(
+            NewEvent(
+                kind=kind,
+                subject_type="file_set",
+                subject_id=plan.file_set.id,
+                subject_name=plan.file_set.name,
+                actor=principal.name,
+                cause=f"{principal.name} asked to delete the files of {plan.file_set.name}",
+                data=data,
+            )
+        )
+
+    async def _plan(self, doomed: FileSet, in_use: InUse) -> DeletePlan:
+        root = await self._roots.get(doomed.root_id)
+        layout = LAYOUTS[root.layout]
+        refuse_unless_filled(root, doomed)
+
+        def plan() -> DeletePlan:
+            relative = os.path.relpath(doomed.path, root.path)
+            others = self._scanner.scan_within(root, layout.scope(relative, is_folder=False))
+            removal = layout.removal(str(root.path), doomed, [o for o in others if o.id != doomed.id])
+            check_not_in_use(doomed, in_use)
+            return DeletePlan.of(root, doomed, removal, in_use)
+
+        return await asyncio.to_thread(plan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Text
+from sqlalchemy import BigInteger, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ostler.core.database import Base
@@ -15,9 +15,10 @@ class RootRow(Base):
     """A folder that holds model files. `filled_by_ostler`: files in it may be deleted by name."""
 
     __tablename__ = "library_roots"
+    __table_args__ = (UniqueConstraint("path", "node"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    path: Mapped[str] = mapped_column(Text, unique=True)
+    path: Mapped[str] = mapped_column(Text)
     layout: Mapped[str] = mapped_column(Text)
     filled_by_ostler: Mapped[bool]
     node: Mapped[str] = mapped_column(Text)

@@ -102,7 +102,7 @@ def upgrade() -> None:
         sa.Column("added_at", UtcDateTime(), nullable=False),
         sa.Column("added_by", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_library_roots"),
-        sa.UniqueConstraint("path", name="uq_library_roots_path"),
+        sa.UniqueConstraint("path", "node", name="uq_library_roots_path"),
     )
     op.create_table(
         "models",
@@ -187,6 +187,8 @@ def upgrade() -> None:
         sa.Column("node", sa.Text(), nullable=False),
         sa.Column("runtime", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("cause", sa.Text(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("failure", DOCUMENT, nullable=True),
         sa.Column("spec", DOCUMENT, nullable=False),
         sa.Column("spec_digest", sa.Text(), nullable=False),
