@@ -53,12 +53,12 @@ async def test_an_error_that_will_not_pass_is_asked_once(
 
 
 async def test_a_busy_hub_says_when_to_come_back(hub: Hub, hub_server: HubServer, repo: HubRepo) -> None:
-    hub_server.faults.status("*", status=429, retry_after=300, times=None)
+    hub_server.faults.status("*", status=429, retry_after=7, times=None)
     with pytest.raises(HubBusy) as busy:
         await hub.repo("org/tiny-GGUF")
-    assert busy.value.retry_after_s == 300
-    assert "300 s" in (busy.value.hint or "")
-    assert len(hub_server.requests) == 1, "nobody waits five minutes for an answer"
+    assert busy.value.retry_after_s == 7
+    assert "in 7 s" in (busy.value.hint or "")
+    assert len(hub_server.requests) == 1, "a person would not wait so long for an answer"
 
 
 async def test_a_short_wait_asked_for_by_the_hub_is_kept(
@@ -152,14 +152,13 @@ def edit_file(path: str, **fields: Any) -> Any:
             for name in ("../evil", "/etc/passwd", "a/../../b", "a\\b", "a\x00b", "", "a//b")
         ),
         *({"rfilename": name} for name in (None, 7, "x" * 5000, "tiny-Q4_K_M.gguf", "README.md/x")),
-        *({"size": size} for size in (-1, None, "5", 1.5, True, 2**60)),
         *({"blobId": blob} for blob in (None, "../../x", "abc", 7)),
         *({"lfs": "x"}, {"lfs": [1]}, {"lfs": {"size": 5}}, {"lfs": {"sha256": "../x", "size": 5}}),
         {"lfs": {"sha256": "a" * 64, "size": 6, "pointerSize": 1}},
     ],
     ids=repr,
 )
-async def test_unsafe_names_and_impossible_numbers_refuse_the_repo(
+async def test_unsafe_names_and_hashes_refuse_the_repo(
     hub: Hub, hub_server: HubServer, repo: HubRepo, fields: dict[str, Any]
 ) -> None:
     hub_server.faults.edit("*", edit_file("tiny-Q8_0.gguf", **fields))
@@ -167,6 +166,16 @@ async def test_unsafe_names_and_impossible_numbers_refuse_the_repo(
         await hub.resolve(parse_spec("org/tiny-GGUF:Q4_K_M"))
     assert refused.value.hint
     assert refused.value.message.isprintable()
+
+
+@pytest.mark.parametrize("path", ["tiny-Q8_0.gguf", "README.md"])
+@pytest.mark.parametrize("size", [-1, None, "5", 1.5, True, 2**60])
+async def test_an_impossible_size_refuses_the_repo_also_where_no_hash_contradicts_it(
+    hub: Hub, hub_server: HubServer, repo: HubRepo, path: str, size: object
+) -> None:
+    hub_server.faults.edit("*", edit_file(path, size=size))
+    with pytest.raises(UntrustedAnswer, match="no usable size"):
+        await hub.repo("org/tiny-GGUF")
 
 
 @pytest.mark.parametrize(
