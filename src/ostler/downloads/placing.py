@@ -44,6 +44,8 @@ class Placing:
     def pointer(self, file: OrderedFile) -> Path:
         """Where the file is found by its name."""
         folder, _, name = file.path.rpartition("/")
+        if "" in file.path.split("/") or file.path[1:2] == ":":
+            raise UnsafePath(f"{file.path!r} is not a relative path", path=file.path)
         parent = safe_join(self.repo_dir, f"{self._inside}/{folder}" if folder else self._inside)
         return parent / _single(name)
 

@@ -50,8 +50,11 @@ class Downloads:
         settings: Settings | Callable[[], Settings],
         events: EventLog,
         clock: Clock,
+        *,
+        backoff_s: float = 0.5,
     ) -> None:
         self._jobs = jobs
+        self._backoff_s = backoff_s
         self._hub = hub
         self._library = library
         self._settings = settings if callable(settings) else lambda: settings
@@ -119,6 +122,7 @@ class Downloads:
             rate_limit=settings.download_rate_limit,
             retries=settings.download_retries,
             timeout_s=settings.download_timeout_s,
+            backoff_s=self._backoff_s,
         )
 
     async def _discard(self, job: Job) -> None:
