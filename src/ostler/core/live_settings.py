@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 
 Listener = Callable[[Settings], None]
 
+LARGEST = 2**53
+"""Larger numbers lose digits on their way through JSON."""
+
+_NUMBERS = frozenset(n for n, field in Settings.model_fields.items() if field.annotation in (int, float))
 _FIXED = (Origin.COMMAND_LINE, Origin.ENVIRONMENT)
 
 
@@ -161,6 +165,10 @@ def _put_together(base: LoadedSettings, changed: Mapping[str, Any]) -> LoadedSet
     for name, value in over.items():
         if isinstance(value, bool) and Settings.model_fields[name].annotation is not bool:
             raise BadSetting(f"setting {name}: {str(value).lower()} is not a number", setting=name)
+        if isinstance(value, str | list | dict) and name in _NUMBERS:
+            raise BadSetting(f"setting {name}: it must be a number", setting=name)
+        if isinstance(value, int | float) and not abs(value) <= LARGEST:
+            raise BadSetting(f"setting {name}: at most {LARGEST}", setting=name)
     values = {name: getattr(base.values, name) for name in Settings.model_fields}
     try:
         settings = Settings(**{**values, **over})

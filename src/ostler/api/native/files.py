@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from pathlib import Path as FilePath
 from typing import Annotated, Any
@@ -162,7 +163,12 @@ def _absolute(text: str) -> FilePath:
 
 async def _refuse_outside(rooms: Services, who: Principal, path: FilePath) -> None:
     roots = [root.path for root in await rooms.library.roots()]
-    if not any(path.is_relative_to(root) for root in roots):
+
+    def is_inside() -> bool:
+        target = path.resolve()  # a link must not lead out either
+        return any(path.is_relative_to(root) and target.is_relative_to(root.resolve()) for root in roots)
+
+    if not await asyncio.to_thread(is_inside):
         raise OutsideRoots(f"{path} is outside every library folder")
 
 

@@ -10,6 +10,7 @@ from fastapi import Path, Query
 from ostler.api.door import needs, router
 from ostler.api.services import Rooms, Who
 from ostler.api.shapes import Listing, Out, PageOut, page_out
+from ostler.core.errors import InvalidField
 from ostler.core.principals import Role
 from ostler.core.states import JobState
 
@@ -46,6 +47,8 @@ async def list_jobs(
     state: Annotated[JobState | None, Query()] = None,
 ) -> Any:
     """Every job, newest first."""
+    if page.sort is not None and (page.sort, page.descending) != ("created_at", True):
+        raise InvalidField("sort", "jobs are listed newest first", hint="Leave it out, or sort=-created_at.")
     return page_out(await rooms.jobs.list(kind=kind, state=state, **page.part))
 
 

@@ -12,6 +12,7 @@ from ostler.api.shapes import Out, hide_args, hide_env
 from ostler.core.errors import OstlerError
 from ostler.core.principals import Principal
 from ostler.core.states import DesiredState, InstanceState
+from ostler.fit.estimate import estimate
 from ostler.models.records import Model
 
 
@@ -101,3 +102,12 @@ async def model_with_files(rooms: Services, who: Principal, model: Model) -> dic
         "error": files.error,
     }
     return answer
+
+
+async def memory_needs(rooms: Services, model: Model) -> dict[str, Any] | None:
+    """The estimate of the memory that it will take, in bytes; None where its files cannot be read."""
+    try:
+        files = await rooms.models.resolve_files(model)
+    except OstlerError:
+        return None
+    return estimate(files.facts, model.options).to_json() if files.facts else None

@@ -17,7 +17,13 @@ from pydantic import Field
 from ostler.access.names import may_use
 from ostler.api.door import needs, router
 from ostler.api.native.instances import InstanceOut, view_for
-from ostler.api.native.model_shapes import ModelDetailOut, ModelOut, model_out, model_with_files
+from ostler.api.native.model_shapes import (
+    ModelDetailOut,
+    ModelOut,
+    memory_needs,
+    model_out,
+    model_with_files,
+)
 from ostler.api.services import Rooms, Services, Who
 from ostler.api.shapes import Body, Listing, Out, PageOut, hide_args, hide_env, page_out
 from ostler.api.streaming import text_lines
@@ -195,8 +201,10 @@ async def apply_changes(rooms: Rooms, who: Who, name: Name) -> Any:
 
 @routes.post("/models/{name:path}/dry-run", response_model=JsonObject, **needs(Role.POWER_USER))
 async def dry_run(rooms: Rooms, who: Who, name: Name) -> Any:
-    """What exactly would run, with warnings and errors; nothing is started."""
-    return _dry_run_out(await rooms.instances.dry_run(_allowed(rooms, who, name).name))
+    """What exactly would run and what it needs, with warnings and errors; nothing is started."""
+    model = _allowed(rooms, who, name)
+    answer = _dry_run_out(await rooms.instances.dry_run(model.name))
+    return {**answer, "needs": await memory_needs(rooms, model)}
 
 
 @routes.post(
@@ -267,8 +275,9 @@ async def change_model(
 async def delete_model(rooms: Rooms, who: Who, name: Name) -> Any:
     """Delete the model. Its files are kept."""
     model = _allowed(rooms, who, name)
-    gone = await rooms.models.delete(model.name, who)
-    return model_out(rooms, who, gone)
+    shown = model_out(rooms, who, model)
+    await rooms.models.delete(model.name, who)
+    return shown
 
 
 def _allowed(rooms: Services, who: Principal, name: str) -> Model:
@@ -326,8 +335,8 @@ def _revision(if_match: str) -> int | None:
 
 def _dry_run_out(run: Any) -> JsonObject:
     answer: JsonObject = run.to_json()
-    if "argv" in answer:
-        answer["argv"] = hide_args(answer["argv"])
+    answer["argv"] = hide_args(answer["argv"])
+    answer["env"] = hide_env(answer["env"])
     spec = answer.get("spec")
     if isinstance(spec, dict):
         answer["spec"] = {

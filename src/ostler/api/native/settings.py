@@ -10,7 +10,7 @@ from pydantic_core import PydanticUndefined
 
 from ostler.api.door import needs, router
 from ostler.api.services import Rooms, Services, Who
-from ostler.api.shapes import Listing, Out, PageOut, hide_password, page_out
+from ostler.api.shapes import Out, PageOut, hide_password
 from ostler.core.launch import HIDDEN
 from ostler.core.principals import Role
 from ostler.core.settings import Settings, environment_names, is_live
@@ -33,12 +33,9 @@ class SettingOut(Out):
 
 
 @routes.get("/settings", response_model=PageOut[SettingOut], **needs(Role.ADMIN))
-async def list_settings(rooms: Rooms, who: Who, page: Listing) -> Any:
-    """Every setting; secrets are hidden."""
-    shown = [setting for setting in _all(rooms) if not page.search or page.search.lower() in setting["name"]]
-    if page.sort == "name":
-        shown.sort(key=lambda setting: str(setting["name"]), reverse=page.descending)
-    return page_out(page.cut(shown))
+async def list_settings(rooms: Rooms, who: Who) -> Any:
+    """Every setting, all on one page; secrets are hidden."""
+    return _one_page(_all(rooms))
 
 
 @routes.patch("/settings", response_model=PageOut[SettingOut], **needs(Role.ADMIN))
@@ -47,7 +44,10 @@ async def change_settings(
 ) -> Any:
     """Change settings that are live, at once and for good; null gives one back to its default."""
     await rooms.settings.change(values, who)
-    shown = [setting for setting in _all(rooms) if setting["name"] in values]
+    return _one_page([setting for setting in _all(rooms) if setting["name"] in values])
+
+
+def _one_page(shown: list[dict[str, Any]]) -> dict[str, Any]:
     return {"items": shown, "total": len(shown), "limit": max(1, len(shown)), "offset": 0}
 
 
