@@ -54,8 +54,9 @@ async def test_a_server_that_stops_keeps_what_came_and_goes_on_from_there(
     stalled = hub_server.faults.stall("*.gguf", host="cdn", after_bytes=100_000)
     job = await bed.downloads.pull(SPEC, principal=LOCAL_ADMIN)
     assert await asyncio.to_thread(stalled.reached.wait, 10)
-    while (await bed.jobs.get(job.id)).progress.get("bytes_done", 0) < 100_000:
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(20):
+        while (await bed.jobs.get(job.id)).progress.get("bytes_done", 0) < 100_000:
+            await asyncio.sleep(0.02)
     await bed.jobs.stop()
     assert not workers(psutil.Process())
     next_server = await make_bed()
@@ -86,9 +87,10 @@ async def test_a_download_goes_on_after_its_server_was_killed(
         assert server.stdout is not None
         job_id = (await asyncio.to_thread(server.stdout.readline)).strip()
         part = None
-        while part is None or part.stat().st_size < 100_000:
-            part = next((tmp_path / "hub" / STAGING).glob("*/*.part"), None)
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(30):
+            while part is None or part.stat().st_size < 100_000:
+                part = next((tmp_path / "hub" / STAGING).glob("*/*.part"), None)
+                await asyncio.sleep(0.02)
         (worker,) = workers(psutil.Process(server.pid))
     finally:
         server.kill()

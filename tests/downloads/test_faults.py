@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ostler.core.principals import LOCAL_ADMIN
@@ -183,8 +184,9 @@ async def test_while_a_file_is_missing_nothing_of_its_set_is_visible(bed: Bed, h
     stalled = hub_server.faults.stall(f"*{names[1]}", host="cdn", after_bytes=1000)
     job = await bed.downloads.pull(SPEC, principal=LOCAL_ADMIN)
     await asyncio.to_thread(stalled.reached.wait, 10)
-    while not list(bed.cache.glob("models--*/blobs/*")):
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(20):
+        while not list(bed.cache.glob("models--*/blobs/*")):
+            await asyncio.sleep(0.01)
     assert bed.visible() == []
     stalled.release()
     await bed.jobs.wait(job.id, 30)
@@ -194,8 +196,6 @@ async def test_while_a_file_is_missing_nothing_of_its_set_is_visible(bed: Bed, h
 async def test_the_token_stands_in_no_log_no_row_and_no_argument(
     make_bed: MakeBed, hub_server: HubServer, repo: HubRepo, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import psutil
-
     bed = await make_bed(hf_token="hf_secret")
     hub_server.add_token("hf_secret")
     stalled = hub_server.faults.stall("*.gguf", host="cdn", after_bytes=1000)
