@@ -47,6 +47,7 @@ class LlamaCpp(Engine):
     metrics_path: ClassVar[str | None] = "/metrics"
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "prompt_tokens_total": ("llamacpp:prompt_tokens_total",),
+        "cached_prompt_tokens_total": ("llamacpp:prompt_tokens_cached_total",),
         "generation_tokens_total": ("llamacpp:tokens_predicted_total",),
         "prompt_seconds_total": ("llamacpp:prompt_seconds_total",),
         "generation_seconds_total": ("llamacpp:tokens_predicted_seconds_total",),
@@ -56,6 +57,8 @@ class LlamaCpp(Engine):
         "requests_waiting": ("llamacpp:requests_deferred",),
         "kv_cache_usage_ratio": ("llamacpp:kv_cache_usage_ratio",),
         "kv_cache_tokens": ("llamacpp:kv_cache_tokens",),
+        "draft_tokens_total": ("llamacpp:spec_decode_num_draft_tokens_total",),
+        "accepted_draft_tokens_total": ("llamacpp:spec_decode_num_accepted_tokens_total",),
         "decode_calls_total": ("llamacpp:n_decode_total",),
         "busy_slots_per_decode": ("llamacpp:n_busy_slots_per_decode",),
         "longest_context_tokens": ("llamacpp:n_tokens_max",),
@@ -66,6 +69,7 @@ class LlamaCpp(Engine):
         self._prober = Prober()
 
     def launch_spec(self, request: LaunchRequest) -> LaunchSpec:
+        """What exactly will run; metrics and slots are switched on unless an option says otherwise."""
         self.options.check_extra_args(request.extra_args)
         self.options.check_env(request.env)
         options = self.options.validate(request.options)
@@ -98,6 +102,7 @@ class LlamaCpp(Engine):
         return BUILT_IN, "built-in"
 
     def read_health(self, answer: HealthAnswer, *, was_ready: bool = False) -> Health:
+        """503 is loading, 200 ready; no connection is loading before it was ready, dead after."""
         if answer.status == 200:
             return Health.READY
         if answer.status in (None, 503) and not was_ready:
@@ -105,14 +110,17 @@ class LlamaCpp(Engine):
         return Health.LOADING if answer.status == 503 else Health.DEAD
 
     async def executable(self, request: LaunchRequest) -> Executable:
+        """The program, with its build ("b11434"). Raises NoExecutable."""
         command, source = self._command(request)
         capabilities = await self.capabilities(command)
         return Executable(command, source, capabilities.version)
 
     async def capabilities(self, command: Sequence[str]) -> Capabilities:
+        """The flags in its `--help`. Never raises."""
         return await self._prober.probe(tuple(command))
 
     async def check(self, request: LaunchRequest) -> list[str]:
+        """Check every flag that would be written against the program's own help; returns warnings."""
         spec = await asyncio.to_thread(self.launch_spec, request)
         capabilities = await self.capabilities(spec.command)
         warnings = [capabilities.warning] if capabilities.warning else []
@@ -125,32 +133,31 @@ class LlamaCpp(Engine):
                 raise _unknown(flag, known, spec.command, "extra_args")
         for name, value in self.options.validate(request.options).items():
             option = self.options.get(name)
-            flag = option.negative_flag if value is False else option.flag
-            if flag and flag not in known:
-                raise _unknown(flag, known, spec.command, f"options.{name}")
+            written = option.negative_flag if value is False else option.flag
+            if written and written not in known:
+                raise _unknown(written, known, spec.command, f"options.{name}")
         return warnings
 
     def diagnose(
         self, log_tail: Sequence[str], exit_code: int | None = None, *, oom_killed: bool = False
     ) -> Diagnosis | None:
+        """The first rule of `llamacpp_diagnosis` that fits."""
         return diagnose(log_tail, exit_code, oom_killed=oom_killed)
 
 
 def _resolve(text: str, source: str) -> tuple[str, ...]:
     """A configured command line as an argv whose first word exists. Raises NoExecutable."""
+    hint = "Correct the setting llama_server_command, or unset it to use the built-in engine"
+    if source == "model":
+        hint = "Correct the model's own command, or take it away"
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise NoExecutable(f"the command {text!r} cannot be read: {error}", source=source) from None
+        raise NoExecutable(f"the command {text!r} cannot be read: {error}", hint=hint) from None
     path = shutil.which(str(Path(words[0]).expanduser())) if words else None
     if path is None:
-        raise NoExecutable(
-            f"the program {words[0] if words else text!r} does not exist or cannot be run",
-            hint="Take the model's own command away"
-            if source == "model"
-            else "Correct the setting llama_server_command, or unset it to use the built-in engine",
-            source=source,
-        )
+        missing = words[0] if words else text
+        raise NoExecutable(f"the program {missing!r} does not exist or cannot be run", hint=hint)
     return (path, *words[1:])
 
 

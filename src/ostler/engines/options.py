@@ -72,7 +72,8 @@ class OptionTable:
         self._place = {option.name: place for place, option in enumerate(self.rows)}
         self._names: dict[str, tuple[Option | Renamed, bool]] = {}
         self._flags: dict[str, tuple[Option | Renamed, bool]] = {}
-        for row in (*self.rows, *self.renamed):
+        every: list[Option | Renamed] = [*self.rows, *self.renamed]
+        for row in every:
             for name, negative in row.names():
                 self._add(self._names, name, row, negative)
             for flag in row.flags:

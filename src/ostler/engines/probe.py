@@ -93,11 +93,12 @@ def read_flags(help_text: str) -> frozenset[str]:
 
 
 def read_version(text: str | None) -> str | None:
-    """The build named in `version: 11434 (abc1234)`, as "b11434"; other texts as their first line."""
-    if not text:
+    """The build in `version: 11434 (abc1234)` or `version: 0.6.0 (build 11434, ...)` as "b11434".
+
+    A build made outside of git calls itself 0: then the version's text is the answer.
+    """
+    line = re.search(r"^version:\s*(\S.*)$", text or "", re.MULTILINE)
+    if line is None:
         return None
-    if match := re.search(r"^version:\s*(\d+)\b", text, re.MULTILINE):
-        return f"b{match[1]}"
-    if match := re.search(r"^version:\s*(\S.*)$", text, re.MULTILINE):
-        return match[1].strip()[:80]
-    return None
+    build = re.match(r"(\d+)(?=\s|$)", line[1]) or re.search(r"\bbuild (\d+)", line[1])
+    return f"b{build[1]}" if build and int(build[1]) else line[1].strip()[:80]

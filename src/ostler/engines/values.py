@@ -56,13 +56,13 @@ def _check_one(option: Option, value: Any, where: str) -> bool | int | float | s
 
 def _bad(option: Option, where: str, must: str, value: Any) -> BadOptionValue:
     shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
-    facts = {
+    facts: dict[str, Any] = {
         key: limit
         for key, limit in (("minimum", option.minimum), ("maximum", option.maximum))
         if limit is not None
     }
     if option.choices or option.words:
-        facts["choices"] = list(option.choices or option.words)  # type: ignore[assignment]
+        facts["choices"] = list(option.choices or option.words)
     return BadOptionValue(f"options.{where}", f"{where} must be {must}, not {shown}", **facts)
 
 
@@ -79,6 +79,7 @@ def _check_bool(option: Option, value: Any, where: str) -> bool:
 
 def _check_number(option: Option, value: Any, where: str) -> int | float | str:
     must = _number_rule(option)
+    number: int | float
     if isinstance(value, str):
         text = value.strip()
         if text.lower() in option.words:
@@ -89,20 +90,15 @@ def _check_number(option: Option, value: Any, where: str) -> int | float | str:
             raise _bad(option, where, must, text) from None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _bad(option, where, must, value)
-    if option.type == "int":
-        if isinstance(value, float) and not value.is_integer():
-            raise _bad(option, where, must, value)
-        value = int(value)
-    elif not math.isfinite(value):
+    if not math.isfinite(value) or (option.type == "int" and not float(value).is_integer()):
         raise _bad(option, where, must, value)
-    else:
-        value = float(value)
+    number = int(value) if option.type == "int" else float(value)
     limit = INT_LIMIT if option.type == "int" else math.inf
     lowest = -limit if option.minimum is None else option.minimum
     highest = limit if option.maximum is None else option.maximum
-    if value < lowest or value > highest:
-        raise _bad(option, where, must, value)
-    return value
+    if number < lowest or number > highest:
+        raise _bad(option, where, must, number)
+    return number
 
 
 def _number_rule(option: Option) -> str:

@@ -69,11 +69,12 @@ def _take(arguments: Arguments, option: Option, value: Any, said_by: str) -> Non
         raise BadArgument(error.message) from None
     if option.repeat and option.joiner is None:
         earlier = arguments.options.get(option.name)
-        checked = [
-            *(earlier if isinstance(earlier, list) else []),
-            *(checked if isinstance(checked, list) else []),
-        ]
+        checked = [*_as_list(earlier), *_as_list(checked)]
     arguments.options[option.name] = checked
+
+
+def _as_list(value: OptionValue | None) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _read_environment(arguments: Arguments, environ: Mapping[str, str]) -> None:
@@ -85,9 +86,9 @@ def _read_environment(arguments: Arguments, environ: Mapping[str, str]) -> None:
                 _take(arguments, option, False, name)
     for owned in TABLE.owned:
         for name in owned.env:
-            if name.startswith("LLAMA_") and (text := environ.get(name)):
-                if owned.values or text in YES:
-                    arguments.owned[owned.flags[0]] = text
+            text = environ.get(name) if name.startswith("LLAMA_") else None
+            if text and (owned.values or text in YES):
+                arguments.owned[owned.flags[0]] = text
 
 
 def keys_of(arguments: Arguments) -> list[str]:

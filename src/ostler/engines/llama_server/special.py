@@ -423,5 +423,6 @@ SPECIAL: dict[str, Apply] = {
         shape.format(name): _on_cpu(part, act)
         for shape, part in CPU_PARTS.items()
         for name, act in CPU_ACTS.items()
+        if shape.format(name) != "draft_cpu_range_batch"  # llama-server has no flag for it
     },
 }
