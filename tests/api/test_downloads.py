@@ -37,6 +37,7 @@ async def test_a_repo_is_found_shown_planned_and_pulled_as_a_job(online: Api) ->
     made = await online.post("/models", {"name": "tiny", "source": {"hub": "org/tiny-GGUF:Q8_0"}})
     assert made.status_code == 201, made.text
     assert (await online.get(f"/files/{listed[0]['id']}")).json()["used_by"] == ["tiny"]
+    assert (await online.get("/models")).json()["items"][0]["file_set"]["id"] == listed[0]["id"]
     problem(await online.post(f"/jobs/{job.id}/retry"), 409)
     assert (await online("DELETE", f"/jobs/{job.id}")).status_code == 204
     problem(await online.get(f"/jobs/{job.id}"), 404, "job_not_found")

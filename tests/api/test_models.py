@@ -175,6 +175,14 @@ async def test_models_are_sorted_searched_and_paged(api: Api, model_file: Path) 
         problem(await api.get("/models", **query), 422)
 
 
+async def test_a_model_of_a_file_outside_every_folder_is_listed_with_its_files(
+    api: Api, demo_model: Path
+) -> None:
+    await api.model(demo_model, "far")
+    listed = (await api.get("/models")).json()["items"][0]
+    assert listed["file_set"]["path"] == str(demo_model) and listed["file_set"]["facts"]["architecture"]
+
+
 async def test_a_model_whose_file_is_gone_is_still_listed_and_says_so(api: Api, model_file: Path) -> None:
     await api.model(model_file, "tiny")
     model_file.unlink()

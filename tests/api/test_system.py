@@ -127,7 +127,9 @@ async def test_health_and_readiness_need_no_key_and_metrics_do(guarded: Api) -> 
     problem(await guarded.get("//metrics"), 401)
     told = await guarded("GET", "//metrics", headers=await guarded.as_role(Role.USER))
     assert told.status_code == 200 and told.headers["content-type"].startswith("text/plain")
-    assert "# TYPE" in told.text
+    families = re.findall(r"^# TYPE (\S+)", told.text, re.MULTILINE)
+    assert len(families) == len(set(families)) and "ostler_models" in families
+    assert 'ostler_instances{state="running"} 0.0' in told.text
 
 
 async def test_readiness_says_what_is_wrong(api: Api) -> None:

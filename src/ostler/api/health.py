@@ -9,11 +9,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, Response
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
 from ostler.api.door import Door, needs, open_to_all
+from ostler.api.metrics import exposition
 from ostler.api.services import Rooms, Services, Who
 from ostler.core.errors import OstlerError
 from ostler.core.principals import Role
@@ -70,7 +71,7 @@ async def ready(rooms: Rooms, response: Response) -> Any:
 @routes.get("/metrics", response_class=Response, **needs(Role.USER))
 async def metrics(rooms: Rooms, who: Who) -> Response:
     """Numbers for Prometheus."""
-    return Response(generate_latest(rooms.metrics), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return Response(exposition(rooms), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 async def _check(check: Callable[[Services], Awaitable[None]], rooms: Services) -> CheckOut:

@@ -11,9 +11,10 @@ from fastapi import Path, Query
 from pydantic import Field
 
 from ostler.api.door import needs, router
+from ostler.api.native.model_files import files_by_model
 from ostler.api.services import Rooms, Services, Who
 from ostler.api.shapes import Body, Listing, Out, PageOut, page_out
-from ostler.core.errors import InvalidField, NotAllowed, OstlerError
+from ostler.core.errors import InvalidField, NotAllowed
 from ostler.core.principals import Principal, Role
 from ostler.library.deletion import InUse
 from ostler.library.filesets import FileSet
@@ -195,10 +196,11 @@ def _uses(model: Model, files: FileSet) -> bool:
 async def _in_use(rooms: Services) -> InUse:
     """Says why a path may not be deleted now: a model that uses it is not stopped."""
     users: dict[str, list[Model]] = {}
-    for model in rooms.models.all():
-        try:
-            files = await rooms.models.resolve_files(model)
-        except OstlerError:  # its files are gone or broken, so no engine of it runs on them
+    models = rooms.models.all()
+    its_files = await files_by_model(rooms, models)
+    for model in models:
+        files = its_files.get(model.id)
+        if files is None:  # gone or broken: no engine runs on them
             continue
         for path in (files.path, *(file.path for file in files.files), *filter(None, [files.mmproj])):
             users.setdefault(str(path), []).append(model)

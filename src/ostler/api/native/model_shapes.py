@@ -7,12 +7,14 @@ from datetime import datetime
 from typing import Any
 
 from ostler.api.native.instances import InstanceOut, view_for
+from ostler.api.native.model_files import files_by_model
 from ostler.api.services import Services
 from ostler.api.shapes import Out, hide_args, hide_env
 from ostler.core.errors import OstlerError
 from ostler.core.principals import Principal
 from ostler.core.states import DesiredState, InstanceState
 from ostler.fit.estimate import estimate
+from ostler.library.filesets import FileSet
 from ostler.models.records import Model
 
 
@@ -82,14 +84,29 @@ def model_out(rooms: Services, who: Principal, model: Model) -> dict[str, Any]:
 
 
 async def model_with_files(rooms: Services, who: Principal, model: Model) -> dict[str, Any]:
-    """A model with its state and what is known of its files."""
+    """A model with its state and what is known of its files, or what is wrong with them."""
     answer = model_out(rooms, who, model)
     try:
         files = await rooms.models.resolve_files(model)
     except OstlerError as error:
-        return {**answer, "file_set": None, "files_problem": error.message}
+        return {**answer, "files_problem": error.message}
+    return {**answer, "file_set": files_out(files)}
+
+
+async def models_with_files(rooms: Services, who: Principal, models: list[Model]) -> list[dict[str, Any]]:
+    """Models with their states and what is known of their files."""
+    found = await files_by_model(rooms, models)
+    shown = []
+    for model in models:
+        files = found.get(model.id)
+        shown.append({**model_out(rooms, who, model), "file_set": files_out(files) if files else None})
+    return shown
+
+
+def files_out(files: FileSet) -> dict[str, Any]:
+    """Files in short."""
     facts = files.facts
-    answer["file_set"] = {
+    return {
         "id": files.id,
         "path": str(files.path),
         "size_bytes": files.size_bytes,
@@ -101,7 +118,6 @@ async def model_with_files(rooms: Services, who: Principal, model: Model) -> dic
         "facts": facts.to_json() if facts else None,
         "error": files.error,
     }
-    return answer
 
 
 async def memory_needs(rooms: Services, model: Model) -> dict[str, Any] | None:

@@ -23,6 +23,7 @@ from ostler.api.native.model_shapes import (
     memory_needs,
     model_out,
     model_with_files,
+    models_with_files,
 )
 from ostler.api.services import Rooms, Services, Who
 from ostler.api.shapes import Body, Listing, Out, PageOut, hide_args, hide_env, page_out
@@ -155,7 +156,7 @@ async def list_models(
                 if may_use(who, *model.names) and state in (None, rooms.instances.view(model.id).state)
             ]
         )
-    return page_out(found, [await model_with_files(rooms, who, model) for model in found.items])
+    return page_out(found, await models_with_files(rooms, who, found.items))
 
 
 @routes.post("/models", response_model=ModelDetailOut, status_code=201, **needs(Role.POWER_USER))
