@@ -73,9 +73,9 @@ async def test_a_download_goes_on_after_its_server_was_killed(
         hub_cache_dir=tmp_path / "hub",
         hf_endpoint=hub_server.endpoint,
         disk_reserve_bytes=0,
-        # So slow that it is under way when the server dies, and so that bytes come all the time.
-        download_rate_limit=300_000,
+        download_timeout_s=60,  # the process must not end by itself, waiting for the hub
     )
+    stalled = hub_server.faults.stall("*.gguf", host="cdn", after_bytes=100_000)
     command = [sys.executable, "-m", "tests.downloads.server_process"]
     server = subprocess.Popen(
         [*command, database.url, settings.model_dump_json(), SPEC],
@@ -96,9 +96,10 @@ async def test_a_download_goes_on_after_its_server_was_killed(
         server.kill()
         server.wait()
     await asyncio.to_thread(worker.wait, 10)  # no orphan is left
+    stalled.release()
     assert part.exists() and not list((tmp_path / "hub").glob("models--*/snapshots/*"))
     bed = await make_bed()
     over = await bed.jobs.wait(job_id, 30)
     assert (over.state, over.attempts) == (JobState.SUCCEEDED, 2), over.error
     assert over.result is not None and Path(over.result["path"]).read_bytes() == DATA
-    assert 0 < over.result["fetched_bytes"] < len(DATA)
+    assert over.result["fetched_bytes"] == len(DATA) - 100_000

@@ -63,12 +63,17 @@ async def test_an_error_of_the_server_is_tried_again(
     await pulled_right(bed)
 
 
-async def test_a_storage_address_that_has_run_out_is_asked_for_again(
-    bed: Bed, hub_server: HubServer, repo: HubRepo
+async def test_a_storage_address_is_used_until_it_has_run_out_and_then_asked_for_again(
+    make_bed: MakeBed, hub_server: HubServer
 ) -> None:
-    hub_server.faults.status("/cdn/*", host="cdn", status=403, method="GET")
-    await pulled_right(bed)
+    bed = await make_bed(download_connections=1)
+    data = os.urandom(1 << 20) * (3 * PART_BYTES // (1 << 20))
+    hub_server.add_repo("org/tiny-GGUF", {FILE: data})
+    hub_server.faults.status("/cdn/*", host="cdn", status=403, method="GET", nth=2)
+    job = await bed.pulled(SPEC)
+    assert job.result is not None and Path(job.result["path"]).read_bytes() == data
     assert len(hub_server.requests_for("*resolve*", method="GET", host="hub")) == 2
+    assert len(hub_server.requests_for("/cdn/*", method="GET", host="cdn")) == 4
 
 
 async def test_a_server_that_stays_broken_ends_in_a_failure_that_keeps_what_came(
@@ -141,6 +146,8 @@ async def test_a_server_that_ignores_ranges_is_asked_for_the_whole_file_once(
     hub_server.faults.no_ranges("*.gguf")
     job = await bed.pulled(SPEC)
     assert job.result is not None and Path(job.result["path"]).read_bytes() == data
+    asked = hub_server.requests_for("/cdn/*", method="GET", host="cdn")
+    assert len([request for request in asked if request.range is None]) == 1
 
 
 async def test_a_big_file_comes_over_several_connections(bed: Bed, hub_server: HubServer) -> None:
@@ -194,8 +201,13 @@ async def test_while_a_file_is_missing_nothing_of_its_set_is_visible(bed: Bed, h
 
 
 async def test_the_token_stands_in_no_log_no_row_and_no_argument(
-    make_bed: MakeBed, hub_server: HubServer, repo: HubRepo, caplog: pytest.LogCaptureFixture
+    make_bed: MakeBed,
+    hub_server: HubServer,
+    repo: HubRepo,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
     bed = await make_bed(hf_token="hf_secret")
     hub_server.add_token("hf_secret")
     stalled = hub_server.faults.stall("*.gguf", host="cdn", after_bytes=1000)

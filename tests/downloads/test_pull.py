@@ -169,6 +169,7 @@ async def test_a_hub_that_serves_another_commit_is_not_believed(bed: Bed, hub_se
     hub_server.faults.redirect(f"*resolve/{job_commit}/*", f"/org/tiny-GGUF/resolve/{old}/{FILE}", times=None)
     job = await bed.pulled(SPEC)
     assert job.error is not None and job.error["code"] == "changed_on_hub"
+    assert f"commit {old}" in job.error["message"]
     assert bed.visible() == []
 
 
