@@ -130,6 +130,15 @@ async def test_cancelling_ends_a_running_job_for_good_and_clears_up(
     assert (await jobs.cancel(job.id, admin)).state is JobState.CANCELLED
 
 
+async def test_a_job_can_be_cancelled_so_that_what_it_did_stays(
+    jobs: Jobs, runner: HeldRunner, admin: Principal
+) -> None:
+    job = await submit(jobs, admin)
+    await runner.next_begun()
+    assert (await jobs.cancel(job.id, admin, keep=True)).state is JobState.CANCELLED
+    assert runner.running == 0 and runner.discarded == []
+
+
 async def test_cancelling_a_queued_job_means_that_it_never_runs(
     database: Database, runner: HeldRunner, admin: Principal
 ) -> None:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 from ostler.cli import human
@@ -113,11 +114,12 @@ def _engines(settings: Settings) -> Check:
 
 
 async def _find_engines(settings: Settings) -> list[str]:
+    from ostler.engines.base import LaunchRequest
     from ostler.engines.registry import default_engines
 
     found = []
     for engine in default_engines(settings):
-        executable = await engine.default_executable()
+        executable = await engine.executable(LaunchRequest(0, "doctor", Path("model")))
         found.append(f"{engine.name} {executable.version or '(version unknown)'} ({executable.source})")
     return found
 

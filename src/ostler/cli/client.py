@@ -187,7 +187,8 @@ def _failure(status: int, body: bytes) -> CommandFailed:
 
 def _read_events(answer: http.client.HTTPResponse) -> Generator[ServerEvent]:
     """Parse the event stream format (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
-    kind, event_id, data = "message", None, []
+    kind, event_id = "message", None
+    data: list[str] = []
     for raw in answer:
         line = raw.decode("utf-8", "replace").rstrip("\r\n")
         if not line:

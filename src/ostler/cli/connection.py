@@ -43,7 +43,8 @@ class Server:
     def client(self, *, start: bool = True) -> Client:
         """A client of the server that is meant; `start` starts one in the background if need be.
 
-        Order: `--url` or OSTLER_URL, the running server of the data folder, the default address.
+        Order: `--url` or OSTLER_URL, the running server of the data folder, then the default address
+        (unless OSTLER_DATA_DIR names a folder: another folder's server is not meant then).
         Raises ServerUnreachable where nothing answers and none may be started.
         """
         key = self.key or os.environ.get("OSTLER_API_KEY") or None
@@ -56,6 +57,12 @@ class Server:
             return Client(running.url, key)
         client = Client(DEFAULT_URL, key)
         try:
+            if os.environ.get("OSTLER_DATA_DIR"):
+                raise ServerUnreachable(
+                    f"no Ostler server runs on {data_dir()}",
+                    hint="Start one with: ostler serve",
+                    code="server_unreachable",
+                )
             _require_answer(client)
         except ServerUnreachable:
             if not start or self.no_start or os.environ.get("OSTLER_NO_START"):

@@ -59,7 +59,7 @@ def follow(client: Client, job: Json, *, retry: str, cancel: bool = True) -> Jso
     except KeyboardInterrupt:
         if not cancel:
             raise
-        client.post(f"/jobs/{job['id']}/cancel")
+        client.post(f"/jobs/{job['id']}/cancel?keep=true")
         raise CommandFailed(
             "stopped; what was downloaded so far is kept", hint=f"Go on with: {retry}", exit_code=INTERRUPTED
         ) from None

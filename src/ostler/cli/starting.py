@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from ostler.cli import human
 from ostler.cli.client import API, Client, Json, model_path
@@ -26,23 +25,18 @@ WORDS = {
 _LAST = ("instance.running", "instance.failed")
 
 
-def start_and_watch(
-    client: Client, name: str, *, say: Callable[[str], None], overrides: Json | None = None
-) -> Json:
+def start_and_watch(client: Client, name: str, *, say: Callable[[str], None]) -> Json:
     """Start a model, wait until it is running and hand each state to `say`; the instance is returned.
 
     The states come from the event stream, which is opened before the start so that none is missed.
     One that runs already is returned at once. Raises CommandFailed with the engine's reason.
     """
-    body: dict[str, Any] = {"wait": True}
-    if overrides:
-        body["overrides"] = overrides
     path = model_path(name, "start")
     if client.get(model_path(name)).get("state") == "running":
-        return client.post(path, body, timeout_s=START_TIMEOUT_S)
+        return client.post(path, {"wait": True}, timeout_s=START_TIMEOUT_S)
     watch = _Watch(client, name, say)
     try:
-        return client.post(path, body, timeout_s=START_TIMEOUT_S)
+        return client.post(path, {"wait": True}, timeout_s=START_TIMEOUT_S)
     finally:
         watch.over.wait(LAST_EVENT_S)
         watch.say = _nothing

@@ -61,6 +61,7 @@ class _Running:
     kind: str
     task: asyncio.Task[None]
     progress: Progress
+    keep: bool = False
 
 
 class Jobs:
@@ -182,8 +183,12 @@ class Jobs:
 
     # -- changing -------------------------------------------------------------------------------
 
-    async def cancel(self, job_id: str, principal: Principal) -> Job:
-        """End a job for good; one that is over stays as it is. Returns once it has really ended."""
+    async def cancel(self, job_id: str, principal: Principal, *, keep: bool = False) -> Job:
+        """End a job for good; one that is over stays as it is. Returns once it has really ended.
+
+        `keep`: what it has done so far stays, so that the same work, asked for again, goes on there.
+        (A job that another server runs is cleared up all the same.)
+        """
         job = await self.get(job_id)
         self._may_change(job, principal)
         async with self._database.write() as session:
@@ -195,10 +200,12 @@ class Jobs:
             else:
                 await store.change(session, job_id, [JobState.RUNNING], cancel_asked=True)
         if row is not None:
-            await self._discard(job_of(row))
+            if not keep:
+                await self._discard(job_of(row))
             self._waiters.tell(job_id)
             return await self.get(job_id)
         if (running := self._running.get(job_id)) is not None:
+            running.keep = keep
             running.task.cancel()
         self._wake.set()
         try:
@@ -344,7 +351,8 @@ class Jobs:
                 row.state, row.result, row.error = JobState.SUCCEEDED, dict(result or {}), None
             await session.flush()
             await self._record(session, row, SYSTEM.name, cause)
-        if row.state == JobState.CANCELLED:
+        running = self._running.get(job.id)
+        if row.state == JobState.CANCELLED and not (running and running.keep):
             await self._discard(job)
 
     async def _recover(self) -> None:

@@ -59,9 +59,14 @@ async def show_job(rooms: Rooms, who: Who, job_id: JobId) -> Any:
 
 
 @routes.post("/jobs/{job_id}/cancel", response_model=JobOut, **needs(Role.POWER_USER))
-async def cancel_job(rooms: Rooms, who: Who, job_id: JobId) -> Any:
+async def cancel_job(
+    rooms: Rooms,
+    who: Who,
+    job_id: JobId,
+    keep: Annotated[bool, Query(description="Keep what was done so far for the next try.")] = False,
+) -> Any:
     """End a job."""
-    return await rooms.jobs.cancel(job_id, who)
+    return await rooms.jobs.cancel(job_id, who, keep=keep)
 
 
 @routes.post("/jobs/{job_id}/retry", response_model=JobOut, **needs(Role.POWER_USER))

@@ -142,8 +142,7 @@ def _print_settings(server: Server, *, json: bool) -> None:
 
 
 def _setting_row(item: Json) -> tuple[str, ...]:
-    source = str(item.get("source") or item.get("origin"))
-    return (item["name"], _shown(item.get("value")), source, "yes" if item["live"] else "")
+    return (item["name"], _shown(item["value"]), item["origin"], "yes" if item["live"] else "")
 
 
 def _settings_of_server(server: Server) -> Json | None:
@@ -171,7 +170,7 @@ def _settings_here() -> Json:
         value = getattr(loaded.values, name)
         shown = HIDDEN if isinstance(value, SecretStr) else value
         shown = shown if isinstance(shown, str | int | float | bool | None) else _plain(shown)
-        items.append({"name": name, "value": shown, "source": str(origin), "live": is_live(name)})
+        items.append({"name": name, "value": shown, "origin": str(origin), "live": is_live(name)})
     return {"items": items, "total": len(items)}
 
 

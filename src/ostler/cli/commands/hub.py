@@ -191,10 +191,14 @@ def jobs_show(server: Server, job: JobId, json: JsonFlag = False) -> None:
 
 @jobs_app.command("cancel")
 @with_server
-def jobs_cancel(server: Server, job: JobId) -> None:
-    """Cancel a job. What it downloaded so far is kept for the next try."""
+def jobs_cancel(
+    server: Server,
+    job: JobId,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep what is here for the next try.")] = False,
+) -> None:
+    """Cancel a job. What it downloaded so far is removed, unless --keep is given."""
     found = _find_job(server, job)
-    server.client().post(f"/jobs/{found['id']}/cancel")
+    server.client().post(f"/jobs/{found['id']}/cancel{'?keep=true' if keep else ''}")
     print(f"Cancelled {found['title']}. Take it up again: ostler jobs retry {found['id'][:8]}")
 
 

@@ -67,7 +67,7 @@ def stop(
         )
     client = server.client()
     if model is None:
-        stopped = client.post("/instances/stop-all", {}, timeout_s=600)
+        stopped = client.post("/instances/stop-all", timeout_s=600)
         names = [
             str(item.get("model_name", item)) for item in stopped.get("items") or stopped.get("stopped") or []
         ]
@@ -84,7 +84,7 @@ def restart(server: Server, model: ModelName) -> None:
     Example: ostler restart my-model
     """
     client = server.client()
-    client.post(model_path(model, "restart"), {"wait": True}, timeout_s=3600)
+    client.post(model_path(model, "restart"), timeout_s=3600)
     print(f"{model} is running.")
 
 

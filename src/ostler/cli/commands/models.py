@@ -192,7 +192,7 @@ def create(
         str | None, typer.Option("--command", help="A llama-server command line to take options from.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="The model as JSON, as `show --json` prints it.")
+        Path | None, typer.Option("--file", "-f", help="A recipe in JSON, as show --json prints it.")
     ] = None,
     description: Annotated[str | None, typer.Option("--description", help="A line about it.")] = None,
     json: JsonFlag = False,

@@ -12,7 +12,7 @@ from ostler.cli.client import Client, Json, model_path
 from ostler.cli.connection import Server, data_dir
 from ostler.cli.options import Target, with_server
 from ostler.cli.output import is_terminal, note, paint
-from ostler.cli.starting import start_and_watch
+from ostler.cli.starting import START_TIMEOUT_S, start_and_watch
 from ostler.cli.targets import resolve_model
 
 
@@ -27,7 +27,7 @@ def run(
     system: Annotated[str | None, typer.Option("--system", help="The system message.")] = None,
     ctx_tokens: Annotated[
         int | None,
-        typer.Option("--ctx", metavar="TOKENS", min=1, help="Context length for this run of the engine."),
+        typer.Option("--ctx", metavar="TOKENS", min=1, help="Context length; the recipe keeps it."),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print timings after each answer.")] = False,
 ) -> None:
@@ -39,7 +39,9 @@ def run(
     client = server.client()
     found = resolve_model(client, model)
     name = str(found["name"])
-    _start(client, name, ctx_tokens)
+    if ctx_tokens:
+        _set_context(client, found, ctx_tokens)
+    _start(client, name)
     conversation = Conversation(client, name, system)
     question = _question(prompt)
     if question is None:
@@ -52,15 +54,24 @@ def run(
             print_timing(conversation)
 
 
-def _start(client: Client, name: str, ctx_tokens: int | None) -> None:
+def _set_context(client: Client, model: Json, tokens: int) -> None:
+    """Make the context length part of the recipe; one that runs with another is restarted."""
+    if (model.get("options") or {}).get("context_length") == tokens:
+        return
+    name = str(model["name"])
+    client.patch(model_path(name), {"options": {"context_length": tokens}})
+    if model.get("state") == "running":
+        client.post(model_path(name, "apply"), timeout_s=START_TIMEOUT_S)
+
+
+def _start(client: Client, name: str) -> None:
     """Start it; on a terminal the states appear on stderr while it loads."""
-    overrides: Json | None = {"options": {"context_length": ctx_tokens}} if ctx_tokens else None
     say = (
         (lambda text: note(paint(f"{name}: {text}", "dim", sys.stderr)))
         if is_terminal(sys.stderr)
         else _silent
     )
-    start_and_watch(client, name, say=say, overrides=overrides)
+    start_and_watch(client, name, say=say)
 
 
 def _silent(_: str) -> None:

@@ -23,15 +23,25 @@ def inspect(
 
     Example: ostler inspect qwen3-8b-Q4_K_M.gguf
     """
-    from ostler.library.inspecting import inspect_path
+    from ostler.library.loose import inspect_loose
 
-    found = inspect_path(path.expanduser().absolute()).to_json()
+    found = inspect_loose(path.expanduser()).to_json()
     if json:
         print_json(found)
     else:
         _print_file_set(found)
     if found.get("error"):
         raise CommandFailed(str(found["error"]), hint="Fetch or copy the file again.", code="broken_file")
+
+
+_SHAPE = (
+    ("block_count", "layers"),
+    ("embedding_length", "embedding length"),
+    ("n_heads", "attention heads"),
+    ("n_kv_heads", "KV heads"),
+    ("vocab_size", "vocabulary"),
+    ("expert_count", "experts"),
+)
 
 
 def _print_file_set(found: Json) -> None:
@@ -51,10 +61,8 @@ def _print_file_set(found: Json) -> None:
             ("license", facts.get("license")),
         ],
     )
-    shape = ("block_count", "embedding_length", "n_heads", "n_kv_heads", "vocab_size", "expert_count")
-    print_facts(
-        "Shape", [(name.replace("_", " "), str(facts[name])) for name in shape if facts.get(name) is not None]
-    )
+    shape = [(label, str(facts[name])) for name, label in _SHAPE if facts.get(name) is not None]
+    print_facts("Shape", shape)
     files = [(Path(file["path"]).name, human.size(file["size_bytes"])) for file in found["files"]]
     print_facts("Files", [("total", human.size(found["size_bytes"])), *files])
     if found.get("missing"):
@@ -88,7 +96,8 @@ def version(server: Server, json: JsonFlag = False) -> None:
 def doctor(server: Server, json: JsonFlag = False) -> None:
     """Check this machine and say what to repair.
 
-    Python, data folder, disk, database, engines, port, GPUs, server and hub. Exit code 0 when everything needed is there, else 1.
+    Looks at Python, data folder, disk, database, engines, port, GPUs, server and hub.
+    Exit code 0 when everything needed is there, else 1.
     """
     from ostler.cli.checkup import check_all
 

@@ -1,0 +1,121 @@
+"""The real `ostler` command in a process of its own, against a real server with data of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ostler.cli.connection import find_running, is_alive
+from tests.cli.terminal import Terminal
+from tests.hub.server import HubServer
+
+COMMAND = (sys.executable, "-m", "ostler.cli")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Cli:
+    """Runs commands with a home, a data folder and an environment of their own."""
+
+    def __init__(self, home: Path, **environment: str) -> None:
+        self.home = home
+        self.data = home / "data"
+        foreign = ("OSTLER_", "HF_", "HUGGING", "LLAMA_", "XDG_")
+        own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        self.environment = {
+            **own,
+            "HOME": str(home),
+            "HF_HOME": str(home / "hf"),
+            "OSTLER_DATA_DIR": str(self.data),
+            "OSTLER_PORT": "0",
+            "OSTLER_STOP_ENGINES_ON_EXIT": "1",
+            "PROMPT_TOOLKIT_NO_CPR": "1",
+            "DO_NOT_TRACK": "1",
+            "TERM": "xterm",
+            **environment,
+        }
+
+    def __call__(self, *words: str, stdin: str | None = None, env: Mapping[str, str] | None = None) -> Answer:
+        """Run one command to its end."""
+        ended = subprocess.run(
+            [*COMMAND, *words],
+            input=stdin or "",
+            capture_output=True,
+            text=True,
+            env={**self.environment, **(env or {})},
+            timeout=60,
+            check=False,
+        )
+        return Answer(ended.returncode, ended.stdout, ended.stderr)
+
+    def ok(self, *words: str, stdin: str | None = None) -> str:
+        """What a command prints that must work."""
+        answer = self(*words, stdin=stdin)
+        assert answer.code == 0, (words, answer)
+        return answer.out
+
+    def json(self, *words: str) -> Any:
+        """The JSON that a command prints."""
+        return json.loads(self.ok(*words, "--json"))
+
+    def at_terminal(self, *words: str, env: Mapping[str, str] | None = None) -> Terminal:
+        """Run a command at a terminal of 100 columns."""
+        return Terminal([*COMMAND, *words], {**self.environment, **(env or {})})
+
+    def end_server(self) -> None:
+        """End the server of this data folder, with its engines."""
+        if running := find_running(self.data):
+            self("serve", "--stop")
+            assert not is_alive(running.pid)
+
+
+@pytest.fixture
+def lone(tmp_path: Path) -> Iterator[Cli]:
+    """The command where no server runs yet; one that a test starts ends with the test."""
+    cli = Cli(tmp_path, OSTLER_OFFLINE="1")
+    yield cli
+    cli.end_server()
+
+
+@pytest.fixture(scope="session")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """The command with a running server, offline, shared by the tests: they use model names of their own."""
+    cli = Cli(tmp_path_factory.mktemp("cli"), OSTLER_OFFLINE="1")
+    cli.ok("serve", "--detach")
+    yield cli
+    cli.end_server()
+
+
+@pytest.fixture(scope="session")
+def demo(cli: Cli, demo_model: Path) -> str:
+    """The name of a model on the shared server that answers exactly."""
+    recipe = cli.home / "demo.json"
+    recipe.write_text(
+        json.dumps({"source": {"path": str(demo_model)}, "request_defaults": {"temperature": 0}})
+    )
+    cli.ok("create", "demo", "--file", str(recipe))
+    return "demo"
+
+
+@pytest.fixture
+def with_hub(tmp_path: Path, hub_server: HubServer) -> Iterator[Cli]:
+    """The command with a server that downloads from the test hub."""
+    cli = Cli(tmp_path, HF_ENDPOINT=hub_server.endpoint)
+    cli.ok("serve", "--detach")
+    yield cli
+    cli.end_server()

@@ -1,0 +1,116 @@
+"""Pulling from the hub: progress, resuming, running what was pulled, jobs, search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ostler.cli.targets import file_source, hub_spec
+from tests.cli.conftest import Cli
+from tests.cli.terminal import CTRL_C
+from tests.hub.server import HubServer
+
+QUESTION = "What is the capital of France?"
+
+
+def test_a_spec_of_the_hub_is_told_from_a_path(tmp_path: Path) -> None:
+    assert hub_spec("org/repo") == hub_spec("hf.co/org/repo") == hub_spec("https://huggingface.co/org/repo")
+    assert hub_spec("org/repo:Q4_K_M@main") == "org/repo:Q4_K_M@main"
+    assert hub_spec("just-a-name") is None and hub_spec("a/b/c") is None
+    assert file_source("org/repo:Q4_K_M") is None and file_source("name") is None
+    assert file_source("~/x.gguf") == {"path": str(Path.home() / "x.gguf")}
+    assert file_source(str(tmp_path)) == {"path": str(tmp_path)}
+
+
+def test_pull_shows_its_progress_and_makes_a_model_that_runs(
+    with_hub: Cli, hub_server: HubServer, demo_model: Path
+) -> None:
+    hub_server.add_repo("org/tiny-GGUF", {"tiny-Q8_0.gguf": demo_model})
+    planned = with_hub.ok("pull", "org/tiny-GGUF", "--dry-run")
+    assert "tiny-Q8_0.gguf" in planned and "2.1 MB" in planned
+
+    pulled = with_hub("pull", "org/tiny-GGUF")
+    assert pulled.code == 0, pulled
+    assert "100%  2.1 MB/2.1 MB" in pulled.err
+    assert "ostler run org/tiny-GGUF:Q8_0" in pulled.out
+
+    job = with_hub.json("jobs", "list")["items"][0]
+    assert job["state"] == "succeeded"
+    assert job["id"][:8] in with_hub.ok("jobs") and "succeeded" in with_hub.ok("jobs", "show", job["id"][:8])
+    assert with_hub("jobs", "show", "ffffffff").code == 4
+
+    requests = len(hub_server.requests)
+    assert with_hub.ok("run", "org/tiny-GGUF", QUESTION).strip()
+    assert with_hub.ok("run", "hf.co/org/tiny-GGUF:Q8_0", QUESTION).strip()
+    assert len(hub_server.requests) == requests, "what is here needs no hub"
+
+    refused = with_hub("rm", "org/tiny-GGUF:Q8_0", "--files", "--yes")
+    assert refused.code == 1 and "ostler stop" in refused.err
+    with_hub.ok("stop", "org/tiny-GGUF:Q8_0")
+    removed = with_hub.ok("rm", "org/tiny-GGUF:Q8_0", "--files", "--yes")
+    assert "freed" in removed
+    assert with_hub.json("list", "--files")["items"] == []
+
+
+def test_run_pulls_what_is_missing_and_prints_the_answer_only(
+    with_hub: Cli, hub_server: HubServer, demo_model: Path
+) -> None:
+    hub_server.add_repo("org/tiny-GGUF", {"tiny-Q8_0.gguf": demo_model})
+    answer = with_hub("run", "org/tiny-GGUF:Q8_0", QUESTION)
+    assert answer.code == 0, answer
+    assert len(answer.out.splitlines()) == 1 and answer.out.strip()
+    assert "100%" in answer.err
+
+
+def test_ctrl_c_keeps_what_is_here_and_the_next_pull_goes_on(
+    with_hub: Cli, hub_server: HubServer, demo_model: Path
+) -> None:
+    hub_server.add_repo("org/tiny-GGUF", {"tiny-Q8_0.gguf": demo_model})
+    stalled = hub_server.faults.stall("*tiny-Q8_0.gguf", host="cdn", after_bytes=1_000_000)
+    with with_hub.at_terminal("pull", "org/tiny-GGUF:Q8_0") as terminal:
+        assert stalled.reached.wait(30)
+        terminal.expect("MB/2.1 MB")
+        terminal.type(CTRL_C)
+        terminal.expect("kept")
+        terminal.expect("ostler pull org/tiny-GGUF:Q8_0")
+        assert terminal.end() == 130
+    stalled.release()
+    hub_server.faults.clear()
+    before = len(hub_server.requests)
+    with with_hub.at_terminal("pull", "org/tiny-GGUF:Q8_0") as terminal:
+        terminal.expect("100%")
+        terminal.expect("Ready: org/tiny-GGUF:Q8_0")
+        assert terminal.end() == 0
+    ranges = [r.range for r in hub_server.requests[before:] if r.host == "cdn" and r.method == "GET"]
+    assert any(r and not r.startswith("bytes=0-") for r in ranges), ranges
+
+
+def test_a_detached_pull_is_waited_for_by_its_job(
+    with_hub: Cli, hub_server: HubServer, demo_model: Path
+) -> None:
+    hub_server.add_repo("org/tiny-GGUF", {"tiny-Q8_0.gguf": demo_model})
+    job = json.loads(with_hub.ok("pull", "org/tiny-GGUF", "--detach", "--json"))
+    assert "succeeded" in with_hub.ok("jobs", "wait", job["id"][:8])
+
+
+def test_what_the_hub_does_not_have_is_told_with_what_it_has(
+    with_hub: Cli, hub_server: HubServer, demo_model: Path
+) -> None:
+    hub_server.add_repo("org/tiny-GGUF", {"tiny-Q8_0.gguf": demo_model})
+    wrong_quant = with_hub("pull", "org/tiny-GGUF:Q4_K_M")
+    assert wrong_quant.code == 4 and "Q8_0" in wrong_quant.err
+    assert with_hub("pull", "org/none").code == 4
+    assert with_hub("pull", "just-a-name").code == 2
+
+
+def test_search_lists_repos(with_hub: Cli, hub_server: HubServer, demo_model: Path) -> None:
+    hub_server.add_repo("org/tiny-GGUF", {"tiny-Q8_0.gguf": demo_model}, tags=("gguf",))
+    assert "org/tiny-GGUF" in with_hub.ok("search", "tiny")
+    assert with_hub.json("search", "tiny")["items"][0]["repo"] == "org/tiny-GGUF"
+    nothing = with_hub("search", "zebra")
+    assert nothing.code == 0 and "Nothing found" in nothing.err
+
+
+def test_offline_pull_makes_no_call_and_says_so(cli: Cli) -> None:
+    answer = cli("pull", "org/repo:Q4_K_M")
+    assert answer.code == 1 and "OSTLER_OFFLINE" in answer.err
