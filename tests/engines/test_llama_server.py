@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 
 from ostler.engines.llama_server.fields import (
@@ -73,6 +75,51 @@ def test_every_request_but_health_needs_the_key(engine: Running) -> None:
     assert engine.call("/v1/chat/completions", HELLO, key="wrong")[0] == 401
     assert engine.call("/v1/models", key="wrong")[0] == 401
     assert engine.call("/health", key="wrong")[0] == 200
+
+
+def write_adapter(path: Path, model: Path) -> None:
+    """A LoRA adapter of rank 2 for the demo model's first query projection."""
+    reader = gguf.GGUFReader(model)
+    field = reader.get_field("general.architecture")
+    assert field is not None
+    writer = gguf.GGUFWriter(path, str(field.contents()))
+    writer.add_string("general.type", "adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 2.0)
+    target = next(tensor for tensor in reader.tensors if tensor.name == "blk.0.attn_q.weight")
+    width, height = (int(size) for size in target.shape)
+    writer.add_tensor(f"{target.name}.lora_a", np.ones((2, width), dtype=np.float32))
+    writer.add_tensor(f"{target.name}.lora_b", np.ones((height, 2), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_an_adapter_is_loaded_and_listed_with_its_strength(
+    start_engine: StartEngine, tmp_path: Path, demo_model: Path
+) -> None:
+    path = tmp_path / "adapter.gguf"
+    write_adapter(path, demo_model)
+    running = start_engine("--lora-scaled", f"{path}:0.5")
+    assert running.url, running.log
+    adapters = running.ask("/lora-adapters")
+    assert [(adapter["path"], adapter["scale"]) for adapter in adapters] == [(str(path), 0.5)]
+
+
+def test_a_model_in_parts_is_loaded(start_engine: StartEngine, shared: Path) -> None:
+    parts = sorted((shared / "demo-model" / "split").glob("*-00001-of-*.gguf"))
+    running = start_engine(model=parts[0])
+    assert running.url, running.log
+    assert running.ask("/v1/chat/completions", HELLO)["choices"][0]["message"]["content"]
+
+
+def test_a_missing_part_is_named(start_engine: StartEngine, shared: Path, tmp_path: Path) -> None:
+    first = sorted((shared / "demo-model" / "split").glob("*-00001-of-*.gguf"))[0]
+    (tmp_path / first.name).write_bytes(first.read_bytes())
+    running = start_engine(model=tmp_path / first.name)
+    found = diagnose(running.log, running.process.returncode)
+    assert found and "00002-of" in found.reason
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -39,7 +39,7 @@ RULES: tuple[Rule, ...] = (
         r"invalid argument: (?P<flag>-\S+)",
         "Unknown flag",
         "The engine does not know the flag {flag}.",
-        "Correct the model's options or extra arguments; this engine's flags: ostler engines show llamacpp",
+        "Correct the model's options or extra arguments; see docs/engines/llamacpp.md",
     ),
     _rule(
         r"error: (?P<flag>--\S+) cannot be honoured by the built-in engine(?:: (?P<why>.*))?",

@@ -210,6 +210,6 @@ class OptionTable:
             f"{self.engine} has no option {given!r}",
             hint=f"Did you mean {' or '.join(near)}?"
             if near
-            else f"See every option with: ostler engines show {self.engine}",
+            else f"The options are listed in docs/engines/{self.engine}.md",
             near=near,
         )
