@@ -13,19 +13,24 @@ from tests.api.conftest import API, Api
 GUIDE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 
 
-async def test_every_route_in_the_guide_exists(api: Api) -> None:
-    paths = build_api(api.services).openapi()["paths"]
-    known = [re.compile(re.sub(r"\{\w+\}", ".+", path.replace(".", r"\."))) for path in paths]
-    named = {API + path for path in re.findall(r"\$OSTLER(/[^\s\"?\\`]+)", GUIDE)}
-    named |= set(re.findall(r"`(?:[A-Z]+ )?(/[a-z/{}-]+)[?`]", GUIDE))
-    named |= set(re.findall(r"`[A-Z]+ (/[\w/{}-]+)", GUIDE))
-    missing = set()
-    for path in named - {"/v1", API, "/docs", "/openapi.json"}:
-        full = path if path.startswith(API) or path in paths else API + path
-        if not any(pattern.fullmatch(full) for pattern in known):
-            missing.add(path)
-    ending = {path for path in missing if any(known_path.endswith(path) for known_path in paths)}
-    assert len(named) > 20 and missing - ending == set()
+def calls_in_the_guide() -> set[tuple[str, str]]:
+    """Method and path of every curl line, and of every `METHOD /path` and `/path` in the text."""
+    here = r"(?:\$OSTLER|http://127.0.0.1:11500/ostler/v1)"
+    curls = re.findall(rf"curl (?:-N )?(?:-X ([A-Z]+) )?\"?{here}(/[^\s\"?\\]+)", GUIDE)
+    inline = re.findall(r"`(GET|POST|PATCH|DELETE) (/[\w/{}-]+)", GUIDE)
+    return {(method or "GET", path.removeprefix(API)) for method, path in [*curls, *inline]}
+
+
+async def test_every_call_in_the_guide_exists(api: Api) -> None:
+    known = [
+        (method.upper(), re.compile(re.sub(r"\{\w+\}", ".+", path.removeprefix(API))))
+        for path, methods in build_api(api.services).openapi()["paths"].items()
+        for method in methods
+    ]
+    calls = calls_in_the_guide()
+    assert len(calls) > 20
+    for method, path in calls:
+        assert any(method == verb and pattern.fullmatch(path) for verb, pattern in known), (method, path)
 
 
 def test_every_status_and_role_stands_in_the_guide() -> None:
