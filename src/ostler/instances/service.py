@@ -1,19 +1,43 @@
-"""The use cases of running engines (signatures first; the rest follows)."""
+"""The use cases of running engines: start, stop, restart, apply, look, and lend to requests."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ostler.core.clock import Clock
 from ostler.core.database import Database
+from ostler.core.errors import Conflict, OstlerError
 from ostler.core.events import EventLog
-from ostler.core.principals import Principal
+from ostler.core.principals import Principal, Role
 from ostler.core.secrets import ServerSecret
 from ostler.core.settings import Settings
-from ostler.instances.leases import Lease
-from ostler.instances.views import DryRun, InstanceView
+from ostler.core.states import DesiredState, InstanceState
+from ostler.engines.registry import Engines
+from ostler.instances.adoption import adopt, stop_unknown
+from ostler.instances.errors import AlreadyRunning
+from ostler.instances.health import HealthProbe
+from ostler.instances.house import House
+from ostler.instances.keeper import Keeper
+from ostler.instances.leases import Lease, Routes
+from ostler.instances.lending import Lending
+from ostler.instances.orders import StopOrder
+from ostler.instances.plan import Candidate, Plan, Resident, plan_room
+from ostler.instances.preparing import Preparer
+from ostler.instances.scheduler import Scheduler
+from ostler.instances.standing import SYSTEM_ACTOR
+from ostler.instances.store import InstanceStore
+from ostler.instances.views import DryRun, InstanceView, StartCause
+from ostler.models.records import Model
+from ostler.models.service import Models
 from ostler.runtimes.base import Runtime
+
+log = logging.getLogger(__name__)
+
+TIDY_S = 5.0
 
 
 class SettingsHolder(Protocol):
@@ -33,21 +57,62 @@ class Instances:
         events: EventLog,
         clock: Clock,
         settings: SettingsHolder,
-        models: Any,
-        engines: Any,
+        models: Models,
+        engines: Engines,
         runtimes: Mapping[str, Runtime],
         secret: ServerSecret,
         node: str,
     ) -> None:
-        raise NotImplementedError
+        self._settings = settings
+        self._models = models
+        self._runtimes = runtimes
+        self._clock = clock
+        self._keepers: dict[int, Keeper] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._house = House(
+            store=InstanceStore(database, events, clock, node),
+            clock=clock,
+            settings=lambda: settings.current,
+            models=models,
+            preparer=Preparer(models, engines, runtimes),
+            probe=HealthProbe(),
+            routes=Routes(),
+            scheduler=Scheduler(self._plan, self._residents, self._evict, clock),
+            secret=secret,
+        )
+        self._lending = Lending(self._house, self._keeper)
+        models.add_guard(self._refuse_in_use)
+        models.subscribe(self._model_changed)
+
+    # The service
 
     async def start_service(self) -> None:
-        """Adopt what is alive, mark what died, start what should run."""
-        raise NotImplementedError
+        """Adopt what is alive, mark what died, begin to start what should run."""
+        unknown = await adopt(self._house, self._runtimes, self._keeper)
+        grace_s = self._settings.current.stop_grace_s
+        await asyncio.gather(*(stop_unknown(self._runtimes, item, grace_s) for item in unknown))
+        for keeper in list(self._keepers.values()):
+            if keeper.record is not None and keeper.record.state.is_active:
+                self._spawn(self._refresh_drift(keeper))
+        wanted = [m for m in self._models.all() if not m.archived and self._should_run(m)]
+        for model in sorted(wanted, key=lambda m: (-m.policy.priority, m.name)):
+            cause = StartCause.PERSON if model.desired_state is DesiredState.RUNNING else StartCause.AUTO
+            self._keeper(model.id).start_with_server(cause)
+        self._spawn(self._tidy())
 
     async def close(self, *, stop_engines: bool = False) -> None:
-        """End looking after them; the engines go on unless told otherwise."""
-        raise NotImplementedError
+        """End looking after them; the engines go on unless told otherwise. Safe to call twice."""
+        self._lending.close()
+        if stop_engines:
+            await self._stop_all(StopOrder("the server is ending", SYSTEM_ACTOR, now=True))
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
+        await self._house.probe.close()
+
+    # For people
 
     async def start(
         self,
@@ -57,45 +122,228 @@ class Instances:
         wait: bool = True,
         overrides: Mapping[str, Any] | None = None,
     ) -> InstanceView:
-        """Make it run, and keep it running. Raises StartFailed, StartCancelled, NoRoom, ModelFileGone."""
-        raise NotImplementedError
+        """Make it run, and keep it running: also after a crash and a restart of the server.
+
+        Two starts are one; one that gives up does not end it for the others. `overrides` are engine
+        options for this launch. Raises StartFailed, StartCancelled, NoRoom, ModelFileGone and what
+        a launch spec may raise.
+        """
+        principal.require(Role.POWER_USER, "start models")
+        model = self._models.get(name)
+        if model.archived:
+            raise Conflict(f"{model.name} is archived", hint="Take it out of the archive first.")
+        keeper = self._keeper(model.id)
+        if overrides and keeper.state.is_active:
+            raise AlreadyRunning(
+                f"{model.name} is {keeper.state.value} already",
+                hint=f"Stop it first: ostler stop {model.name}",
+            )
+        await self._want(model, DesiredState.RUNNING)
+        started = keeper.ask_start(StartCause.PERSON, principal.name, overrides=overrides)
+        await self._keep_for_person(keeper, principal)
+        if wait:
+            await asyncio.shield(started)
+        return keeper.view()
 
     async def stop(self, name: str | int, principal: Principal, *, now: bool = False) -> InstanceView:
-        """Stop it (drained, unless `now`); returns when it is gone."""
-        raise NotImplementedError
+        """Stop it; returns when it is gone and its memory is free.
+
+        Requests in flight may end first (at most drain_timeout_s), unless `now`. Stopping what is
+        stopped is fine. Raises StopFailed.
+        """
+        principal.require(Role.POWER_USER, "stop models")
+        model = self._models.get(name)
+        order = StopOrder(
+            f"stopped by {principal.name}", principal.name, now=now, desired=DesiredState.STOPPED
+        )
+        await asyncio.shield(self._keeper(model.id).ask_stop(order))
+        await self._want(model, DesiredState.STOPPED)
+        return self._keeper(model.id).view()
 
     async def restart(self, name: str | int, principal: Principal) -> InstanceView:
-        """Stop it and start it anew."""
-        raise NotImplementedError
+        """Stop it and start it anew. Raises as `start` does."""
+        principal.require(Role.POWER_USER, "restart models")
+        model = self._models.get(name)
+        await self._want(model, DesiredState.RUNNING)
+        keeper = self._keeper(model.id)
+        await asyncio.shield(keeper.ask_restart(principal.name))
+        return keeper.view()
 
     async def stop_all(self, principal: Principal, *, now: bool = False) -> list[InstanceView]:
-        """Stop every engine."""
-        raise NotImplementedError
+        """Stop every engine; returns what is left to see of them."""
+        principal.require(Role.MANAGER, "stop every model")
+        reason = f"everything was stopped by {principal.name}"
+        order = StopOrder(reason, principal.name, now=now, desired=DesiredState.STOPPED)
+        return await self._stop_all(order)
 
-    async def apply(self, name: str | int, principal: Principal) -> bool:
-        """Restart it if its launch spec changed; True when it did."""
-        raise NotImplementedError
+    async def apply(self, name: str | int, principal: Principal) -> InstanceView:
+        """Restart it only if its launch spec changed; policy and request defaults hold at once anyway."""
+        principal.require(Role.POWER_USER, "restart models")
+        model = self._models.get(name)
+        keeper = self._keeper(model.id)
+        await self._refresh_drift(keeper)
+        if keeper.state.is_active and keeper.drift:
+            await asyncio.shield(keeper.ask_restart(principal.name))
+        return keeper.view()
 
     def views(self) -> list[InstanceView]:
         """Every model that is not stopped, by name."""
-        raise NotImplementedError
+        views = (keeper.view() for keeper in self._keepers.values())
+        return sorted((v for v in views if v.state is not InstanceState.STOPPED), key=lambda v: v.model_name)
 
     def view(self, model_id: int) -> InstanceView:
-        """One model's instance."""
-        raise NotImplementedError
+        """One model's instance; `stopped` where it never ran. Raises ModelNotFound."""
+        return self._keeper(model_id).view()
 
-    def logs(self, name: str | int, *, tail: int | None = 100, follow: bool = False) -> AsyncIterator[str]:
-        """The engine's log lines."""
-        raise NotImplementedError
+    async def logs(
+        self, name: str | int, *, tail: int | None = 100, follow: bool = False
+    ) -> AsyncIterator[str]:
+        """The log lines of the newest launch, oldest first; empty where it never ran."""
+        record = self._keeper(self._models.get(name).id).record
+        if record is None:
+            record = await self._house.store.newest(self._models.get(name).id)
+        if record is None or record.handle is None:
+            return
+        runtime, handle = self._house.runtime_of(record)
+        lines = runtime.logs(handle, tail_lines=tail, follow=follow)
+        try:
+            async for line in lines:
+                yield line
+        finally:
+            if hasattr(lines, "aclose"):
+                await lines.aclose()
 
-    async def dry_run(self, name: str | int, overrides: Mapping[str, Any] | None = None) -> DryRun:
-        """What a start would do."""
-        raise NotImplementedError
+    async def dry_run(self, name: str | int | Model, overrides: Mapping[str, Any] | None = None) -> DryRun:
+        """What a start would do, with every warning and error that can be known before."""
+        model = name if isinstance(name, Model) else self._models.get(name)
+        run = await self._house.preparer.dry_run(model, overrides)
+        if run.errors or self._keeper_state(model.id).is_active:
+            return run
+        prepared = await self._house.preparer.prepare(model, overrides)
+        candidate = Candidate(model.id, model.name, prepared.spec, model.policy.priority)
+        plan = self._house.scheduler.preview(candidate)
+        leaving = tuple(self._models.get(model_id).name for model_id in plan.evict)
+        warnings = run.warnings
+        if plan.reason and not leaving:
+            warnings = (*warnings, f"there is no room now: {plan.reason}")
+        return replace(run, would_stop=leaving, warnings=warnings)
+
+    # For the gateway
 
     def try_lease(self, model_id: int) -> Lease | None:
         """A lease if the model runs and takes requests; never waits."""
-        raise NotImplementedError
+        return self._house.routes.try_lease(model_id)
 
     async def lease(self, model_id: int, *, principal: Principal, timeout_s: float) -> Lease:
-        """A lease, starting the model if its policy allows. Raises Busy, StartFailed, NotOnDemand."""
-        raise NotImplementedError
+        """A lease, starting the model if its policy allows; waits at most `timeout_s`.
+
+        Raises QueueFull, StillLoading and NoRoom (503 with retry_after_s), StartFailed, NotOnDemand,
+        ModelNotFound, and what preparing a start may raise.
+        """
+        return await self._lending.lease(model_id, principal, timeout_s)
+
+    # Within
+
+    def _keeper(self, model_id: int) -> Keeper:
+        keeper = self._keepers.get(model_id)
+        if keeper is None:
+            self._models.get(model_id)
+            keeper = self._keepers[model_id] = Keeper(model_id, self._house)
+        return keeper
+
+    def _keeper_state(self, model_id: int) -> InstanceState:
+        keeper = self._keepers.get(model_id)
+        return keeper.state if keeper else InstanceState.STOPPED
+
+    def _should_run(self, model: Model) -> bool:
+        wanted = model.desired_state is DesiredState.RUNNING or model.policy.auto_start
+        return wanted and not self._keeper_state(model.id).is_active
+
+    async def _want(self, model: Model, desired: DesiredState) -> None:
+        if self._models.get(model.id).desired_state is not desired:
+            await self._models.set_desired(model.id, desired)
+
+    async def _keep_for_person(self, keeper: Keeper, principal: Principal) -> None:
+        record = keeper.record
+        if record is not None and record.state.is_active and keeper.cause is not StartCause.PERSON:
+            keeper.keep_for(StartCause.PERSON, principal.name)
+            await self._house.store.set_cause(record.id, StartCause.PERSON, principal.name)
+
+    async def _stop_all(self, order: StopOrder) -> list[InstanceView]:
+        keepers = [k for k in self._keepers.values() if k.state is not InstanceState.STOPPED]
+        waits = [k.ask_stop(order.copy()) for k in keepers]
+        results = await asyncio.gather(*waits, return_exceptions=True)
+        for result in results:
+            if isinstance(result, OstlerError):
+                log.error("%s", result.message)
+        if order.desired is not None:
+            for keeper in keepers:
+                await self._want(keeper.model, order.desired)
+        return [keeper.view() for keeper in keepers]
+
+    def _plan(self, candidate: Candidate, residents: Any) -> Plan:
+        return plan_room(candidate, residents, self._settings.current.max_running)
+
+    def _residents(self) -> list[Resident]:
+        return [r for k in self._keepers.values() if (r := k.resident()) is not None]
+
+    def _evict(self, model_id: int, for_name: str) -> bool:
+        keeper = self._keepers[model_id]
+        if keeper.is_busy or keeper.is_leaving:
+            return False
+        idle_s = keeper.idle_s()
+        order = StopOrder(
+            f"idle for {idle_s:.0f} s, left to make room for {for_name}",
+            SYSTEM_ACTOR,
+            kind="instance.evicted",
+            desired=DesiredState.STOPPED,
+            data={"for": for_name, "idle_s": idle_s},
+        )
+        keeper.ask_stop(order)
+        return True
+
+    def _refuse_in_use(self, model: Model) -> str | None:
+        state = self._keeper_state(model.id)
+        return f"{model.name} is {state.value}" if state.is_active else None
+
+    def _model_changed(self, before: Model | None, after: Model | None) -> None:
+        model = after or before
+        keeper = self._keepers.get(model.id) if model else None
+        if keeper is None or before is None:
+            return
+        if after is None:
+            del self._keepers[before.id]
+        elif before.revision != after.revision and keeper.state.is_active:
+            keeper.take_policy(after.policy)
+            self._spawn(self._refresh_drift(keeper))
+
+    async def _refresh_drift(self, keeper: Keeper) -> None:
+        record = keeper.record
+        if record is None or not record.state.is_active:
+            return
+        try:
+            prepared = await self._house.preparer.prepare(keeper.model)
+        except OstlerError as error:
+            log.info("what %s would run now is not known: %s", record.spec.model_name, error.message)
+            keeper.drift = True
+            return
+        keeper.drift = prepared.spec.digest() != record.spec_digest
+
+    async def _tidy(self) -> None:
+        while True:
+            for name, runtime in self._runtimes.items():
+                try:
+                    await runtime.tidy()
+                except OSError as error:
+                    log.warning("housekeeping of the runtime %s failed: %s", name, error)
+            await asyncio.sleep(min(TIDY_S, self._settings.current.probe_interval_s))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of the room of instances failed", exc_info=error)

@@ -14,7 +14,8 @@ from ostler.core.database import Base
 class InstanceRow(Base):
     """One launch. Rows of ended launches stay, for history and learned numbers.
 
-    `failure` is {reason, hint, diagnosis, exit_code, oom_killed, log_tail}.
+    `failure` is {reason, hint, diagnosis, exit_code, oom_killed, log_tail}. `cause` says why it was
+    started ("person", "demand", "auto"), `actor` by whom. `restarts`: faults in a row before this launch.
     """
 
     __tablename__ = "instances"
@@ -25,6 +26,8 @@ class InstanceRow(Base):
     node: Mapped[str] = mapped_column(Text)
     runtime: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(Text)
+    cause: Mapped[str] = mapped_column(Text)
+    actor: Mapped[str] = mapped_column(Text)
     failure: Mapped[dict[str, Any] | None]
     spec: Mapped[dict[str, Any]]
     spec_digest: Mapped[str] = mapped_column(Text)

@@ -51,7 +51,7 @@ class InstanceView:
     `url` is internal: doors show it to administrators only. `drift`: what runs differs from what
     the stored recipe would run. `expires_at`: when it stops for being idle, None for never or while
     it serves. `memory_bytes` is measured. `restarts`: after faults, in a row. `load_seconds`: from
-    launch to ready.
+    launch to ready. `failure` is `Failure.to_json`.
     """
 
     id: int | None
@@ -63,7 +63,7 @@ class InstanceView:
     state: InstanceState
     reason: str | None = None
     hint: str | None = None
-    failure: Failure | None = None
+    failure: Mapping[str, Any] | None = None
     url: str | None = None
     spec_digest: str | None = None
     drift: bool = False
@@ -86,8 +86,6 @@ class InstanceView:
             value = getattr(self, name)
             if isinstance(value, datetime):
                 value = value.isoformat()
-            elif isinstance(value, Failure):
-                value = value.to_json()
             elif isinstance(value, StrEnum):
                 value = value.value
             shown[name] = value

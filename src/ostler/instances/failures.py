@@ -1,0 +1,66 @@
+"""From an exit code and a log to words that a person can act on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+from ostler.core.errors import OstlerError
+from ostler.core.launch import Handle
+from ostler.engines.base import Engine
+from ostler.instances.views import Failure
+from ostler.runtimes.base import Observed, Runtime
+
+log = logging.getLogger(__name__)
+
+TAIL_LINES = 40
+TAIL_TIMEOUT_S = 5.0
+
+
+async def log_tail(runtime: Runtime, handle: Handle) -> tuple[str, ...]:
+    """The engine's last lines; empty where they cannot be read in time."""
+    lines: list[str] = []
+    try:
+        async with asyncio.timeout(TAIL_TIMEOUT_S):
+            async for line in runtime.logs(handle, tail_lines=TAIL_LINES, follow=False):
+                lines.append(line[:1000])  # noqa: PERF401 - what came before a timeout counts
+    except (TimeoutError, OSError, OstlerError) as error:
+        log.warning("the log of %s cannot be read: %r", handle.data, error)
+    return tuple(lines)
+
+
+def explain_exit(engine: Engine, seen: Observed, lines: tuple[str, ...], *, when: str) -> Failure:
+    """Why an engine ended by itself; `when` completes "the engine ended ..."."""
+    found = engine.diagnose(lines, seen.exit_code, oom_killed=seen.oom_killed)
+    how = f"the engine ended {when} {_manner(seen)}"
+    if seen.port_taken:
+        how = f"{how}: another program took its port"
+    reason = f"{found.reason.rstrip('.')} ({how})" if found else how
+    return Failure(
+        reason=reason,
+        hint=found.hint if found else None,
+        diagnosis=found.title if found else None,
+        exit_code=seen.exit_code,
+        oom_killed=seen.oom_killed,
+        log_tail=lines,
+    )
+
+
+def explain_error(error: OstlerError) -> Failure:
+    """A failure that happened on our side, before there was an engine."""
+    return Failure(reason=error.message, hint=error.hint)
+
+
+def _manner(seen: Observed) -> str:
+    if seen.oom_killed:
+        return "because the kernel killed it for want of memory"
+    if seen.exit_code is None:
+        return "and nobody saw how"
+    if seen.exit_code < 0:
+        try:
+            name = signal.Signals(-seen.exit_code).name
+        except ValueError:
+            name = "an unknown signal"
+        return f"by signal {-seen.exit_code} ({name})"
+    return f"with exit code {seen.exit_code}"

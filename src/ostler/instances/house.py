@@ -1,0 +1,48 @@
+"""What every keeper works with, handed to each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ostler.core.clock import Clock
+from ostler.core.launch import Handle
+from ostler.core.secrets import ServerSecret
+from ostler.core.settings import Settings
+from ostler.engines.base import Engine
+from ostler.instances.health import HealthProbe
+from ostler.instances.leases import Routes
+from ostler.instances.preparing import Preparer
+from ostler.instances.scheduler import Scheduler
+from ostler.instances.store import InstanceStore, Record
+from ostler.models.service import Models
+from ostler.runtimes.base import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """The keepers' common tools. `settings` gives the settings that hold now."""
+
+    store: InstanceStore
+    clock: Clock
+    settings: Callable[[], Settings]
+    models: Models
+    preparer: Preparer
+    probe: HealthProbe
+    routes: Routes
+    scheduler: Scheduler
+    secret: ServerSecret
+
+    def engine_key(self, instance_id: int) -> str:
+        """The internal key of one engine: derived, so stored nowhere and the same after a restart."""
+        return self.secret.derive(f"engine:{instance_id}")
+
+    def engine_of(self, record: Record) -> Engine:
+        """The engine of a launch. Raises UnknownEngine."""
+        return self.preparer.engine(record.spec.engine)
+
+    def runtime_of(self, record: Record) -> tuple[Runtime, Handle]:
+        """The runtime and the handle of a launch that has one. Raises UnknownRuntime."""
+        if record.handle is None:
+            raise RuntimeError(f"instance {record.id} has no handle yet")
+        return self.preparer.runtime(record.runtime), record.handle

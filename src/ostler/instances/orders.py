@@ -1,0 +1,78 @@
+"""What a keeper can be told: start attempts that many share, and stop orders."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ostler.core.states import DesiredState
+from ostler.instances.views import StartCause
+
+
+def _future() -> asyncio.Future[None]:
+    future = asyncio.get_running_loop().create_future()
+    future.add_done_callback(_heard)  # it may be that nobody waits any more
+    return future
+
+
+def _heard(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+def done() -> asyncio.Future[None]:
+    """A future of what is so already."""
+    future = _future()
+    future.set_result(None)
+    return future
+
+
+def settle(future: asyncio.Future[None], error: Exception | None = None) -> None:
+    """Tell all who wait. Only the first call counts."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+
+
+@dataclass
+class Attempt:
+    """A start that is under way or about to be. All who want the model wait for `done`.
+
+    `not_before` is monotonic; `is_restart` marks one that follows a fault and may be repeated.
+    `tries` counts launches that were lost to a taken port.
+    """
+
+    cause: StartCause
+    actor: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    not_before: float = 0.0
+    is_restart: bool = False
+    may_evict: bool = True
+    tries: int = 0
+    done: asyncio.Future[None] = field(default_factory=_future)
+
+
+@dataclass
+class StopOrder:
+    """A stop that is under way or about to be.
+
+    `reason` is one sentence for the history, `kind` the kind of the event ("instance.evicted", ...).
+    `now`: do not wait for requests in flight. `desired` is stored with it, where given.
+    """
+
+    reason: str
+    actor: str
+    now: bool = False
+    kind: str = "instance.stopping"
+    desired: DesiredState | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    done: asyncio.Future[None] = field(default_factory=_future)
+
+    def copy(self) -> StopOrder:
+        """The same order for another model, with a future of its own."""
+        return StopOrder(self.reason, self.actor, self.now, self.kind, self.desired, self.data)

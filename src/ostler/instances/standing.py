@@ -1,0 +1,170 @@
+"""How it stands with one model's instance: read by everybody, written by its keeper alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from ostler.core.states import DesiredState, InstanceState
+from ostler.instances.house import House
+from ostler.instances.leases import Endpoint
+from ostler.instances.orders import Attempt, StopOrder
+from ostler.instances.plan import Resident
+from ostler.instances.restarts import Faults
+from ostler.instances.store import Record
+from ostler.instances.views import Failure, InstanceView, StartCause
+from ostler.models.records import Model
+from ostler.runtimes.base import Observed
+
+SYSTEM_ACTOR = "ostler"
+
+
+class Standing:
+    """What is known of one model's instance.
+
+    `record` is the newest launch, as stored. `failure` is why it is `failed`. `claims` counts the
+    requests that wait for it. `ready_since` is monotonic. `drift`: what runs differs from the recipe.
+    """
+
+    def __init__(self, model_id: int, house: House) -> None:
+        self.model_id = model_id
+        self.record: Record | None = None
+        self.cause = StartCause.PERSON
+        self.actor = SYSTEM_ACTOR
+        self.failure: Failure | None = None
+        self.endpoint: Endpoint | None = None
+        self.observed: Observed | None = None
+        self.attempt: Attempt | None = None
+        self.drift = False
+        self.claims = 0
+        self.faults = Faults()
+        self.ready_since = 0.0
+        self._house = house
+        self._stop: StopOrder | None = None
+
+    @property
+    def state(self) -> InstanceState:
+        """The state as it is shown; a start that waits for its place is `starting`."""
+        if self.record is not None and self.record.state.is_active:
+            return self.record.state
+        if self.attempt is not None and self.attempt.not_before <= self._now():
+            return InstanceState.STARTING
+        return InstanceState.FAILED if self.failure is not None else InstanceState.STOPPED
+
+    @property
+    def is_ready(self) -> bool:
+        """True while it takes requests."""
+        return self.endpoint is not None and not self.endpoint.closed
+
+    @property
+    def is_leaving(self) -> bool:
+        """True once its end was asked for."""
+        return self._stop is not None or self.state is InstanceState.STOPPING
+
+    @property
+    def is_busy(self) -> bool:
+        """True while it loads, serves, or somebody waits for it."""
+        return not self.is_ready or self.claims > 0 or bool(self.endpoint and self.endpoint.in_flight)
+
+    @property
+    def model(self) -> Model:
+        """Its recipe as it is now. Raises ModelNotFound."""
+        return self._house.models.get(self.model_id)
+
+    def idle_s(self) -> float:
+        """Seconds since the end of the last request; 0 while it serves."""
+        if self.endpoint is None or self.is_busy:
+            return 0.0
+        return round(self._now() - self.endpoint.last_used, 3)
+
+    def idle_timeout_s(self) -> float | None:
+        """Seconds without a request after which it stops, None for never.
+
+        Only one that was started on demand stops by itself; a pinned one only if it says so itself.
+        """
+        model = self._house.models.get(self.model_id)
+        if self.cause is not StartCause.DEMAND or model.desired_state is DesiredState.RUNNING:
+            return None
+        own = model.policy.idle_timeout_s
+        if own is None and model.policy.pinned:
+            return None
+        return (self._house.settings().idle_timeout_s if own is None else own) or None
+
+    def resident(self) -> Resident | None:
+        """What the planner sees of it; None while it holds no place."""
+        record = self.record
+        if record is None or not record.state.is_active:
+            return None
+        model, seen = self.model, self.observed
+        return Resident(
+            model_id=self.model_id,
+            model_name=model.name,
+            is_leaving=self.is_leaving,
+            is_busy=self.is_busy,
+            may_leave=not model.policy.pinned and model.policy.on_demand,
+            idle_since=self.endpoint.last_used if self.endpoint else self._now(),
+            priority=model.policy.priority,
+            memory_bytes=seen.memory_bytes if seen else None,
+        )
+
+    def view(self) -> InstanceView:
+        """What is shown of it."""
+        model, record, state = self.model, self.record, self.state
+        shown = record if record is not None and (state.is_active or self.failure) else None
+        is_active = state.is_active and shown is not None
+        view = InstanceView(
+            id=shown.id if shown else None,
+            model_id=model.id,
+            model_name=model.name,
+            node=model.node,
+            runtime=shown.runtime if shown else model.runtime,
+            engine=shown.spec.engine if shown else model.engine,
+            state=state,
+            reason=self._reason(state),
+            hint=self.failure.hint if self.failure and state is InstanceState.FAILED else None,
+            failure=self.failure.to_json() if self.failure and state is InstanceState.FAILED else None,
+            url=shown.handle.url if shown and shown.handle and is_active else None,
+            spec_digest=shown.spec_digest if shown else None,
+            drift=self.drift and is_active,
+            pid=self.observed.pid if self.observed and is_active else None,
+            cause=self.cause if shown else None,
+            actor=self.actor if shown else None,
+            created_at=shown.created_at if shown else None,
+            ready_at=shown.ready_at if shown else None,
+            load_seconds=shown.load_seconds if shown else None,
+            restarts=self.faults.count,
+            in_flight=self.endpoint.in_flight if self.endpoint and is_active else 0,
+            memory_bytes=self.observed.memory_bytes if self.observed and is_active else None,
+        )
+        return self._with_times(view) if self.is_ready else view
+
+    def _reason(self, state: InstanceState) -> str | None:
+        if state is InstanceState.STARTING and self.record is None:
+            return "waits for its place"
+        if state is InstanceState.STOPPING and self._stop is not None:
+            return self._stop.reason
+        if state is not InstanceState.FAILED or self.failure is None:
+            return None
+        if self.attempt is not None:
+            wait_s = max(0.0, self.attempt.not_before - self._now())
+            return f"{self.failure.reason}; starts again in {wait_s:.0f} s"
+        return self.failure.reason
+
+    def _with_times(self, view: InstanceView) -> InstanceView:
+        """Monotonic times as wall-clock times, for showing only."""
+        assert self.endpoint is not None
+        now, wall = self._now(), self._house.clock.now()
+        idle_s = self.idle_timeout_s()
+        left_s = None if idle_s is None or self.is_busy else self.endpoint.last_used + idle_s - now
+        return replace(
+            view,
+            last_used_at=wall - timedelta(seconds=now - self.endpoint.last_used),
+            expires_at=None if left_s is None else wall + timedelta(seconds=max(0.0, left_s)),
+        )
+
+    def _now(self) -> float:
+        return self._house.clock.monotonic()
+
+    def _must_record(self) -> Record:
+        assert self.record is not None, "there is no launch"
+        return self.record
