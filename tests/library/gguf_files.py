@@ -17,6 +17,7 @@ from typing import Any
 
 from ostler.library.ggml_types import GGML_TYPES
 
+BLOCKS = 2
 TYPES = {row.name: row for row in GGML_TYPES.values()}
 KINDS = {
     "uint8": (0, "B"), "int8": (1, "b"), "uint16": (2, "H"), "int16": (3, "h"), "uint32": (4, "I"),
@@ -98,7 +99,7 @@ def model_metadata(architecture: str = "llama", *, n_tokens: int = 300, **more: 
         "general.name": "A test model",
         f"{architecture}.context_length": 4096,
         f"{architecture}.embedding_length": 256,
-        f"{architecture}.block_count": 2,
+        f"{architecture}.block_count": BLOCKS,
         f"{architecture}.attention.head_count": 4,
         f"{architecture}.attention.head_count_kv": 2,
         "tokenizer.ggml.model": "gpt2",
@@ -110,10 +111,10 @@ def model_metadata(architecture: str = "llama", *, n_tokens: int = 300, **more: 
     return {key: value for key, value in metadata.items() if value is not None}
 
 
-def model_tensors(main: str = "F16", *, blocks: int = 2, **types: str) -> list[Tensor]:
+def model_tensors(main: str = "F16", **types: str) -> list[Tensor]:
     """Tensors of a small llama; `types` by part: `attn_v="Q6_K"`, `ffn_down="Q6_K"`, `token_embd="Q8_0"`."""
     tensors = [Tensor("token_embd.weight", (256, 512), types.get("token_embd", main))]
-    for n in range(blocks):
+    for n in range(BLOCKS):
         tensors.append(Tensor(f"blk.{n}.attn_norm.weight", (256,), "F32"))
         shapes = {
             **dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), (256, 256)),
@@ -129,7 +130,8 @@ def write_model(
     path: Path, main: str = "F16", *, metadata: Mapping[str, Any] | None = None, **types: str
 ) -> Path:
     """A small whole model."""
-    return write_gguf(path, model_metadata() if metadata is None else metadata, model_tensors(main, **types))
+    tensors = model_tensors(main, **types)
+    return write_gguf(path, model_metadata() if metadata is None else metadata, tensors)
 
 
 def write_shards(folder: Path, stem: str, count: int, main: str = "Q8_0") -> list[Path]:

@@ -120,7 +120,7 @@ def test_a_vocabulary_is_counted_and_not_kept(tmp_path: Path) -> None:
 
 
 def test_strings_across_the_edges_of_reading_windows_are_stepped_over_exactly(tmp_path: Path) -> None:
-    tokens = ["x" * (n % 97) for n in range(60_000)] + ["y" * 3_000_000, ""] + ["z"] * 300
+    tokens = ["x" * (n % 97) for n in range(20_000)] + ["y" * 3_000_000, ""] + ["z"] * 300
     path = write_model(tmp_path / "m.gguf", metadata=model_metadata(tokenizer__ggml__tokens=tokens))
     assert_same_as_referee(path, read_gguf_header(path))
 

@@ -163,26 +163,26 @@ def _add_weights(config: Summary, shards: Sequence[Summary]) -> ModelFacts:
             totals[key] = totals.get(key, 0) + elements
     return replace(
         facts,
-        parameters=_parameters(totals, config.counts.get("bits")) or None,
+        parameters=_parameters(totals, config.counts.get("bits"), is_quantized=facts.quantization is not None)
+        or None,
         quantization=facts.quantization or _main_dtype(totals),
         size_bytes=sum(shard.facts.size_bytes for shard in shards if shard.facts),
         weights_bytes=sum(shard.facts.weights_bytes for shard in shards if shard.facts),
     )
 
 
-def _parameters(totals: Mapping[str, int], bits: int | None) -> int:
-    """Weights of a quantized model are packed: several in one integer, with scales beside them."""
-    if bits is None:
+def _parameters(totals: Mapping[str, int], bits: int | None, *, is_quantized: bool) -> int:
+    """Weights of a quantized model may be packed, several in one integer, and have scales beside them."""
+    if not is_quantized:
         return sum(totals.values())
     count = 0
     for key, elements in totals.items():
         role, _, dtype = key.partition(":")
         width = {"I32": 32, "U8": 8, "I64": 64}.get(dtype)
-        if role == "packed" and width is not None:
-            count += elements * width // bits
-        elif role == "plain":
-            is_packed_byte = dtype == "U8" and bits == 4
-            count += elements * 2 if is_packed_byte else elements
+        is_packed = role == "packed" or (dtype == "U8" and bits == 4)
+        if role == "side":
+            continue
+        count += elements * width // bits if is_packed and width and bits else elements
     return count
 
 

@@ -74,10 +74,11 @@ class Scanner:
 def relative_to_root(root: Root, path: Path) -> str | None:
     """`path` relative to `root`, "" for the root itself; None if it is not in there. Blocking."""
     given = os.path.abspath(path)  # noqa: PTH100 - without following links
-    for base, place in (
-        (str(root.path), given),
-        (os.path.realpath(root.path), os.path.realpath(given)),
-    ):
+    try:
+        resolved = os.path.realpath(given)
+    except (OSError, ValueError):
+        return None  # no file can have such a path
+    for base, place in ((str(root.path), given), (os.path.realpath(root.path), resolved)):
         if place == base:
             return ""
         if place.startswith(base.rstrip("/") + "/"):

@@ -34,16 +34,20 @@ def safe_join(root: Path, relative: str) -> Path:
 
 
 def is_inside(path: Path, root: Path) -> bool:
-    """True if `path`, with every link followed, is `root` or under it. A cycle of links is outside."""
+    """True if `path`, with every link followed, is `root` or under it. A circle of links is outside."""
     try:
-        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)) and not _is_cycle(path)
+        target = _resolved(path)
+        return Path(target).is_relative_to(os.path.realpath(root))
     except (OSError, ValueError):
         return False
 
 
-def _is_cycle(path: Path) -> bool:
-    """realpath gives up silently on a cycle and returns a link."""
-    return os.path.islink(os.path.realpath(path))  # noqa: PTH114 - realpath gave a string
+def _resolved(path: Path) -> str:
+    """Like realpath, which by itself passes over circles in silence. Raises OSError for one."""
+    try:
+        return os.path.realpath(path, strict=True)
+    except FileNotFoundError:
+        return os.path.realpath(path)
 
 
 def _has_drive(text: str) -> bool:

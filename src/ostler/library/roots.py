@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,16 +71,17 @@ class RootStore:
                 return root
         raise RootNotFound(f"there is no library folder {root_id}", id=root_id)
 
-    async def configure(self, wanted: Mapping[Path, tuple[str, bool]]) -> None:
-        """Make the configured roots rows: path to (layout, filled by Ostler).
+    async def configure(self, configured: Sequence[tuple[Path, str, bool]]) -> None:
+        """Make the configured roots rows: path, layout, and whether Ostler fills it.
 
         Folders that the settings no longer name are forgotten. Raises NestedRoots.
         """
+        paths = [path for path, _, _ in configured]
+        wanted = {path: (layout, filled) for path, layout, filled in configured}
         rows = await self._rows()
         added = [
             Path(row.path) for row in rows if row.added_by != BY_SETTINGS and Path(row.path) not in wanted
         ]
-        paths = list(wanted)
         await asyncio.to_thread(_refuse_nested, paths, added)
         async with self._database.write() as session:
             known = {Path(row.path): row for row in await session.scalars(self._mine())}

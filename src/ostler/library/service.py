@@ -52,10 +52,10 @@ class Library:
         Raises NestedRoots where one of them lies inside the other.
         """
         await self._roots.configure(
-            {
-                self._settings.effective_models_dir: ("folder", False),
-                self._settings.hub_cache_dir: ("hub-cache", True),
-            }
+            [
+                (self._settings.effective_models_dir, "folder", False),
+                (self._settings.hub_cache_dir, "hub-cache", True),
+            ]
         )
         await self._inspections.load()
 
@@ -198,7 +198,7 @@ class Library:
             relative = relative_to_root(root, path)
             if relative is None:
                 continue
-            within = LAYOUTS[root.layout].scope(relative, is_folder=path.is_dir())
+            within = LAYOUTS[root.layout].scope(relative, is_folder=os.path.isdir(path))  # noqa: PTH112 - any path is a question, none an error
             if found := choose_by_path(self._scanner.scan_within(root, within), path):
                 return found
         return None
