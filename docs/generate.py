@@ -15,9 +15,11 @@ from pydantic_core import PydanticUndefined
 
 import ostler
 from ostler.api.errors import HTTP_STATUS
+from ostler.cli.docs import render as command_line_page
 from ostler.cli.failures import EXIT_CODES
 from ostler.core.errors import OstlerError
 from ostler.core.settings import Settings, environment_names, is_live
+from ostler.engines.docs import render_options_markdown
 
 DOCS = Path(__file__).parent
 
@@ -84,7 +86,12 @@ def _family(error: type[OstlerError]) -> set[type[OstlerError]]:
 
 def pages() -> Mapping[Path, Callable[[], str]]:
     """Every generated page and what makes it."""
-    return {DOCS / "settings.md": settings_page, DOCS / "errors.md": errors_page}
+    return {
+        DOCS / "settings.md": settings_page,
+        DOCS / "errors.md": errors_page,
+        DOCS / "engines" / "llamacpp.md": render_options_markdown,
+        DOCS / "cli.md": command_line_page,
+    }
 
 
 def main() -> int:
