@@ -26,7 +26,7 @@ from ostler.gateway.errors import (
     status_of,
 )
 from ostler.gateway.exchange import ClientWatch, Exchange
-from ostler.gateway.forward import Forwarder, Upstream, break_off
+from ostler.gateway.forward import Forwarder, break_off
 from ostler.gateway.headers import HeaderRules
 from ostler.gateway.listing import describe, find_model, list_models
 from ostler.gateway.metrics import GatewayMetrics
@@ -44,6 +44,7 @@ from ostler.gateway.ports import (
     Send,
 )
 from ostler.gateway.routes import MODELS, PREFIX, dialect_of, route_of
+from ostler.gateway.upstream import Upstream
 from ostler.gateway.waiting import wait_for_lease
 from ostler.usage import RequestRecord, TokenCounts, read_counts
 
@@ -97,21 +98,20 @@ class Gateway:
         self._rules = HeaderRules()
         self._upstream = Upstream()
         self._forwarder = Forwarder(self._upstream, self._rules, metrics, self._now)
-        self._patience = Patience()
+        self._patience = Patience(self._upstream.sweep)
         self._exchanges = self._patience.exchanges
         self._loop: asyncio.AbstractEventLoop | None = None
         metrics.in_flight = lambda: len(self._exchanges)
 
     async def start(self) -> None:
-        """Get ready: build the client, so that the first request does not wait for it."""
+        """Begin to look after clients and connections."""
         self._loop = asyncio.get_running_loop()
-        self._upstream.client(self._settings().upstream_timeout_s)
         await self._patience.start()
 
     async def close(self) -> None:
         """Close the connections to the engines."""
         await self._patience.close()
-        await self._upstream.close()
+        self._upstream.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI scope."""
@@ -137,7 +137,7 @@ class Gateway:
                 raise
             await self._let_go(exchange)
         except Exception as error:  # the last door: nobody above would tell the client
-            log.exception("request %s to %s failed", exchange.incoming.request_id, exchange.path)
+            log.exception("request %s to %s failed", exchange.request_id, exchange.path)
             if not exchange.head_sent:
                 body = envelope(exchange.dialect, 500, "Something went wrong in Ostler; its log says what.")
                 await exchange.answer(500, [], body)
@@ -208,12 +208,9 @@ class Gateway:
                 exchange, self._instances, model, principal, settings, wants_stream=wants_stream
             )
         exchange.instance_id = lease.instance_id
-        target = exchange.path
-        if exchange.query:
-            target += "?" + exchange.query.decode("latin-1")
         broken = False
         try:
-            await self._forwarder.forward(exchange, lease, target, settings.upstream_timeout_s)
+            await self._forwarder.forward(exchange, lease, settings.upstream_timeout_s)
         except (EngineGone, EngineSilent):
             broken = True
             raise
@@ -266,7 +263,7 @@ class Gateway:
         if exchange.model is None:
             self._metrics.blocked(error.code)
         elif status_of(error) >= 500:
-            log.info("request %s: %s", exchange.incoming.request_id, error.message)
+            log.info("request %s: %s", exchange.request_id, error.message)
         if exchange.head_sent:
             exchange.status = status_of(error)
             await break_off(exchange, error)
@@ -302,8 +299,8 @@ class Gateway:
             counts = read_counts(b"".join(exchange.tail), exchange.head)
             self._metrics.counted(model.name, counts)
         first_token_s = None
-        if exchange.streamed and exchange.first_chunk_at is not None:
-            first_token_s = exchange.first_chunk_at - exchange.began
+        if exchange.streamed and exchange.first_piece_at is not None:
+            first_token_s = exchange.first_piece_at - exchange.began
             self._metrics.first_token(exchange.label, first_token_s)
         self._usage.record(
             RequestRecord(

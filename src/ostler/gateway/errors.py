@@ -177,7 +177,7 @@ def error_event(dialect: Dialect, body: bytes) -> bytes:
     if dialect is Dialect.ANTHROPIC:
         return b"event: error\ndata: " + body + b"\n\n"
     if dialect is Dialect.RESPONSES:
-        flat = {"type": "error", **json.loads(body)["error"], "sequence_number": 0}
+        flat = {**json.loads(body)["error"], "type": "error", "sequence_number": 0}
         return b"event: error\ndata: " + json.dumps(flat).encode() + b"\n\n"
     return b"data: " + body + b"\n\n"
 

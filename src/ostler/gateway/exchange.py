@@ -28,7 +28,7 @@ class Exchange:
         "body",
         "dialect",
         "error",
-        "first_chunk_at",
+        "first_piece_at",
         "gave_up",
         "head",
         "head_sent",
@@ -71,7 +71,7 @@ class Exchange:
         self.whole = False
         self.error: str | None = None
         self.instance_id: int | None = None
-        self.first_chunk_at: float | None = None
+        self.first_piece_at: float | None = None
         self.head = b""
         self.tail: list[bytes] = []
         self.response_headers: list[tuple[bytes, bytes]] = []
@@ -79,6 +79,11 @@ class Exchange:
         self.on_client = True
         self.turns = 0
         self.gave_up = False
+
+    @property
+    def request_id(self) -> str:
+        """The client's id for it, or the one that we made."""
+        return self.incoming.request_id
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the status and the headers; ours (request id, CORS) come last."""

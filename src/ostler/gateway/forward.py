@@ -4,17 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import timedelta
-
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import (
-    BuilderError,
-    ConnectTimeoutError,
-    NetworkError,
-    RequestError,
-    RequestTimeoutError,
-)
-from pyreqwest.response import Response
 
 from ostler.core.errors import OstlerError
 from ostler.gateway.errors import (
@@ -30,60 +19,14 @@ from ostler.gateway.exchange import Exchange
 from ostler.gateway.headers import HeaderRules
 from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.ports import Lease
+from ostler.gateway.upstream import Broken, Connection, Silent, Target, Upstream, serialise
 from ostler.usage.counts import HEAD_BYTES, TAIL_BYTES
 
 log = logging.getLogger(__name__)
 
 ERROR_BODY_BYTES = 1024 * 1024
-CONNECT_TIMEOUT_S = 10.0
-POOL_IDLE_S = 3.0
-"""llama.cpp closes an idle connection after 5 s; ours must give it up before that."""
 RETRY_AFTER_S = 2.0
-KEPT_CHUNKS = 4
-
-
-class Upstream:
-    """The one HTTP client to all engines, rebuilt when the silence that is allowed changes."""
-
-    def __init__(self) -> None:
-        self._client: Client | None = None
-        self._silence_s = 0.0
-        self._old: list[Client] = []
-
-    def client(self, silence_s: float) -> Client:
-        """A client that gives up on an engine that is silent for so long."""
-        if self._client is None or silence_s != self._silence_s:
-            if self._client is not None:
-                self._old.append(self._client)
-            self._client = _build(silence_s)
-            self._silence_s = silence_s
-        return self._client
-
-    async def close(self) -> None:
-        """Close every connection."""
-        for client in (*self._old, self._client):
-            if client is not None:
-                await client.close()
-        self._old.clear()
-        self._client = None
-
-
-def _build(silence_s: float) -> Client:
-    return (
-        ClientBuilder()
-        .no_proxy()
-        .follow_redirects(False)
-        .referer(False)
-        .gzip(False)
-        .brotli(False)
-        .zstd(False)
-        .deflate(False)
-        .http1_lower_case_headers()
-        .connect_timeout(timedelta(seconds=CONNECT_TIMEOUT_S))
-        .read_timeout(timedelta(seconds=silence_s))
-        .pool_idle_timeout(timedelta(seconds=POOL_IDLE_S))
-        .build()
-    )
+KEPT_PIECES = 4
 
 
 class Forwarder:
@@ -97,91 +40,79 @@ class Forwarder:
         self._metrics = metrics
         self._now = now
 
-    async def forward(self, exchange: Exchange, lease: Lease, target: str, silence_s: float) -> None:
-        """Send the request and bring the answer.
+    async def forward(self, exchange: Exchange, lease: Lease, silence_s: float) -> None:
+        """Send the request and bring the answer; leaving this ends the request at the engine.
 
-        Raises EngineGone, EngineSilent, EngineRefused as long as nothing was sent to the client;
-        after that, a failure ends the stream with an error event. A request that found its pooled
-        connection closed by the engine is sent once more.
+        Raises EngineGone, EngineSilent, EngineRefused, whether the answer has begun or not.
         """
-        client = self._upstream.client(silence_s)
-        try:
-            await self._attempt(exchange, lease, client, target)
-        except NetworkError as error:
-            if not _found_closed(error):
-                raise self._failure(exchange, error, silence_s) from error
-            try:
-                await self._attempt(exchange, lease, client, target)
-            except RequestError as again:
-                raise self._failure(exchange, again, silence_s) from again
-        except RequestError as error:
-            raise self._failure(exchange, error, silence_s) from error
-        except BuilderError as error:
-            raise BadHeader(f"the request cannot be sent on: {error.message}") from error
-
-    async def _attempt(self, exchange: Exchange, lease: Lease, client: Client, target: str) -> None:
-        incoming = exchange.incoming
-        headers = [*incoming.forward, ("x-request-id", incoming.request_id)]
-        if lease.api_key:
-            headers.append(("authorization", f"Bearer {lease.api_key}"))
-        builder = client.request(exchange.method, lease.base_url + target).headers(headers)
-        if exchange.body:
-            builder = builder.body_bytes(exchange.body)
+        target = self._upstream.target(lease.base_url)
+        request = _request(exchange, lease, target)
         sent_at = self._now()
-        async with builder.streamed_read_buffer_limit(0).build_streamed() as response:
-            self._metrics.engine_answered(exchange.label, self._now() - sent_at)
-            await self._answer(exchange, response)
+        try:
+            connection = await self._upstream.send(target, exchange.method, request, silence_s)
+            try:
+                self._metrics.engine_answered(exchange.label, self._now() - sent_at)
+                await self._answer(exchange, connection)
+            finally:
+                self._upstream.done(target, connection)
+        except Broken as broken:
+            raise self._gone(exchange, broken) from broken
+        except Silent as silent:
+            name = self._count_failure(exchange)
+            raise EngineSilent(
+                f"the engine of {name} said nothing for {silence_s:g} s", model=name
+            ) from silent
 
-    async def _answer(self, exchange: Exchange, response: Response) -> None:
-        status = response.status
-        if status >= 400 or exchange.head_sent:
-            if status >= 400:
-                return await self._error(exchange, response, status)
-            return await self._pieces(exchange, response)
-        headers = self._rules.outgoing(_items(response))
+    async def _answer(self, exchange: Exchange, connection: Connection) -> None:
+        status = connection.status
+        if status >= 400:
+            return await self._error(exchange, connection, status)
+        headers = self._rules.outgoing(connection.headers)
+        if exchange.head_sent:
+            return await self._pieces(exchange, connection)
         exchange.streamed = _is_stream(headers)
-        if exchange.method != "HEAD" and not exchange.streamed:
-            first = await response.body_reader.read_chunk()
-            if first is None or _length(headers) == len(first):
-                return await self._whole(exchange, status, headers, bytes(first or b""))
+        if not exchange.streamed:
+            piece = await connection.read()
+            if piece is None or connection.drained:
+                return await self._whole(exchange, status, headers, piece or b"")
             await exchange.start(status, headers)
-            await self._piece(exchange, bytes(first))
+            await self._piece(exchange, piece)
         else:
             await exchange.start(status, headers)
-        return await self._pieces(exchange, response)
+        return await self._pieces(exchange, connection)
 
     async def _whole(
         self, exchange: Exchange, status: int, headers: list[tuple[bytes, bytes]], body: bytes
     ) -> None:
         """An answer that came in one piece leaves in one piece."""
-        exchange.first_chunk_at = self._now()
         exchange.tail.append(body)
+        exchange.on_client = True
         await exchange.start(status, headers)
         await exchange.end(body)
 
-    async def _pieces(self, exchange: Exchange, response: Response) -> None:
-        read = response.body_reader.read_chunk
-        while (chunk := await read()) is not None:
-            await self._piece(exchange, bytes(chunk))
+    async def _pieces(self, exchange: Exchange, connection: Connection) -> None:
+        read = connection.read
+        while (piece := await read()) is not None:
+            await self._piece(exchange, piece)
         await exchange.end()
 
     async def _piece(self, exchange: Exchange, piece: bytes) -> None:
-        if exchange.first_chunk_at is None:
-            exchange.first_chunk_at = self._now()
+        if exchange.first_piece_at is None:
+            exchange.first_piece_at = self._now()
         if len(exchange.head) < HEAD_BYTES:
             exchange.head += piece[:HEAD_BYTES]
         tail = exchange.tail
         tail.append(piece if len(piece) <= TAIL_BYTES else piece[-TAIL_BYTES:])
-        if len(tail) > KEPT_CHUNKS:
+        if len(tail) > KEPT_PIECES:
             del tail[0]
         exchange.on_client = True
         await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
         exchange.on_client = False
         exchange.turns += 1
 
-    async def _error(self, exchange: Exchange, response: Response, status: int) -> None:
+    async def _error(self, exchange: Exchange, connection: Connection, status: int) -> None:
         """An engine's error: the status stays, the body takes the shape that the client knows."""
-        body = await _bounded(response, ERROR_BODY_BYTES)
+        body = await _bounded(connection, ERROR_BODY_BYTES)
         if status == 401:
             raise EngineRefused("the engine refused Ostler's own key")
         shaped = normalised(exchange.dialect, status, body)
@@ -190,22 +121,23 @@ class Forwarder:
             exchange.status = status
             await exchange.end(error_event(exchange.dialect, shaped or body))
             return
-        headers = self._rules.outgoing(_items(response))
+        headers = self._rules.outgoing(connection.headers)
         kept = [(n, v) for n, v in headers if n not in (b"content-length", b"content-type")]
         await exchange.answer(status, kept, shaped or body)
 
-    def _failure(self, exchange: Exchange, error: RequestError, silence_s: float) -> Exception:
-        """What a broken connection means."""
+    def _gone(self, exchange: Exchange, broken: Broken) -> EngineGone:
+        name = self._count_failure(exchange)
+        log.warning("request %s: the engine of %s broke off: %s", exchange.request_id, name, broken.reason)
+        return EngineGone(
+            f"the engine of {name} broke off: {broken.reason}",
+            retry_after_s=RETRY_AFTER_S,
+            hint=f"It is restarted if its policy says so. Its last words: ostler logs {name}",
+        )
+
+    def _count_failure(self, exchange: Exchange) -> str:
         name = exchange.model.name if exchange.model else "?"
         self._metrics.engine_failed(name)
-        if isinstance(error, RequestTimeoutError) and not isinstance(error, ConnectTimeoutError):
-            return EngineSilent(f"the engine of {name} said nothing for {silence_s:g} s", model=name)
-        log.warning("request %s to %s broke off: %s", exchange.incoming.request_id, name, _cause(error))
-        return EngineGone(
-            f"the engine of {name} broke off: {_cause(error)}",
-            retry_after_s=RETRY_AFTER_S,
-            hint=f"It is restarted if its policy says so; its last words: ostler logs {name}",
-        )
+        return name
 
 
 async def break_off(exchange: Exchange, error: OstlerError) -> None:
@@ -222,51 +154,32 @@ async def break_off(exchange: Exchange, error: OstlerError) -> None:
     await exchange.end(gap + error_event(exchange.dialect, body))
 
 
-def _found_closed(error: NetworkError) -> bool:
-    """True when a connection ended before the answer began (it may have been an old one of the pool)."""
-    causes = error.details.get("causes") or []
-    return any("SendRequest" in cause["message"] for cause in causes)
-
-
-def _cause(error: RequestError) -> str:
-    causes = error.details.get("causes") or []
-    return str(causes[-1]["message"]) if causes else error.message
-
-
-def _items(response: Response) -> list[tuple[str, str]]:
+def _request(exchange: Exchange, lease: Lease, target: Target) -> bytes:
+    """The request for the engine: the client's headers that may cross, and our own key."""
+    headers = [*exchange.incoming.forward, (b"x-request-id", exchange.request_id.encode())]
+    if lease.api_key:
+        headers.append((b"authorization", b"Bearer " + lease.api_key.encode()))
+    path = exchange.path.encode()
+    if exchange.query:
+        path += b"?" + exchange.query
     try:
-        return list(response.headers.items())
-    except ValueError:
-        return _readable_items(response)
-
-
-def _readable_items(response: Response) -> list[tuple[str, str]]:
-    """The headers without those whose values are no text."""
-    found: list[tuple[str, str]] = []
-    for name in dict.fromkeys(response.headers.keys()):
-        try:
-            found += [(name, value) for value in response.headers.getall(name)]
-        except ValueError:
-            log.debug("a header of the engine is no text and was left out: %s", name)
-    return found
+        return serialise(exchange.method, target, path, headers, exchange.body)
+    except ValueError as error:
+        raise BadHeader(f"the request cannot be sent on: {error}") from None
 
 
 def _is_stream(headers: list[tuple[bytes, bytes]]) -> bool:
-    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
-
-
-def _length(headers: list[tuple[bytes, bytes]]) -> int | None:
     for name, value in headers:
-        if name == b"content-length":
-            return int(value) if value.isdigit() else None
-    return None
+        if name == b"content-type":
+            return value[:17].lower() == b"text/event-stream"
+    return False
 
 
-async def _bounded(response: Response, limit_bytes: int) -> bytes:
+async def _bounded(connection: Connection, limit_bytes: int) -> bytes:
     """A body, as far as the limit."""
     parts: list[bytes] = []
     size = 0
-    while size < limit_bytes and (chunk := await response.body_reader.read_chunk()) is not None:
-        parts.append(bytes(chunk))
-        size += len(chunk)
+    while size < limit_bytes and (piece := await connection.read()) is not None:
+        parts.append(piece)
+        size += len(piece)
     return b"".join(parts)[:limit_bytes]

@@ -116,7 +116,7 @@ class Incoming:
     )
 
     def __init__(self, request_id: str) -> None:
-        self.forward: list[tuple[str, str]] = []
+        self.forward: list[tuple[bytes, bytes]] = []
         self.content_type = b""
         self.content_length: int | None = None
         self.content_encoding = b""
@@ -130,8 +130,8 @@ class HeaderRules:
 
     def __init__(self, new_id: Callable[[], str] | None = None) -> None:
         self._new_id = new_id or request_ids()
-        self._in: dict[bytes, tuple[str | None, Said]] = {}
-        self._out: dict[str, bytes | None] = {}
+        self._in: dict[bytes, tuple[bool, Said]] = {}
+        self._out: dict[bytes, bool] = {}
 
     def read(self, headers: Iterable[tuple[bytes, bytes]]) -> Incoming:
         """Sort a request's headers. Raises BadHeader for one that may be there once and is there twice."""
@@ -143,9 +143,9 @@ class HeaderRules:
             rule = known.get(name)
             if rule is None:
                 rule = self._learn_in(name)
-            goes_as, said = rule
-            if goes_as is not None and value.isascii():
-                incoming.forward.append((goes_as, value.decode()))
+            crosses, said = rule
+            if crosses:
+                incoming.forward.append((name, value))
             if said is Said.NOTHING:
                 continue
             if said is Said.CONNECTION:
@@ -160,37 +160,35 @@ class HeaderRules:
             incoming.forward = _without_named(incoming.forward, connection)
         return incoming
 
-    def outgoing(self, headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    def outgoing(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """An engine's headers, as the client gets them."""
         known = self._out
         crossing: list[tuple[bytes, bytes]] = []
-        named: set[str] | None = None
-        for name, value in headers:
-            try:
-                goes_as = known[name]
-            except KeyError:
-                goes_as = self._learn_out(name)
-            if goes_as is not None:
-                crossing.append((goes_as, value.encode("latin-1", "ignore")))
-            elif name == "connection":
-                named = {part.strip().lower() for part in value.split(",")}
-        if named:
-            return [(name, value) for name, value in crossing if name.decode() not in named]
-        return crossing
+        connection: list[bytes] = []
+        for header in headers:
+            name = header[0]
+            crosses = known.get(name)
+            if crosses is None:
+                crosses = self._learn_out(name)
+            if crosses:
+                crossing.append(header)
+            elif name == b"connection":
+                connection.append(header[1])
+        return _without_named(crossing, connection) if connection else crossing
 
-    def _learn_in(self, name: bytes) -> tuple[str | None, Said]:
-        text = name.decode("latin-1").lower()
-        refused = not text.isascii() or text in _NOT_IN or _SECRET.search(text) is not None
-        rule = (None if refused else text, _SAID.get(name, Said.NOTHING))
+    def _learn_in(self, name: bytes) -> tuple[bool, Said]:
+        text = name.decode("latin-1")
+        crosses = text.isascii() and text not in _NOT_IN and _SECRET.search(text) is None
+        rule = (crosses, _SAID.get(name, Said.NOTHING))
         if len(self._in) < _REMEMBERED:
             self._in[name] = rule
         return rule
 
-    def _learn_out(self, name: str) -> bytes | None:
-        goes_as = None if name in _NOT_OUT else name.encode("latin-1")
+    def _learn_out(self, name: bytes) -> bool:
+        crosses = name.decode("latin-1") not in _NOT_OUT
         if len(self._out) < _REMEMBERED:
-            self._out[name] = goes_as
-        return goes_as
+            self._out[name] = crosses
+        return crosses
 
 
 def request_ids() -> Callable[[], str]:
@@ -218,9 +216,12 @@ def _take(incoming: Incoming, said: Said, value: bytes) -> None:
         incoming.model = value
 
 
-def _without_named(forward: list[tuple[str, str]], connection: list[bytes]) -> list[tuple[str, str]]:
+def _without_named(headers: list[tuple[bytes, bytes]], connection: list[bytes]) -> list[tuple[bytes, bytes]]:
     """The headers without those that `Connection` says are for this connection only."""
-    named = {part.strip().lower() for value in connection for part in value.decode("latin-1").split(",")}
-    if named <= {"keep-alive", "close"}:
-        return forward
-    return [(name, value) for name, value in forward if name not in named]
+    named = {part.strip().lower() for value in connection for part in value.split(b",")}
+    if named <= _PLAIN:
+        return headers
+    return [header for header in headers if header[0] not in named]
+
+
+_PLAIN = {b"keep-alive", b"close"}

@@ -1,0 +1,1 @@
+"""The processes that `benchmarks/gateway.py` measures side by side: upstream, proxies, load client."""
