@@ -206,10 +206,13 @@ async def test_a_model_starts_runs_logs_and_stops(api: Api, model_file: Path) ->
     assert logs.headers["content-type"].startswith("text/plain") and 1 <= len(logs.text.splitlines()) <= 5
     problem(await api("GET", "/models/tiny/logs", headers=user), 403)
     problem(await api("DELETE", "/models/tiny"), 409, "model_in_use")
-    assert (await api.post("/models/tiny/apply")).json()["restarted"] is False
+    assert (await api.post("/models/tiny/apply")).json()["id"] == started.json()["id"]
     await api("PATCH", "/models/tiny", {"options": {"context_length": 512}})
-    assert (await api.get("/models/tiny/instance")).json()["drift"] is True
-    assert (await api.post("/models/tiny/apply")).json()["restarted"] is True
+    async with asyncio.timeout(10):
+        while not (await api.get("/models/tiny/instance")).json()["drift"]:
+            await asyncio.sleep(0.01)
+    applied = (await api.post("/models/tiny/apply")).json()
+    assert applied["id"] != started.json()["id"] and applied["drift"] is False
     assert (await api.post("/models/tiny/stop", {"now": True})).json()["state"] == "stopped"
     assert (await api.get("/instances", active=True)).json()["total"] == 0
 

@@ -26,7 +26,7 @@ from ostler.api.native.model_shapes import (
     models_with_files,
 )
 from ostler.api.services import Rooms, Services, Who
-from ostler.api.shapes import Body, Listing, Out, PageOut, hide_args, hide_env, page_out
+from ostler.api.shapes import Body, Listing, PageOut, hide_args, hide_env, page_out
 from ostler.api.streaming import text_lines
 from ostler.core.errors import InvalidField, NotAllowed
 from ostler.core.launch import HIDDEN
@@ -118,13 +118,6 @@ class StopIn(Body):
     now: bool = False
 
 
-class AppliedOut(Out):
-    """Whether it was restarted, and its instance now."""
-
-    restarted: bool
-    instance: InstanceOut
-
-
 @routes.get("/models", response_model=PageOut[ModelOut], **needs(Role.USER))
 async def list_models(
     rooms: Rooms,
@@ -192,12 +185,10 @@ async def restart_model(rooms: Rooms, who: Who, name: Name) -> Any:
     return view_for(who, await rooms.instances.restart(_allowed(rooms, who, name).name, who))
 
 
-@routes.post("/models/{name:path}/apply", response_model=AppliedOut, **needs(Role.POWER_USER))
+@routes.post("/models/{name:path}/apply", response_model=InstanceOut, **needs(Role.POWER_USER))
 async def apply_changes(rooms: Rooms, who: Who, name: Name) -> Any:
     """Restart it only if what runs differs from its recipe."""
-    model = _allowed(rooms, who, name)
-    restarted = await rooms.instances.apply(model.name, who)
-    return {"restarted": restarted, "instance": view_for(who, rooms.instances.view(model.id))}
+    return view_for(who, await rooms.instances.apply(_allowed(rooms, who, name).name, who))
 
 
 @routes.post("/models/{name:path}/dry-run", response_model=JsonObject, **needs(Role.POWER_USER))
