@@ -98,11 +98,15 @@ class FakeRuntime:
         self.launch_error: LaunchFailed | None = None
         self.stop_error: StopFailed | None = None
         self.next_exits: list[tuple[int, tuple[str, ...], bool]] = []
-        self.tidied = asyncio.Event()
+        self._ports_to_take = 0
 
     def exit_while_loading(self, code: int, *lines: str, oom_killed: bool = False, times: int = 1) -> None:
         """The next engines print these lines and end with this code before they are ready."""
         self.next_exits += [(code, lines, oom_killed)] * times
+
+    def take_next_ports(self, count: int) -> None:
+        """The next engines find their port taken, and end."""
+        self._ports_to_take = count
 
     async def exit(self, model_name: str, code: int | None = 1, *, oom_killed: bool = False) -> None:
         """The engine of this model ends now."""
@@ -135,6 +139,11 @@ class FakeRuntime:
     async def _load(self, engine: FakeEngine) -> None:
         assert engine.server is not None
         engine.server.talk()
+        if self._ports_to_take:
+            self._ports_to_take -= 1
+            engine.port_taken = True
+            await end(engine, 1)
+            return
         code = engine.server.manners.exit_code
         if self.next_exits:
             code, lines, oom_killed = self.next_exits.pop(0)
@@ -206,7 +215,7 @@ class FakeRuntime:
         return RuntimeCheck(True)
 
     async def tidy(self) -> None:
-        self.tidied.set()
+        """Nothing to do."""
 
     def _find(self, handle: Handle) -> FakeEngine | None:
         for engine in reversed(self.world.engines):
