@@ -16,7 +16,7 @@ from ostler.core.events import EventLog
 from ostler.core.principals import Principal, Role
 from ostler.core.settings import Settings
 from ostler.core.states import JobState
-from ostler.jobs.records import Job, JobNotFound, JobNotOver, JobNotRetryable
+from ostler.jobs.records import Job, JobNotFound, JobNotOver, JobNotRetryable, Report
 from ostler.jobs.service import Jobs
 from ostler.jobs.tables import JobRow
 from tests.jobs.conftest import HeldRunner, serving
@@ -128,6 +128,40 @@ async def test_cancelling_ends_a_running_job_for_good_and_clears_up(
     assert cancelled.state is JobState.CANCELLED and runner.running == 0
     assert runner.discarded == [job.id]
     assert (await jobs.cancel(job.id, admin)).state is JobState.CANCELLED
+
+
+async def test_a_runner_that_is_cancelled_can_clear_up_in_peace(
+    database: Database, events: EventLog, admin: Principal
+) -> None:
+    begun, clearing, done, steps = asyncio.Event(), asyncio.Event(), asyncio.Event(), []
+
+    async def run(_job: Job, _report: Report) -> dict[str, str]:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            clearing.set()
+            await done.wait()
+            steps.append("cleared up")
+        return {}
+
+    async def discard(_job: Job) -> None:
+        steps.append("discarded")
+
+    jobs = Jobs(database, events, Clock(), Settings(), "here", "one")
+    jobs.register("work", run, slots=lambda: 2, discard=discard)
+    await jobs.start()
+    job = await submit(jobs, admin)
+    await begun.wait()
+    cancelling = [asyncio.create_task(jobs.cancel(job.id, admin)) for _ in range(2)]
+    await clearing.wait()
+    await submit(jobs, admin, "another")  # makes the server look at all jobs, those being cancelled too
+    begun.clear()
+    await begun.wait()
+    done.set()
+    assert [(await task).state for task in cancelling] == [JobState.CANCELLED] * 2
+    assert steps == ["cleared up", "discarded"]
+    await jobs.stop()
 
 
 async def test_a_job_can_be_cancelled_so_that_what_it_did_stays(

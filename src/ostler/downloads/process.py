@@ -113,5 +113,9 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         async with asyncio.timeout(END_WAIT_S):
             await process.wait()
     except TimeoutError:
+        LOG.warning("the download process %d does not end and is killed", process.pid)
         process.kill()
         await process.wait()
+    except asyncio.CancelledError:
+        process.kill()
+        raise

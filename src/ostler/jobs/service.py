@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -38,6 +38,7 @@ from ostler.jobs.records import (
     error_of,
     job_of,
 )
+from ostler.jobs.running import Kind, Running
 from ostler.jobs.tables import JobRow
 from ostler.jobs.waiters import Waiters
 
@@ -47,21 +48,6 @@ BUSY_TICK_S = 2.0
 IDLE_TICK_S = 15.0
 CANCEL_WAIT_S = 30.0
 OTHER_SERVER_POLL_S = 0.5
-
-
-@dataclass(slots=True)
-class _Kind:
-    run: Runner
-    slots: Callable[[], int]
-    discard: Discard | None
-
-
-@dataclass(slots=True)
-class _Running:
-    kind: str
-    task: asyncio.Task[None]
-    progress: Progress
-    keep: bool = False
 
 
 class Jobs:
@@ -84,8 +70,8 @@ class Jobs:
         self._node = node
         self._owner = this_owner(server_id)
         self._new_id = new_id
-        self._kinds: dict[str, _Kind] = {}
-        self._running: dict[str, _Running] = {}
+        self._kinds: dict[str, Kind] = {}
+        self._running: dict[str, Running] = {}
         self._waiters = Waiters()
         self._wake = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
@@ -95,7 +81,7 @@ class Jobs:
         self, kind: str, runner: Runner, *, slots: Callable[[], int], discard: Discard | None = None
     ) -> None:
         """Say how jobs of a kind run, and how many at once (asked anew each time)."""
-        self._kinds[kind] = _Kind(runner, slots, discard)
+        self._kinds[kind] = Kind(runner, slots, discard)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -113,8 +99,8 @@ class Jobs:
             await asyncio.gather(self._pump, return_exceptions=True)
             self._pump = None
         tasks = [running.task for running in self._running.values()]
-        for task in tasks:
-            task.cancel()
+        for running in self._running.values():
+            running.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- asking ---------------------------------------------------------------------------------
@@ -206,7 +192,7 @@ class Jobs:
             return await self.get(job_id)
         if (running := self._running.get(job_id)) is not None:
             running.keep = keep
-            running.task.cancel()
+            running.cancel()
         self._wake.set()
         try:
             return await self.wait(job_id, CANCEL_WAIT_S)
@@ -293,7 +279,7 @@ class Jobs:
         job = job_of(row)
         progress = Progress(job.progress, self._clock, lambda news: self._announce(job, news))
         task = asyncio.create_task(self._run(job, self._kinds[kind], progress), name=f"job {job_id}")
-        self._running[job_id] = _Running(kind, task, progress)
+        self._running[job_id] = Running(kind, task, progress)
         task.add_done_callback(lambda _: self._ended(job_id))
 
     def _ended(self, job_id: str) -> None:
@@ -301,7 +287,7 @@ class Jobs:
         self._waiters.tell(job_id)
         self._wake.set()
 
-    async def _run(self, job: Job, how: _Kind, progress: Progress) -> None:
+    async def _run(self, job: Job, how: Kind, progress: Progress) -> None:
         result: Mapping[str, Any] | None = None
         error: BaseException | None = None
         try:
@@ -361,7 +347,7 @@ class Jobs:
         for row in rows:
             if row.id in self._running:
                 if row.cancel_asked:
-                    self._running[row.id].task.cancel()
+                    self._running[row.id].cancel()
             elif row.owner == self._owner or not is_alive(row.owner):
                 await self._take_back(row)
 
