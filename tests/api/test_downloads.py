@@ -41,6 +41,10 @@ async def test_a_repo_is_found_shown_planned_and_pulled_as_a_job(online: Api) ->
     problem(await online.post(f"/jobs/{job.id}/retry"), 409)
     assert (await online("DELETE", f"/jobs/{job.id}")).status_code == 204
     problem(await online.get(f"/jobs/{job.id}"), 404, "job_not_found")
+    assert (await online.post("/models/tiny/start")).status_code == 200
+    refused = problem(await online("DELETE", f"/files/{listed[0]['id']}"), 409, "file_in_use")
+    assert "tiny" in refused["detail"] and Path(listed[0]["path"]).exists()
+    assert (await online.post("/models/tiny/stop")).status_code == 200
     deleted = await online("DELETE", f"/files/{listed[0]['id']}")
     assert deleted.status_code == 200 and deleted.json()["freed_bytes"] > 0
     assert not Path(listed[0]["path"]).exists()

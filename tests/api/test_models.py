@@ -226,3 +226,21 @@ async def test_a_start_that_does_not_wait_is_202_and_stop_all_ends_it(api: Api, 
         stopped = await api.post("/instances/stop-all")
     assert stopped.status_code == 200
     assert (await api.get("/models/tiny")).json()["state"] == "stopped"
+
+
+async def test_a_start_that_fails_says_why_and_what_to_try(api: Api, model_file: Path) -> None:
+    await api.model(model_file, "tiny", extra_args=("--no-such-flag",))
+    failed = problem(await api.post("/models/tiny/start"), 422)
+    assert "--no-such-flag" in failed["detail"]
+    await api.model(model_file, "broken", options={"context_length": 256})
+    data = model_file.read_bytes()
+    model_file.write_bytes(data[: len(data) // 2])
+    answer = await api.post("/models/broken/start")
+    assert problem(answer, answer.status_code)["hint"] and answer.status_code in (404, 422)
+    assert (await api.get("/models/broken")).json()["state"] in ("stopped", "failed")
+
+
+async def test_logs_of_a_model_that_never_ran_are_empty(api: Api, model_file: Path) -> None:
+    await api.model(model_file, "tiny")
+    answer = await api.get("/models/tiny/logs", follow=True)
+    assert (answer.status_code, answer.text) == (200, "")
