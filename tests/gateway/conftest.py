@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from ostler.access.service import Access
 from ostler.core.clock import Clock
 from ostler.core.database import Database
 from ostler.core.events import EventLog
+from ostler.core.migrate import upgrade
 from ostler.core.principals import Principal
 from ostler.core.secrets import ServerSecret
 from ostler.core.settings import Settings
@@ -291,7 +293,6 @@ async def serving(app: Any) -> AsyncIterator[str]:
     config = uvicorn.Config(
         app, loop="none", http="httptools", ws="none", lifespan="off", log_config=None, access_log=False
     )
-    config.timeout_graceful_shutdown = 2
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
@@ -299,7 +300,12 @@ async def serving(app: Any) -> AsyncIterator[str]:
     try:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
-        await server.shutdown([listening])
+        for listener in server.servers:
+            listener.close()
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        if server.server_state.tasks:
+            await asyncio.wait(server.server_state.tasks, timeout=5)
 
 
 async def the_rest(scope: Any, receive: Any, send: Any) -> None:
@@ -308,6 +314,29 @@ async def the_rest(scope: Any, receive: Any, send: Any) -> None:
     headers = [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file with the current schema, to be copied: migrating costs more than most tests."""
+    path = tmp_path_factory.mktemp("gateway") / "ostler.db"
+
+    async def make() -> None:
+        database = Database(f"sqlite+aiosqlite:///{path}")
+        await upgrade(database)
+        await database.close()
+
+    asyncio.run(make())
+    return path
+
+
+@pytest.fixture
+async def database(empty_database: Path, tmp_path: Path) -> AsyncIterator[Database]:
+    path = tmp_path / "ostler.db"
+    shutil.copy(empty_database, path)
+    database = Database(f"sqlite+aiosqlite:///{path}")
+    yield database
+    await database.close()
 
 
 @pytest.fixture

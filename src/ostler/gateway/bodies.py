@@ -69,7 +69,9 @@ def read_asked(body: bytes, incoming: Incoming, query: bytes) -> Asked:
         return Asked(_name(None, incoming, query), None)
     parsed = _parse(body)
     model = parsed.get("model")
-    return Asked(model if type(model) is str and model else _name(model, incoming, query), parsed)
+    if type(model) is not str or not 0 < len(model) <= MAX_NAME:
+        model = _name(model, incoming, query)
+    return Asked(model, parsed)
 
 
 def _name(given: Any, incoming: Incoming, query: bytes) -> str:

@@ -9,6 +9,7 @@ back pressure. Redirects, cookies, proxies and compression do not exist here.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterable
 from typing import NamedTuple, cast
 from urllib.parse import urlsplit
@@ -201,7 +202,7 @@ class Connection(asyncio.Protocol):
             self.complete = True
             self._wake()
             return
-        reason = str(error) if error is not None else "the connection was closed"
+        reason = _reason(error) if error is not None else "the connection was closed"
         answered = self.headed or self._head_bytes > 0
         self._fail(Broken(reason, reused=self.reused, answered=answered))
 
@@ -329,8 +330,14 @@ class Upstream:
         except TimeoutError:
             raise Broken(f"no connection within {CONNECT_TIMEOUT_S:g} s") from None
         except OSError as error:
-            raise Broken(error.strerror or str(error)) from error
+            raise Broken(_reason(error)) from error
         return connection
+
+
+def _reason(error: Exception) -> str:
+    """Why, in the system's words, which never name an address."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if isinstance(number, int) and number > 0 else "it cannot be reached"
 
 
 def _is_fresh(connection: Connection) -> bool:
