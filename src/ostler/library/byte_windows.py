@@ -58,6 +58,10 @@ class Window:
             raise BrokenFile(f"the file became shorter while it was read, within {what}")
         return 0
 
+    def reach(self, offset: int, length: int) -> int:
+        """Make up to `length` bytes at `offset` present, fewer at the end; gives their index in `buffer`."""
+        return self.ensure(offset, min(length, self.size_bytes - offset), "the header")
+
     def bytes_at(self, offset: int, length: int, what: str) -> bytes:
         """A copy of `length` bytes at `offset`."""
         index = self.ensure(offset, length, what)

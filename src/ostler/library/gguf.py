@@ -9,6 +9,7 @@ memory and ends in BrokenFile.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ MAX_NESTED_ARRAYS = 65_536
 MAX_DEPTH = 4
 MAX_KEPT_BYTES = 64 << 20
 MAX_DIMENSIONS = 4
+_LONGEST_ENTRY = 8 + MAX_NAME_BYTES + 4 + 8 * MAX_DIMENSIONS + 12
 DEFAULT_ALIGNMENT = 32
 MAX_ALIGNMENT = 1 << 20
 
@@ -144,7 +146,7 @@ class _Parser:
     def _read_metadata(self, n_keys: int) -> dict[str, Value]:
         metadata: dict[str, Value] = {}
         for position in range(n_keys):
-            key = self._text(MAX_KEY_BYTES, f"key {position + 1} of {n_keys}")
+            key = self._key(position)
             if key in metadata:
                 raise BrokenFile(f"the key {key[:80]!r} stands twice in the header")
             kind = self._number(self._u32, key)
@@ -233,21 +235,31 @@ class _Parser:
     def _read_tensor_entries(self, n_tensors: int) -> list[_Entry]:
         entries: list[_Entry] = []
         names: set[str] = set()
-        tail = {n: struct.Struct(f"{self._order}{n}QIQ") for n in range(MAX_DIMENSIONS + 1)}
+        window, u64, u32 = self._window, self._u64.unpack_from, self._u32.unpack_from
+        tails = [struct.Struct(f"{self._order}{n}QIQ") for n in range(MAX_DIMENSIONS + 1)]
         for position in range(n_tensors):
-            what = f"tensor {position + 1} of {n_tensors}"
-            name = self._text(MAX_NAME_BYTES, what)
-            if name in names:
-                raise BrokenFile(f"the tensor {name[:80]!r} stands twice in the header")
-            names.add(name)
-            dimensions = self._number(self._u32, what)
-            if dimensions > MAX_DIMENSIONS:
-                raise BrokenFile(f"the tensor {name[:80]!r} has {dimensions} dimensions; at most 4 exist")
-            layout = tail[dimensions]
-            index = self._window.ensure(self._at, layout.size, what)
-            *shape, kind, offset = layout.unpack_from(self._window.buffer, index)
-            self._at += layout.size
-            entries.append((name, tuple(shape), kind, offset))
+            # One look at the window for each entry: models have hundreds, libraries thousands of models.
+            index = window.reach(self._at, _LONGEST_ENTRY)
+            buffer, begin = window.buffer, index
+            try:
+                length = u64(buffer, index)[0]
+                name = buffer[index + 8 : index + 8 + length]
+                index += 8 + length
+                dimensions = u32(buffer, index)[0]
+                if not 0 < length <= MAX_NAME_BYTES or dimensions > MAX_DIMENSIONS:
+                    raise BrokenFile(
+                        f"tensor {position + 1} has a name of {length} bytes and {dimensions} dimensions; "
+                        f"at most {MAX_NAME_BYTES} and {MAX_DIMENSIONS} exist"
+                    )
+                *shape, kind, offset = tails[dimensions].unpack_from(buffer, index + 4)
+                text = name.decode()
+            except (struct.error, OverflowError, UnicodeDecodeError):
+                raise BrokenFile(f"the entry of tensor {position + 1} of {n_tensors} is damaged") from None
+            self._at += index + 4 + tails[dimensions].size - begin
+            if text in names:
+                raise BrokenFile(f"the tensor {text[:80]!r} stands twice in the header")
+            names.add(text)
+            entries.append((text, tuple(shape), kind, offset))
         return entries
 
     # the cursor
@@ -258,14 +270,14 @@ class _Parser:
         value: int = form.unpack_from(self._window.buffer, index)[0]
         return value
 
-    def _text(self, limit: int, what: str) -> str:
-        length = self._number(self._u64, what)
-        if not 0 < length <= limit:
-            raise BrokenFile(f"the name of {what} is {length} bytes long; 1 to {limit} are possible")
+    def _key(self, position: int) -> str:
+        length = self._number(self._u64, "a key")
+        if not 0 < length <= MAX_KEY_BYTES:
+            raise BrokenFile(f"key {position + 1} is {length} bytes long; 1 to {MAX_KEY_BYTES} are possible")
         try:
-            return self._take(length, what).decode()
+            return self._take(length, "a key").decode()
         except UnicodeDecodeError:
-            raise BrokenFile(f"the name of {what} is not valid UTF-8") from None
+            raise BrokenFile(f"key {position + 1} is not valid UTF-8") from None
 
     def _take(self, length: int, what: str) -> bytes:
         self._budget.kept_bytes -= length
@@ -313,9 +325,7 @@ def _place(
         row = GGML_TYPES.get(kind)
         if row is None:
             raise _unknown_type(name, kind)
-        elements = 1
-        for length in shape:
-            elements *= length
+        elements = math.prod(shape)
         first = shape[0] if shape else 1
         if first % row.block_elements:
             raise BrokenFile(f"rows of {name[:80]!r} ({first}) are no whole blocks of {row.name}")

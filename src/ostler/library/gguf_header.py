@@ -171,6 +171,8 @@ class GgufHeader:
     def count(self, key: str, *, zero: bool = False) -> int | None:
         """A sensible whole number; of an array of them the largest. None if absent or absurd."""
         value = self.metadata.get(key)
+        if value is None:
+            return None
         candidates = value if isinstance(value, tuple) else (value,)
         found = [
             number

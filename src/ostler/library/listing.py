@@ -102,7 +102,7 @@ _SORTS: Mapping[str, Callable[[FileSet], Any]] = {
 
 
 def sorted_by(found: Sequence[FileSet], sort: str, descending: bool) -> list[FileSet]:
-    """Sorted, ties by path. Raises InvalidField for an unknown key."""
+    """Sorted, ties always in the same order. Raises InvalidField for an unknown key."""
     aliases = {"size_bytes": "size", "modified_at": "modified"}
     key = _SORTS.get(aliases.get(sort, sort))
     if key is None:
@@ -112,8 +112,7 @@ def sorted_by(found: Sequence[FileSet], sort: str, descending: bool) -> list[Fil
             f"files cannot be sorted by {sort!r}",
             hint=f"Did you mean {near[0]}?" if near else f"One of: {', '.join(_SORTS)}",
         )
-    by_path = sorted(found, key=lambda item: str(item.path))
-    return sorted(by_path, key=key, reverse=descending)
+    return sorted(sorted(found, key=lambda item: item.id), key=key, reverse=descending)
 
 
 def matching(

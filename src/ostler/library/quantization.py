@@ -37,12 +37,12 @@ class TypeCounts:
     @classmethod
     def of(cls, tensors: Iterable[TensorInfo]) -> TypeCounts:
         """Count the weight matrices; norms and biases (one dimension) say nothing."""
-        found = cls()
+        counts: dict[tuple[str, str], int] = {}
         for tensor in tensors:
             if len(tensor.shape) > 1:
                 key = (_role(tensor.name), tensor.ggml_type)
-                found.counts[key] = found.counts.get(key, 0) + tensor.elements
-        return found
+                counts[key] = counts.get(key, 0) + tensor.elements
+        return cls(counts)
 
     def add(self, other: TypeCounts) -> None:
         """Take in the counts of another shard."""
@@ -100,7 +100,10 @@ class TypeCounts:
 def _role(name: str) -> str:
     if name.startswith(_EMBEDDINGS):
         return "embedding"
-    return next((role for role in _ROLES if role in name), "")
+    for role in _ROLES:
+        if role in name:
+            return role
+    return ""
 
 
 def tag_from_name(path: str) -> str | None:

@@ -60,7 +60,7 @@ def summarize_gguf(path: Path) -> Summary:
     header = read_gguf_header(path)
     counts = TypeCounts.of(header.tensors)
     return Summary(
-        facts=gguf_facts(header),
+        facts=gguf_facts(header, counts),
         counts=counts.to_json(),
         n_tensors=len(header.tensors),
         split_no=header.split_no,
@@ -70,8 +70,10 @@ def summarize_gguf(path: Path) -> Summary:
     )
 
 
-def gguf_facts(header: GgufHeader) -> ModelFacts:
-    """The facts of one GGUF file."""
+def gguf_facts(header: GgufHeader, counts: TypeCounts | None = None) -> ModelFacts:
+    """The facts of one GGUF file; `counts` are those of its tensors, where they are made already."""
+    if counts is None:
+        counts = TypeCounts.of(header.tensors)
     return ModelFacts(
         format="gguf",
         kind=header.kind,
@@ -79,7 +81,7 @@ def gguf_facts(header: GgufHeader) -> ModelFacts:
         name=clean(header.name),
         license=clean(header.text("general.license")),
         parameters=header.parameters,
-        quantization=header.quantization,
+        quantization=counts.label(header.count("general.file_type", zero=True)),
         context_length=header.context_length,
         size_bytes=header.size_bytes,
         weights_bytes=header.weights_bytes,
@@ -130,6 +132,8 @@ def clean(text: object, limit: int = MAX_TEXT) -> str | None:
     """A text from a file, safe to store and print: no control characters, at most `limit` long."""
     if not isinstance(text, str):
         return None
+    if text.isascii() and text.isprintable():
+        return text.strip()[:limit] or None
     shown = "".join(" " if unicodedata.category(char)[0] == "C" else char for char in text[: 4 * limit])
     return " ".join(shown.split())[:limit] or None
 
