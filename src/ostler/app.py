@@ -10,9 +10,10 @@ import asyncio
 import logging
 import os
 import platform
+import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import uuid4
@@ -21,6 +22,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from ostler import __version__
+from ostler.access.asgi import HearOut
 from ostler.access.service import Access
 from ostler.api.app import build_api
 from ostler.api.services import Services
@@ -173,6 +175,18 @@ class Server(uvicorn.Server):
         self._on_startup = on_startup
         self._before_shutdown = ostler.begin_shutdown
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Hear SIGINT and SIGTERM, and do not die of them: what stands around the server ends in order."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer."""
         await super().startup(sockets)
@@ -188,7 +202,9 @@ class Server(uvicorn.Server):
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises PortInUse, or OstlerError for an address that is not ours."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening = socket.socket(
+        family, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )  # so that asyncio sets TCP_NODELAY
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
@@ -241,7 +257,7 @@ def address(listening: socket.socket) -> str:
 
 def _uvicorn_config(ostler: Ostler) -> uvicorn.Config:
     return uvicorn.Config(
-        ostler.gateway,
+        HearOut(ostler.gateway),
         loop="none",
         http="httptools",
         ws="none",

@@ -287,7 +287,7 @@ class Stand:
 @asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[str]:
     """An ASGI application on a free port, without uvicorn's own loop around it."""
-    listening = socket.socket()
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     listening.listen(512)
     config = uvicorn.Config(
