@@ -84,12 +84,10 @@ class UsageLog:
         if failed is not None:
             query = query.where(_failed() if failed else ~_failed())
         column = getattr(RequestRow, sort)
-        order = column.desc() if descending else column.asc()
+        order = (column.desc(), RequestRow.id.desc()) if descending else (column.asc(), RequestRow.id.asc())
         async with self._database.read() as session:
             total = await session.scalar(select(func.count()).select_from(query.subquery())) or 0
-            rows = await session.scalars(
-                query.order_by(order, RequestRow.id.desc()).limit(limit).offset(offset)
-            )
+            rows = await session.scalars(query.order_by(*order).limit(limit).offset(offset))
             return Page([_stored(row) for row in rows], total, limit, offset)
 
     async def totals(
