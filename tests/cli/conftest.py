@@ -112,10 +112,17 @@ def demo(cli: Cli, demo_model: Path) -> str:
     return "demo"
 
 
-@pytest.fixture
-def with_hub(tmp_path: Path, hub_server: HubServer) -> Iterator[Cli]:
-    """The command with a server that downloads from the test hub."""
-    cli = Cli(tmp_path, HF_ENDPOINT=hub_server.endpoint)
+@pytest.fixture(scope="session")
+def hub() -> Iterator[HubServer]:
+    """A hub that the tests of the command line share: they use repos of their own."""
+    with HubServer() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def with_hub(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """The command with a running server that downloads from that hub."""
+    cli = Cli(tmp_path_factory.mktemp("cli-hub"), HF_ENDPOINT=hub.endpoint)
     cli.ok("serve", "--detach")
     yield cli
     cli.end_server()

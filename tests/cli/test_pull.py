@@ -23,90 +23,88 @@ def test_a_spec_of_the_hub_is_told_from_a_path(tmp_path: Path) -> None:
 
 
 def test_pull_shows_its_progress_and_makes_a_model_that_runs(
-    with_hub: Cli, hub_server: HubServer, demo_model: Path
+    with_hub: Cli, hub: HubServer, demo_model: Path
 ) -> None:
-    hub_server.add_repo("org/tiny-GGUF", {"tiny-Q8_0.gguf": demo_model})
-    planned = with_hub.ok("pull", "org/tiny-GGUF", "--dry-run")
+    hub.add_repo("org/pulled-GGUF", {"tiny-Q8_0.gguf": demo_model})
+    planned = with_hub.ok("pull", "org/pulled-GGUF", "--dry-run")
     assert "tiny-Q8_0.gguf" in planned and "2.1 MB" in planned
 
-    pulled = with_hub("pull", "org/tiny-GGUF")
+    pulled = with_hub("pull", "org/pulled-GGUF")
     assert pulled.code == 0, pulled
     assert "100%  2.1 MB/2.1 MB" in pulled.err
-    assert "ostler run org/tiny-GGUF:Q8_0" in pulled.out
+    assert "ostler run org/pulled-GGUF:Q8_0" in pulled.out
 
-    job = with_hub.json("jobs", "list")["items"][0]
+    job = next(j for j in with_hub.json("jobs", "list")["items"] if "org/pulled-GGUF" in j["title"])
     assert job["state"] == "succeeded"
     assert job["id"][:8] in with_hub.ok("jobs") and "succeeded" in with_hub.ok("jobs", "show", job["id"][:8])
     assert with_hub("jobs", "show", "ffffffff").code == 4
 
-    requests = len(hub_server.requests)
-    assert with_hub.ok("run", "org/tiny-GGUF", QUESTION).strip()
-    assert with_hub.ok("run", "hf.co/org/tiny-GGUF:Q8_0", QUESTION).strip()
-    assert len(hub_server.requests) == requests, "what is here needs no hub"
+    requests = len(hub.requests)
+    assert with_hub.ok("run", "org/pulled-GGUF", QUESTION).strip()
+    assert with_hub.ok("run", "hf.co/org/pulled-GGUF:Q8_0", QUESTION).strip()
+    assert len(hub.requests) == requests, "what is here needs no hub"
 
-    refused = with_hub("rm", "org/tiny-GGUF:Q8_0", "--files", "--yes")
+    refused = with_hub("rm", "org/pulled-GGUF:Q8_0", "--files", "--yes")
     assert refused.code == 1 and "ostler stop" in refused.err
-    with_hub.ok("stop", "org/tiny-GGUF:Q8_0")
-    removed = with_hub.ok("rm", "org/tiny-GGUF:Q8_0", "--files", "--yes")
+    with_hub.ok("stop", "org/pulled-GGUF:Q8_0")
+    removed = with_hub.ok("rm", "org/pulled-GGUF:Q8_0", "--files", "--yes")
     assert "freed" in removed
-    assert with_hub.json("list", "--files")["items"] == []
+    assert with_hub.json("list", "org/pulled", "--files")["items"] == []
 
 
 def test_run_pulls_what_is_missing_and_prints_the_answer_only(
-    with_hub: Cli, hub_server: HubServer, demo_model: Path
+    with_hub: Cli, hub: HubServer, demo_model: Path
 ) -> None:
-    hub_server.add_repo("org/tiny-GGUF", {"tiny-Q8_0.gguf": demo_model})
-    answer = with_hub("run", "org/tiny-GGUF:Q8_0", QUESTION)
+    hub.add_repo("org/run-it-GGUF", {"tiny-Q8_0.gguf": demo_model})
+    answer = with_hub("run", "org/run-it-GGUF:Q8_0", QUESTION)
     assert answer.code == 0, answer
     assert len(answer.out.splitlines()) == 1 and answer.out.strip()
     assert "100%" in answer.err
 
 
 def test_ctrl_c_keeps_what_is_here_and_the_next_pull_goes_on(
-    with_hub: Cli, hub_server: HubServer, demo_model: Path
+    with_hub: Cli, hub: HubServer, demo_model: Path
 ) -> None:
-    hub_server.add_repo("org/tiny-GGUF", {"tiny-Q8_0.gguf": demo_model})
-    stalled = hub_server.faults.stall("*tiny-Q8_0.gguf", host="cdn", after_bytes=1_000_000)
-    with with_hub.at_terminal("pull", "org/tiny-GGUF:Q8_0") as terminal:
+    hub.add_repo("org/stopped-GGUF", {"tiny-Q8_0.gguf": demo_model})
+    stalled = hub.faults.stall("*tiny-Q8_0.gguf", host="cdn", after_bytes=1_000_000)
+    with with_hub.at_terminal("pull", "org/stopped-GGUF:Q8_0") as terminal:
         assert stalled.reached.wait(30)
         terminal.expect("MB/2.1 MB")
         terminal.type(CTRL_C)
         terminal.expect("kept")
-        terminal.expect("ostler pull org/tiny-GGUF:Q8_0")
+        terminal.expect("ostler pull org/stopped-GGUF:Q8_0")
         assert terminal.end() == 130
     stalled.release()
-    hub_server.faults.clear()
-    before = len(hub_server.requests)
-    with with_hub.at_terminal("pull", "org/tiny-GGUF:Q8_0") as terminal:
+    hub.faults.clear()
+    before = len(hub.requests)
+    with with_hub.at_terminal("pull", "org/stopped-GGUF:Q8_0") as terminal:
         terminal.expect("100%")
-        terminal.expect("Ready: org/tiny-GGUF:Q8_0")
+        terminal.expect("Ready: org/stopped-GGUF:Q8_0")
         assert terminal.end() == 0
-    ranges = [r.range for r in hub_server.requests[before:] if r.host == "cdn" and r.method == "GET"]
+    ranges = [r.range for r in hub.requests[before:] if r.host == "cdn" and r.method == "GET"]
     assert any(r and not r.startswith("bytes=0-") for r in ranges), ranges
 
 
-def test_a_detached_pull_is_waited_for_by_its_job(
-    with_hub: Cli, hub_server: HubServer, demo_model: Path
-) -> None:
-    hub_server.add_repo("org/tiny-GGUF", {"tiny-Q8_0.gguf": demo_model})
-    job = json.loads(with_hub.ok("pull", "org/tiny-GGUF", "--detach", "--json"))
+def test_a_detached_pull_is_waited_for_by_its_job(with_hub: Cli, hub: HubServer, demo_model: Path) -> None:
+    hub.add_repo("org/detached-GGUF", {"tiny-Q8_0.gguf": demo_model})
+    job = json.loads(with_hub.ok("pull", "org/detached-GGUF", "--detach", "--json"))
     assert "succeeded" in with_hub.ok("jobs", "wait", job["id"][:8])
 
 
 def test_what_the_hub_does_not_have_is_told_with_what_it_has(
-    with_hub: Cli, hub_server: HubServer, demo_model: Path
+    with_hub: Cli, hub: HubServer, demo_model: Path
 ) -> None:
-    hub_server.add_repo("org/tiny-GGUF", {"tiny-Q8_0.gguf": demo_model})
-    wrong_quant = with_hub("pull", "org/tiny-GGUF:Q4_K_M")
+    hub.add_repo("org/wrong-GGUF", {"tiny-Q8_0.gguf": demo_model})
+    wrong_quant = with_hub("pull", "org/wrong-GGUF:Q4_K_M")
     assert wrong_quant.code == 4 and "Q8_0" in wrong_quant.err
     assert with_hub("pull", "org/none").code == 4
     assert with_hub("pull", "just-a-name").code == 2
 
 
-def test_search_lists_repos(with_hub: Cli, hub_server: HubServer, demo_model: Path) -> None:
-    hub_server.add_repo("org/tiny-GGUF", {"tiny-Q8_0.gguf": demo_model}, tags=("gguf",))
-    assert "org/tiny-GGUF" in with_hub.ok("search", "tiny")
-    assert with_hub.json("search", "tiny")["items"][0]["repo"] == "org/tiny-GGUF"
+def test_search_lists_repos(with_hub: Cli, hub: HubServer, demo_model: Path) -> None:
+    hub.add_repo("org/found-GGUF", {"tiny-Q8_0.gguf": demo_model}, tags=("gguf",))
+    assert "org/found-GGUF" in with_hub.ok("search", "found")
+    assert with_hub.json("search", "found")["items"][0]["repo"] == "org/found-GGUF"
     nothing = with_hub("search", "zebra")
     assert nothing.code == 0 and "Nothing found" in nothing.err
 

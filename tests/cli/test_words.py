@@ -118,7 +118,9 @@ def test_every_kind_of_error_can_be_told() -> None:
 
 
 def test_a_failure_ends_with_what_to_try(capsys: pytest.CaptureFixture[str]) -> None:
-    print_failure(CommandFailed("the engine ended", hint="ostler logs m", facts={"log_tail": ["a", "b"]}))
+    print_failure(
+        CommandFailed("the engine ended", hint="ostler logs m", facts={"failure": {"log_tail": ["a", "b"]}})
+    )
     assert capsys.readouterr().err.splitlines() == [
         "Error: the engine ended",
         "Last lines of the engine's log:",

@@ -6,10 +6,12 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from ostler.cli.output import clean
 from ostler.core.errors import Kind, OstlerError
 
 OTHER, USAGE, DOES_NOT_FIT, NOT_FOUND, NOT_ALLOWED, ENGINE_FAILED = 1, 2, 3, 4, 5, 6
 INTERRUPTED = 130
+LOG_LINES = 10
 
 EXIT_CODES: Mapping[str, int] = {
     Kind.INVALID: USAGE,
@@ -83,10 +85,11 @@ class CommandFailed(Exception):
 def print_failure(failure: CommandFailed) -> None:
     """`Error:` and `Try:` on stderr, with the engine's last log lines where there are some."""
     print(f"Error: {failure.message}", file=sys.stderr)
-    tail = failure.facts.get("log_tail")
-    if isinstance(tail, list | tuple) and tail:
+    told = failure.facts.get("failure")
+    tail = told.get("log_tail") if isinstance(told, Mapping) else None
+    if tail:
         print("Last lines of the engine's log:", file=sys.stderr)
-        for line in tail[-10:]:
-            print(f"  {line}", file=sys.stderr)
+        for line in tail[-LOG_LINES:]:
+            print(f"  {clean(line)}", file=sys.stderr)
     if failure.hint:
         print(f"Try: {failure.hint}", file=sys.stderr)

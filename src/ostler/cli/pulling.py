@@ -23,13 +23,21 @@ OVER = ("succeeded", "failed", "cancelled")
 def pull_model(client: Client, spec: str, name: str | None = None) -> Json:
     """Download what the spec names, and give the model made of it. Progress goes to stderr."""
     job = client.post("/downloads", {"spec": spec})
-    follow(client, job, retry=f"ostler pull {spec}")
-    return model_of_pull(client, spec, name)
+    ended = follow(client, job, retry=f"ostler pull {spec}")
+    return model_of_pull(client, spec, ended.get("result") or {}, name)
 
 
-def model_of_pull(client: Client, spec: str, name: str | None = None) -> Json:
-    """Make the model of a downloaded repo; one that exists already is that model."""
-    body: Json = {"source": {"hub": spec}}
+def model_of_pull(client: Client, spec: str, result: Json, name: str | None = None) -> Json:
+    """Make the model of a downloaded repo, named like `org/repo:Q4_K_M`; one that exists is that model.
+
+    `result` is the download's: it tells the repo's own spelling and which of its files came.
+    """
+    bare, at, revision = spec.partition("@")
+    repo, _, selector = bare.partition(":")
+    repo = str(result.get("repo") or repo)
+    selector = selector or _tag_of(client, repo, str(result.get("path")))
+    wanted = f"{repo}:{selector}" if selector else repo
+    body: Json = {"source": {"hub": wanted + at + revision}}
     if name:
         body["name"] = name
     try:
@@ -38,9 +46,17 @@ def model_of_pull(client: Client, spec: str, name: str | None = None) -> Json:
         if failure.code != "name_taken":
             raise
         other = client.get(model_path(str(failure.facts.get("model"))))
-        if (other.get("source") or {}).get("repo") != spec.partition(":")[0].partition("@")[0]:
+        if (other.get("source") or {}).get("repo") != repo:
             raise
         return other
+
+
+def _tag_of(client: Client, repo: str, path: str) -> str:
+    """The quantization in the name of a GGUF that lies at this path; empty where there is none."""
+    for item in client.every("/files", repo=repo)["items"]:
+        if item["path"] == path and item["format"] == "gguf":
+            return item["tag"] or ""
+    return ""
 
 
 def follow(client: Client, job: Json, *, retry: str, cancel: bool = True) -> Json:

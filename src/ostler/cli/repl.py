@@ -72,6 +72,8 @@ class Repl:
     def _answer(self, text: str) -> None:
         try:
             print_answer(self._conversation, text)
+        except KeyboardInterrupt:
+            print(paint("(stopped)", "dim"))
         except CommandFailed as failure:
             print_failure(failure)
         if self._verbose:
@@ -144,7 +146,7 @@ def parameter_value(text: str) -> Any:
 
 
 def print_answer(conversation: Conversation, text: str) -> None:
-    """Print an answer as it comes. Ctrl-C ends the answer only; the rest of it is not fetched."""
+    """Print an answer as it comes. Raises KeyboardInterrupt at Ctrl-C; the rest is not fetched then."""
     thinking = False
     answer = conversation.ask(text)
     try:
@@ -154,10 +156,6 @@ def print_answer(conversation: Conversation, text: str) -> None:
                 print("" if thinking else "\n")
             shown = "\n".join(clean(line) for line in piece.text.split("\n"))
             print(paint(shown, "dim") if thinking else shown, end="", flush=True)
-    except KeyboardInterrupt:
-        if not sys.stdin.isatty():
-            raise
-        print(paint(" (stopped)", "dim"), end="")
     finally:
         answer.close()
         print(flush=True)

@@ -54,8 +54,8 @@ def pull(
             f"Job {job['id']}. See how far it is: ostler jobs show {job['id'][:8]}"
         )
         return
-    follow(client, job, retry=f"ostler pull {spec}")
-    model = model_of_pull(client, wanted, name)
+    ended = follow(client, job, retry=f"ostler pull {spec}")
+    model = model_of_pull(client, wanted, ended.get("result") or {}, name)
     if json:
         print_json(model)
     else:

@@ -12,8 +12,10 @@ from ostler.cli.connection import Server
 from ostler.cli.failures import USAGE, CommandFailed
 from ostler.cli.options import JsonFlag, ModelName, Target, complete_models, with_server
 from ostler.cli.output import clean, note, print_json, print_table, state
-from ostler.cli.starting import start_and_watch
+from ostler.cli.starting import START_TIMEOUT_S, start_and_watch
 from ostler.cli.targets import resolve_model
+
+STOP_TIMEOUT_S = 600.0
 
 OptionalModel = Annotated[
     str | None, typer.Argument(metavar="MODEL", help="The model's name.", autocompletion=complete_models)
@@ -67,13 +69,11 @@ def stop(
         )
     client = server.client()
     if model is None:
-        stopped = client.post("/instances/stop-all", timeout_s=600)
-        names = [
-            str(item.get("model_name", item)) for item in stopped.get("items") or stopped.get("stopped") or []
-        ]
+        names = sorted(str(item["model_name"]) for item in client.get("/instances", active=True)["items"])
+        client.post("/instances/stop-all", timeout_s=STOP_TIMEOUT_S)
         print(f"Stopped {', '.join(names)}." if names else "Nothing was running.")
         return
-    client.post(model_path(model, "stop"), {"now": now}, timeout_s=600)
+    client.post(model_path(model, "stop"), {"now": now}, timeout_s=STOP_TIMEOUT_S)
     print(f"Stopped {model}.")
 
 
@@ -84,7 +84,7 @@ def restart(server: Server, model: ModelName) -> None:
     Example: ostler restart my-model
     """
     client = server.client()
-    client.post(model_path(model, "restart"), timeout_s=3600)
+    client.post(model_path(model, "restart"), timeout_s=START_TIMEOUT_S)
     print(f"{model} is running.")
 
 
@@ -94,7 +94,8 @@ def ps(server: Server, json: JsonFlag = False) -> None:
 
     Example: ostler ps
     """
-    found = server.client().get("/instances")
+    client = server.client()
+    found = client.get("/instances", limit=200)
     if json:
         print_json(found)
         return
@@ -103,36 +104,27 @@ def ps(server: Server, json: JsonFlag = False) -> None:
         note("Nothing runs. Start a model with: ostler run MODEL   (see them with: ostler list)")
         return
     columns = ("NAME", "ID", "SIZE", "ENGINE", "PROCESSOR", "STATE", "INFLIGHT", "UNTIL")
-    print_table(columns, map(_instance_row, sorted(active, key=lambda item: str(item["model_name"]))))
+    no_gpu = all(device["kind"] == "cpu" for device in client.get("/devices")["items"])
+    print_table(columns, (_instance_row(item, no_gpu) for item in active))
 
 
-def _instance_row(item: Json) -> tuple[str, ...]:
+def _instance_row(item: Json, no_gpu: bool) -> tuple[str, ...]:
     size = human.size(item.get("memory_bytes"))
     return (
         item["model_name"],
         str(item["model_id"]),
         size,
         item["engine"],
-        _processor(item),
+        "CPU" if no_gpu and item["state"] in ("loading", "running") else "-",
         state(item["state"]) + (" (drift)" if item.get("drift") else ""),
         str(item.get("in_flight", 0)),
         _until(item),
     )
 
 
-def _processor(item: Json) -> str:
-    """Where it computes: the share per kind where the server says it, else by its devices."""
-    devices = item.get("devices") or []
-    if item["state"] in ("failed", "stopped"):
-        return "-"
-    return "GPU" if any("cpu" not in str(device).lower() for device in devices) else "CPU"
-
-
 def _until(item: Json) -> str:
     if item["state"] == "stopping":
         return "Stopping..."
-    if item["state"] == "failed":
-        return item.get("reason") or "-"
     if item["state"] != "running":
         return "-"
     return human.relative(item["expires_at"]) if item.get("expires_at") else "Forever"

@@ -103,9 +103,9 @@ def print_model(found: Json) -> None:
     facts = file_facts(found)
     print_facts("Model", _model_facts(found, facts))
     source = found.get("source") or {}
-    print_facts(
-        "Source", [(name, _text(value)) for name, value in source.items()] + [("file", facts.get("path"))]
-    )
+    files = facts.get("path") if facts.get("path") != source.get("path") else None
+    told = [(name, _text(value)) for name, value in source.items()]
+    print_facts("Source", [*told, ("files", files), ("problem", found.get("files_problem"))])
     options = [(name, _text(value)) for name, value in (found.get("options") or {}).items()]
     if extra := found.get("extra_args"):
         options.append(("extra arguments", " ".join(extra)))

@@ -128,7 +128,7 @@ def _stop(folder: Path) -> None:
             f"no server runs on {folder}", hint="Start one with: ostler serve", exit_code=NOT_FOUND
         )
     stop_server(running)
-    print(f"The server at {running.url} has ended. Engines that run go on; the next server adopts them.")
+    print(f"The server at {running.url} has ended. The next one adopts engines that still run.")
 
 
 def stop_server(running: RunningServer) -> None:
