@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,7 +10,6 @@ from pyreqwest.client import ClientBuilder
 
 from ostler.core.database import Database
 from ostler.core.principals import LOCAL_ADMIN
-from ostler.instances.errors import StartFailed
 from ostler.runtimes.process import ProcessRuntime
 from tests.instances.conftest import House, running_house
 

@@ -111,7 +111,7 @@ async def test_where_all_are_pinned_a_start_is_refused_at_once(house: Fake) -> N
 
 async def test_a_model_that_waits_for_its_place_can_be_stopped(house: Fake) -> None:
     house.settings.change(max_running=1)
-    a, b, c = [await house.add(name) for name in "abc"]
+    a, _, c = [await house.add(name) for name in "abc"]
     stream = await house.lease(a)
     waiting = asyncio.create_task(house.instances.start("b", LOCAL_ADMIN))
     later = asyncio.create_task(house.lease(c))
@@ -144,7 +144,7 @@ async def test_too_many_waiting_requests_are_refused_with_a_time_to_come_back(ho
 async def test_a_request_that_waited_too_long_is_told_and_the_start_goes_on(house: Fake) -> None:
     model = await house.add("a")
     house.runtime.load_gate.hold()
-    with pytest.raises(StillLoading, match="a is (starting|loading)"):
+    with pytest.raises(StillLoading, match=r"a is (starting|loading)"):
         await house.lease(model, timeout_s=0.1)
     house.runtime.load_gate.release()
     (await house.lease(model)).release()

@@ -157,7 +157,7 @@ async def test_after_a_failure_requests_get_its_reason_and_not_a_loop_of_starts(
 async def test_an_engine_that_is_never_ready_is_failed_and_stopped(house: Fake) -> None:
     model = await house.add("a", policy={"start_timeout_s": 0.1})
     house.runtime.load_gate.hold()
-    with pytest.raises(StartFailed, match="not ready within 0.1 s"):
+    with pytest.raises(StartFailed, match=r"not ready within 0\.1 s"):
         await house.instances.start("a", LOCAL_ADMIN)
     assert house.state(model) == "failed"
     assert house.runtime.world.alive == []

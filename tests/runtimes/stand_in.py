@@ -132,9 +132,7 @@ def main() -> None:
             loop.add_signal_handler(signal.SIGTERM, end)
         if manners.child:
             code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
-            child = subprocess.Popen(
-                [sys.executable, "-S", "-E", "-c", code], stdout=subprocess.PIPE
-            )
+            child = subprocess.Popen([sys.executable, "-S", "-E", "-c", code], stdout=subprocess.PIPE)
             assert child.stdout is not None
             child.stdout.readline()
             say(b"child %d\n" % child.pid)

@@ -22,7 +22,7 @@ from ostler.instances.house import House
 from ostler.instances.keeper import Keeper
 from ostler.instances.orders import StopOrder
 from ostler.instances.standing import SYSTEM_ACTOR
-from ostler.instances.store import Note
+from ostler.instances.store import Note, Record
 from ostler.instances.views import Failure
 from ostler.runtimes.base import Discovered, Observed, Runtime
 
@@ -45,14 +45,20 @@ async def adopt(
             keeper = keeper_of(last.model_id)
             keeper.record, keeper.failure = last, last.failure
     records = await house.store.active()
+    newest = {record.model_id: record.id for record in records}
     taken = []
+    settling = []
     for record in records:
         known = found.get((record.runtime, record.id))
         if known and (known.model_id, known.spec_digest) == (record.model_id, record.spec_digest):
             taken.append((record.runtime, record.id))
             record = replace(record, handle=known.handle)
-        keeper_of(record.model_id).record = record
-    await asyncio.gather(*(_settle_one(house, keeper_of(r.model_id)) for r in records))
+        if record.id == newest[record.model_id]:
+            keeper_of(record.model_id).record = record
+            settling.append(_settle_one(house, keeper_of(record.model_id)))
+        else:
+            settling.append(_close_old(house, record))
+    await asyncio.gather(*settling)
     return [item for key, item in found.items() if key not in taken]
 
 
@@ -109,6 +115,18 @@ async def _settle_one(house: House, keeper: Keeper) -> None:
     record = await house.store.move(record, state, note, handle=handle, ready_at=ready_at)
     keeper.observed = seen
     keeper.resume(record, is_ready=is_ready)
+
+
+async def _close_old(house: House, record: Record) -> None:
+    """A launch that a newer one replaced while its end could not be stored."""
+    try:
+        if record.handle is not None:
+            runtime, handle = house.runtime_of(record)
+            await runtime.stop(handle, grace_s=house.settings().stop_grace_s)
+    except OstlerError as error:
+        log.error("an earlier engine of model %d cannot be stopped: %s", record.model_id, error.message)
+    note = Note(SYSTEM_ACTOR, "a newer launch had replaced it", {"was": record.state.value})
+    await house.store.move(record, InstanceState.STOPPED, note)
 
 
 async def _mark_dead(house: House, keeper: Keeper, failure: Failure, seen: Observed | None = None) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -93,11 +94,15 @@ class Keeper(Standing):
         self._go_on()
         return self._stop.done
 
-    def start_with_server(self, cause: StartCause) -> None:
-        """Start it because it should run; a failure is tried again, and nobody is pushed out."""
+    async def start_with_server(self, cause: StartCause) -> None:
+        """Start it because it should run; a failure is tried again, and nobody is pushed out.
+
+        Returns once it has its place or none, so that those started after it come after it.
+        """
         if self.attempt is None and not self.state.is_active:
-            self.attempt = Attempt(cause, SYSTEM_ACTOR, is_restart=True, may_evict=False)
+            self.attempt = attempt = Attempt(cause, SYSTEM_ACTOR, is_restart=True, may_evict=False)
             self._go_on()
+            await attempt.placed.wait()
 
     def ask_restart(self, actor: str) -> asyncio.Future[None]:
         """Stop it and start it anew, in one go."""
@@ -190,6 +195,7 @@ class Keeper(Standing):
         except OstlerError as error:
             await self._refuse(attempt, error)
             return
+        attempt.placed.set()
         try:
             if prepared is None or self._stop is not None:
                 return
@@ -452,6 +458,7 @@ class Keeper(Standing):
     def _settle_attempt(self, error: Exception | None = None) -> None:
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
+            attempt.placed.set()
             orders.settle(attempt.done, error)
 
     def _give_place_back(self) -> None:
@@ -461,6 +468,8 @@ class Keeper(Standing):
     def _break_down(self, error: Exception) -> None:
         """Our own code failed: what is true now is not known, and that is what is said."""
         self._withdraw()
+        if self.record is not None:
+            self.record = replace(self.record, state=InstanceState.FAILED)
         self.failure = Failure(
             f"Ostler itself failed: {error!r}", hint="See the server's log; then start it."
         )

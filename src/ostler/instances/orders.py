@@ -44,7 +44,7 @@ class Attempt:
     """A start that is under way or about to be. All who want the model wait for `done`.
 
     `not_before` is monotonic; `is_restart` marks one that follows a fault and may be repeated.
-    `tries` counts launches that were lost to a taken port.
+    `tries` counts launches that were lost to a taken port. `placed` is set once the scheduler has decided.
     """
 
     cause: StartCause
@@ -54,6 +54,7 @@ class Attempt:
     is_restart: bool = False
     may_evict: bool = True
     tries: int = 0
+    placed: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Future[None] = field(default_factory=_future)
 
 

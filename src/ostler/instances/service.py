@@ -94,10 +94,7 @@ class Instances:
         for keeper in list(self._keepers.values()):
             if keeper.record is not None and keeper.record.state.is_active:
                 self._spawn(self._refresh_drift(keeper))
-        wanted = [m for m in self._models.all() if not m.archived and self._should_run(m)]
-        for model in sorted(wanted, key=lambda m: (-m.policy.priority, m.name)):
-            cause = StartCause.PERSON if model.desired_state is DesiredState.RUNNING else StartCause.AUTO
-            self._keeper(model.id).start_with_server(cause)
+        self._spawn(self._start_wanted())
         self._spawn(self._tidy())
 
     async def close(self, *, stop_engines: bool = False) -> None:
@@ -258,6 +255,13 @@ class Instances:
     def _should_run(self, model: Model) -> bool:
         wanted = model.desired_state is DesiredState.RUNNING or model.policy.auto_start
         return wanted and not self._keeper_state(model.id).is_active
+
+    async def _start_wanted(self) -> None:
+        wanted = [m for m in self._models.all() if not m.archived and self._should_run(m)]
+        for model in sorted(wanted, key=lambda m: (-m.policy.priority, m.name)):
+            is_kept = model.desired_state is DesiredState.RUNNING
+            cause = StartCause.PERSON if is_kept else StartCause.AUTO
+            await self._keeper(model.id).start_with_server(cause)
 
     async def _want(self, model: Model, desired: DesiredState) -> None:
         if self._models.get(model.id).desired_state is not desired:
