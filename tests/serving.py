@@ -103,7 +103,8 @@ class ServerProcess:
         """The engine processes that serve models of this data directory."""
         notes = (self.data_dir / "engines").rglob("*.json")
         pids = {json.loads(note.read_text()).get("pid") for note in notes}
-        return [psutil.Process(pid) for pid in pids if pid and psutil.pid_exists(pid)]
+        processes = [psutil.Process(pid) for pid in pids if pid and psutil.pid_exists(pid)]
+        return [process for process in processes if process.status() != psutil.STATUS_ZOMBIE]
 
     def kill(self) -> None:
         """`kill -9`: no goodbye."""

@@ -15,7 +15,7 @@ from ostler.core.states import DesiredState
 from ostler.models.index import ModelNotFound
 from ostler.models.records import Model, NewModel, Policy, Source
 from ostler.models.service import ChangedMeanwhile, ModelInUse, Models, NameTaken, ReadOnlyModel
-from ostler.models.sources import ModelFileGone
+from ostler.models.sources import ModelFileBroken, ModelFileGone
 
 DEMO = NewModel({"path": "demo.gguf"})
 
@@ -239,6 +239,16 @@ async def test_a_file_that_is_gone_is_named_with_what_to_do(
     with pytest.raises(ModelFileGone, match="demo") as caught:
         await models.resolve_files(model)
     assert str(models_dir / "demo.gguf") in str(caught.value.hint)
+
+
+async def test_a_file_that_was_truncated_is_told_from_one_that_is_gone(
+    models: Models, admin: Principal, models_dir: Path
+) -> None:
+    model = await models.create(DEMO, admin)
+    with (models_dir / "demo.gguf").open("r+b") as file:
+        file.truncate(1_000_000)
+    with pytest.raises(ModelFileBroken, match="cannot be loaded"):
+        await models.resolve_files(model)
 
 
 async def test_a_model_whose_file_is_gone_can_still_be_changed_and_deleted(

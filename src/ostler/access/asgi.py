@@ -5,7 +5,9 @@ They raise errors of the one family; the door that they wrap turns those into an
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from ostler.access.browser import origin_allowed, origin_named
@@ -19,6 +21,10 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+HEAR_OUT_BYTES = 256 * 1024 * 1024
+HEAR_OUT_S = 10.0
+"""How much, and for how long, a refused client may go on sending."""
 
 _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _HEADERS = b"authorization, content-type, x-api-key, api-key, x-csrf-token, last-event-id, if-match"
@@ -60,6 +66,57 @@ class BodyLimit:
             return message
 
         await self._app(scope, limited, send)
+
+
+class HearOut:
+    """Lets a client that is refused finish sending, within bounds, before the answer ends.
+
+    A server that closes while the client still sends resets the connection, and many clients then
+    never see why they were refused. Clients that ask first (`Expect`) have nothing to finish.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http" or not _sends_much(scope["headers"]):
+            await self._app(scope, receive, send)
+            return
+        unheard = True
+
+        async def hear() -> Message:
+            nonlocal unheard
+            message = await receive()
+            unheard = unheard and bool(message.get("more_body"))
+            return message
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body") and unheard:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(HEAR_OUT_S):
+                        await _drain(hear, lambda: unheard)
+            await send(message)
+
+        await self._app(scope, hear, answer)
+
+
+async def _drain(hear: Receive, goes_on: Callable[[], bool]) -> None:
+    left = HEAR_OUT_BYTES
+    while goes_on() and left > 0:
+        left -= len((await hear()).get("body") or b"")
+
+
+def _sends_much(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    much = False
+    for name, value in headers:
+        if name == b"content-length":
+            much = len(value) > 5  # from 100,000 bytes on
+        elif name == b"transfer-encoding":
+            much = True
+        elif name == b"expect":
+            return False
+    return much
 
 
 class BrowserDoor:

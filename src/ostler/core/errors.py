@@ -58,7 +58,8 @@ class OstlerError(Exception):
     @classmethod
     def code_of_class(cls) -> str:
         """The class name in snake_case: `ModelNotFound` is `model_not_found`."""
-        return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(cls.__name__))
+        letters = enumerate(cls.__name__)
+        return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in letters)
 
 
 class Invalid(OstlerError):

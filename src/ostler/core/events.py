@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ostler.core.clock import Clock
 from ostler.core.database import Database, after_commit
 from ostler.core.tables import EventRow
+
+log = logging.getLogger(__name__)
 
 SUBSCRIBER_QUEUE = 1_000
 REPLAY_PAGE = 500
@@ -53,7 +56,7 @@ class Event:
 
 
 class EventLog:
-    """Records events in the database and hands them to whoever listens."""
+    """Records events in the database, writes a log line of each, and hands them to whoever listens."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -75,7 +78,7 @@ class EventLog:
         session.add(row)
         await session.flush()
         recorded = _event(row)
-        after_commit(session, lambda: self._hand_out(recorded))
+        after_commit(session, lambda: self._tell(recorded))
         return recorded
 
     async def record(self, new: NewEvent) -> Event:
@@ -187,6 +190,12 @@ class EventLog:
                 yield _event(row)
             if len(rows) < REPLAY_PAGE:
                 return
+
+    def _tell(self, happened: Event) -> None:
+        facts = {"event": happened.kind, "subject": happened.subject_name, "actor": happened.actor}
+        cause = f": {happened.cause}" if happened.cause else ""
+        log.info("%s %s%s (%s)", happened.kind, happened.subject_name, cause, happened.actor, extra=facts)
+        self._hand_out(happened)
 
     def _hand_out(self, happened: Event) -> None:
         for queue in list(self._subscribers):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ostler.core.errors import InvalidField, NotAllowed, NotFound
+from ostler.core.errors import Conflict, InvalidField, NotAllowed, NotFound
 from ostler.core.principals import Principal, Role
 from ostler.hub.specs import parse_spec
 from ostler.library.filesets import FileSet
@@ -17,6 +17,10 @@ from ostler.models.records import Model, Source
 
 class ModelFileGone(NotFound):
     """The files of a model are not where its source says."""
+
+
+class ModelFileBroken(Conflict):
+    """The files of a model are there and cannot be loaded."""
 
 
 class SourceReader:
@@ -104,6 +108,10 @@ class SourceReader:
                 f"the files of {model.name} ({model.source.label}) are not here",
                 hint=_get_back(model),
                 **facts,
+            )
+        if found.error is not None:
+            raise ModelFileBroken(
+                f"the files of {model.name} cannot be loaded: {found.error}", hint=_get_back(model), **facts
             )
         if not found.complete:
             missing = ", ".join(found.missing) or "some files"
