@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from pyreqwest.client import ClientBuilder
 
 from ostler.core.database import Database
 from ostler.core.principals import LOCAL_ADMIN
+from ostler.instances.errors import StartFailed
 from ostler.runtimes.process import ProcessRuntime
 from tests.instances.conftest import House, running_house
 
@@ -33,3 +36,49 @@ async def test_the_engine_answers_through_a_lease_with_its_own_key_only(real: Ho
     lease.release()
     assert refused.status == 401
     assert (await answer.json())["choices"]
+    view = real.instances.view(model.id)
+    assert view.memory_bytes is not None and view.memory_bytes > 10_000_000
+
+
+async def test_a_file_that_is_cut_short_after_the_create_is_a_failure_in_words(
+    real: House, models_dir: Path
+) -> None:
+    await real.add("a")
+    whole = (models_dir / "a.gguf").read_bytes()
+    (models_dir / "a.gguf").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(Exception, match=r".") as caught:
+        await real.instances.start("a", LOCAL_ADMIN)
+    assert getattr(caught.value, "hint", None)
+    assert real.instances.views()[0].state == "failed"
+
+
+async def test_an_engine_that_refuses_its_options_says_why_in_its_last_lines(real: House) -> None:
+    await real.add("a", options={"lora": ["/no/such/adapter.gguf"]})
+    with pytest.raises(StartFailed) as caught:
+        await real.instances.start("a", LOCAL_ADMIN)
+    failure = caught.value.failure
+    assert failure.exit_code not in (None, 0)
+    assert failure.log_tail
+    assert "exit code" in failure.reason
+
+
+async def test_the_real_engine_killed_while_serving_is_started_again(real: House) -> None:
+    model = await real.add("a")
+    first = await real.instances.start("a", LOCAL_ADMIN)
+    assert first.pid is not None
+    os.kill(first.pid, signal.SIGKILL)
+    failed = await real.until("instance.failed")
+    assert failed.data["exit_code"] == -9
+    lease = await real.lease(model)
+    lease.release()
+    assert real.instances.view(model.id).pid != first.pid
+
+
+async def test_its_log_can_be_followed_until_it_stops(real: House) -> None:
+    await real.add("a")
+    await real.instances.start("a", LOCAL_ADMIN)
+    log = real.instances.logs("a", tail=None, follow=True)
+    assert await anext(log)
+    await real.instances.stop("a", LOCAL_ADMIN)
+    rest = [line async for line in log]
+    assert rest
