@@ -40,6 +40,7 @@ VLLM = (
         (CHAT, b"", (5, 4)),
         (LLAMA_STREAM, b"", (4, 7)),
         (ANTHROPIC_TAIL, ANTHROPIC_HEAD, (4, 2)),
+        (ANTHROPIC_TAIL, ANTHROPIC_HEAD + ANTHROPIC_TAIL, (4, 2)),
         (ANTHROPIC, b"", (4, 2)),
         (RESPONSES, b"", (4, 2)),
         (EMBEDDINGS, b"", (8, None)),

@@ -44,7 +44,7 @@ def read_counts(tail: bytes, head: bytes = b"") -> TokenCounts:
     prompt = _prompt_of(usage)
     completion = _count(usage, "completion_tokens", "output_tokens")
     if prompt is None and head:
-        prompt = _prompt_of(_last_object(head[:HEAD_BYTES], b'"usage"'))
+        prompt = _prompt_of(_first_object(head, b'"usage"'))
     if prompt is None or completion is None:
         timings = _last_object(tail, b'"timings"')
         if prompt is None:
@@ -68,15 +68,33 @@ def _last_object(data: bytes, key: bytes) -> dict[str, Any]:
     at = len(data)
     lowest = max(0, at - TAIL_BYTES)
     while (at := data.rfind(key, lowest, at)) >= 0:
-        begin = at + len(key)
-        after = data[begin : begin + _OBJECT_BYTES].lstrip(b" \t\r\n:")
-        if after[:1] == b"{" and (at == 0 or data[at - 1] != _BACKSLASH):
-            try:
-                value, _ = _decode(after.decode("utf-8", "replace"))
-            except (ValueError, RecursionError):
-                continue
-            return value if isinstance(value, dict) else {}
+        found = _object_at(data, at, len(key))
+        if found is not None:
+            return found
     return {}
+
+
+def _first_object(data: bytes, key: bytes) -> dict[str, Any]:
+    """The first JSON object behind this key, {} where there is none that can be read."""
+    at = -1
+    while (at := data.find(key, at + 1, HEAD_BYTES)) >= 0:
+        found = _object_at(data, at, len(key))
+        if found is not None:
+            return found
+    return {}
+
+
+def _object_at(data: bytes, at: int, key_length: int) -> dict[str, Any] | None:
+    """The object behind the key at this place; None where the key is text or no object follows."""
+    begin = at + key_length
+    after = data[begin : begin + _OBJECT_BYTES].lstrip(b" \t\r\n:")
+    if after[:1] != b"{" or (at > 0 and data[at - 1] == _BACKSLASH):
+        return None
+    try:
+        value, _ = _decode(after.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _count(values: dict[str, Any], *names: str) -> int | None:
