@@ -32,7 +32,7 @@ REPEATS = 5
 
 
 def inspect_ratio(repeats: int = REPEATS) -> dict[str, float]:
-    """Seconds (medians) to read a header with 150,000 tokens and as many merges; `ratio` is ours over theirs."""
+    """Seconds to read a header with 150,000 tokens and as many merges; `ratio` is ours over theirs."""
     with tempfile.TemporaryDirectory(prefix="ostler-bench-") as folder:
         metadata = model_metadata(n_tokens=VOCABULARY_TOKENS)
         path = write_gguf(Path(folder) / "large.gguf", metadata, model_tensors("Q8_0"))

@@ -134,7 +134,9 @@ def write_model(
     return write_gguf(path, model_metadata() if metadata is None else metadata, tensors)
 
 
-def write_shards(folder: Path, stem: str, count: int, main: str = "Q8_0") -> list[Path]:
+def write_shards(
+    folder: Path, stem: str, count: int, main: str = "Q8_0", *, claimed_tensors: int | None = None
+) -> list[Path]:
     """A split model, as `llama-gguf-split` makes it: metadata in the first part, `split.*` in each."""
     tensors = model_tensors(main)
     paths = []
@@ -142,7 +144,7 @@ def write_shards(folder: Path, stem: str, count: int, main: str = "Q8_0") -> lis
         split: dict[str, Any] = {
             "split.no": Typed("uint16", n),
             "split.count": Typed("uint16", count),
-            "split.tensors.count": Typed("int32", len(tensors)),
+            "split.tensors.count": Typed("int32", claimed_tensors or len(tensors)),
         }
         metadata = {**model_metadata(), **split} if n == 0 else split
         path = folder / f"{stem}-{n + 1:05}-of-{count:05}.gguf"

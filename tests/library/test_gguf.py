@@ -210,6 +210,9 @@ HOSTILE: dict[str, bytes] = {
     "huge string array": _raw(0, 1, _key("a", 9, struct.pack("<IQ", 8, HUGE) + bytes(50))),
     "strings that jump out": _raw(0, 1, _key("a", 9, struct.pack("<IQQ", 8, 300, HUGE) + bytes(4000))),
     "strings that jump far": _raw(0, 1, _key("a", 9, struct.pack("<IQQ", 8, 300, 2**63) + bytes(4000))),
+    "last string jumps out": _raw(
+        0, 1, _key("a", 9, struct.pack("<IQ", 8, 300) + bytes(299 * 8) + struct.pack("<Q", 2**40))
+    ),
     "unknown array type": _raw(0, 1, _key("a", 9, struct.pack("<IQ", 77, 1) + bytes(50))),
     "huge nested array": _raw(0, 1, _key("a", 9, struct.pack("<IQ", 9, HUGE) + bytes(50))),
     "deeply nested array": _raw(0, 1, _key("a", 9, struct.pack("<IQ", 9, 1) * 2000)),
@@ -270,6 +273,17 @@ def test_a_vast_hole_of_empty_strings_costs_little(tmp_path: Path) -> None:
         file.truncate(1 << 40)
     with pytest.raises(BrokenFile, match="strings"):
         read_gguf_header(tmp_path / "m.gguf")
+
+
+def test_a_header_does_not_go_on_behind_a_vast_array(tmp_path: Path) -> None:
+    """Keys that lie gigabytes into the file are valid by the letter; no file that means well has them."""
+    path = tmp_path / "m.gguf"
+    with path.open("wb") as file:
+        file.write(_raw(0, 2, _key("a", 9, struct.pack("<IQ", 0, 1 << 30))))
+        file.seek(1 << 30, os.SEEK_CUR)
+        file.write(_key("b", 0, b"\1"))
+    with pytest.raises(BrokenFile, match="header of more than"):
+        read_gguf_header(path)
 
 
 MEASURE_MEMORY = """

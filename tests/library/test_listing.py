@@ -88,6 +88,12 @@ async def test_shards_that_were_renamed_or_mixed_are_an_error(place: Place) -> N
     assert not found["swapped"].complete
 
 
+async def test_parts_that_lack_tensors_are_an_error(place: Place) -> None:
+    write_shards(place.models, "m", 2, claimed_tensors=99)
+    found = (await by_name(place))["m"]
+    assert "the model has 99" in (found.error or "") and not found.complete
+
+
 async def test_a_projector_goes_with_the_model_beside_it(place: Place) -> None:
     write_model(place.models / "seer" / "seer-Q4_K_M.gguf", "Q4_K")
     write_projector(place.models / "seer" / "mmproj-F32.gguf", "F32")

@@ -155,6 +155,12 @@ def test_a_hostile_header_is_broken(tmp_path: Path, header: bytes, data: int) ->
         read_safetensors_header(write_safetensors_header(tmp_path / "m.safetensors", header, data))
 
 
+def test_a_header_of_brackets_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    header, data = HOSTILE["brackets only"]
+    with pytest.raises(BrokenFile, match="nested"):
+        read_safetensors_header(write_safetensors_header(tmp_path / "m.safetensors", header, data))
+
+
 @pytest.mark.parametrize("length", [2**64 - 1, 2**63, 100_000_000, 93])
 def test_a_length_beyond_the_file_is_broken(tmp_path: Path, length: int) -> None:
     (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", length) + bytes(92))
