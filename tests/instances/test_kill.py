@@ -103,14 +103,10 @@ async def test_an_engine_that_died_with_the_server_is_started_again_where_it_is_
 @pytest.mark.parametrize(
     ("what", "point", "states", "running"),
     [
-        ("start", "before-begin", ("stopped", "starting", "loading", "running"), True),
         ("start", "after-begin", ("failed", "starting", "loading", "running"), True),
-        ("lease", "after-begin", ("stopped",), False),
         ("lease", "after-launch", ("loading", "running"), True),
         ("lease", "before-running", ("loading", "running"), True),
-        ("lease", "after-running", ("running",), True),
         ("stop", "after-stopping", ("stopping", "stopped"), False),
-        ("stop", "before-stopped", ("stopped",), False),
     ],
 )
 async def test_killed_at_any_point_the_next_start_tells_the_truth(

@@ -18,6 +18,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 REASONS = {200: "OK", 404: "Not Found", 500: "Internal Server Error", 503: "Service Unavailable"}
 
+CHILD = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("up", flush=True)
+time.sleep(600)
+"""
+
 
 def parse(args: Sequence[str]) -> argparse.Namespace:
     """The manners asked for; unknown arguments (a real engine's) are let pass."""
@@ -131,8 +138,7 @@ def main() -> None:
         else:
             loop.add_signal_handler(signal.SIGTERM, end)
         if manners.child:
-            code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
-            child = subprocess.Popen([sys.executable, "-S", "-E", "-c", code], stdout=subprocess.PIPE)
+            child = subprocess.Popen([sys.executable, "-S", "-E", "-c", CHILD], stdout=subprocess.PIPE)
             assert child.stdout is not None
             child.stdout.readline()
             say(b"child %d\n" % child.pid)
