@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ostler.cli.client import Client, model_path
 from ostler.cli.connection import find_running, is_alive
 from tests.cli.terminal import Terminal
 from tests.hub.server import HubServer
@@ -72,6 +73,16 @@ class Cli:
     def json(self, *words: str) -> Any:
         """The JSON that a command prints."""
         return json.loads(self.ok(*words, "--json"))
+
+    def api(self, path: str) -> Any:
+        """What the server answers, asked without a command: for looking at what a command did."""
+        running = find_running(self.data)
+        assert running is not None
+        return Client(running.url).get(path)
+
+    def model(self, name: str) -> Any:
+        """One model as the server knows it."""
+        return self.api(model_path(name))
 
     def at_terminal(self, *words: str, env: Mapping[str, str] | None = None) -> Terminal:
         """Run a command at a terminal of 100 columns."""

@@ -50,7 +50,7 @@ def test_a_path_that_is_not_there_and_a_file_that_is_no_model(cli: Cli, tmp_path
 
 def test_a_model_is_created_with_checked_options(cli: Cli, own_file: Path) -> None:
     cli.ok("create", "created", "--from", str(own_file), "-o", "context_length=256", "--description", "small")
-    made = cli.json("show", "created")
+    made = cli.model("created")
     assert made["options"] == {"context_length": 256} and made["description"] == "small"
 
     wrong = cli("create", "created-2", "--from", str(own_file), "-o", "context_lenght=256")
@@ -63,7 +63,7 @@ def test_a_model_is_created_with_checked_options(cli: Cli, own_file: Path) -> No
 
 def test_a_model_is_created_from_a_command_line(cli: Cli, own_file: Path) -> None:
     cli.ok("create", "pasted", "--command", f"llama-server -m {own_file} -c 512 --port 8080")
-    made = cli.json("show", "pasted")
+    made = cli.model("pasted")
     assert made["options"]["context_length"] == 512 and made["source"]["path"] == str(own_file)
 
 
@@ -74,7 +74,7 @@ def test_what_show_prints_as_json_makes_the_same_model_again(
     recipe = tmp_path / "twin.json"
     recipe.write_text(cli.ok("show", "twin-a", "--json"))
     cli.ok("create", "twin-b", "-f", str(recipe))
-    first, second = cli.json("show", "twin-a"), cli.json("show", "twin-b")
+    first, second = cli.model("twin-a"), cli.model("twin-b")
     assert all(first[key] == second[key] for key in ("source", "options", "policy", "engine"))
     recipe.write_text("[]")
     assert cli("create", "twin-c", "-f", str(recipe)).code == 2
@@ -89,7 +89,7 @@ def test_an_unknown_model_is_told_with_the_near_name_and_exit_code_4(cli: Cli, o
 def test_a_copy_shares_the_files_and_rm_keeps_them(cli: Cli, own_file: Path) -> None:
     cli.ok("add", str(own_file), "--name", "original")
     cli.ok("cp", "original", "the-copy")
-    assert cli.json("show", "the-copy")["source"]["path"] == str(own_file)
+    assert cli.model("the-copy")["source"]["path"] == str(own_file)
     out = cli.ok("rm", "original")
     assert "kept" in out and str(own_file) in out
     assert cli("show", "original").code == 4 and cli("show", "the-copy").code == 0
