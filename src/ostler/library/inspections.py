@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ostler.library.scanning import SeenFile
 from ostler.library.summaries import Summary
 from ostler.library.tables import InspectionRow
 
-ROWS_AT_ONCE = 500
+ROWS_AT_ONCE = 100
 
 Reader = Callable[[Path], Summary]
 _Signature = tuple[int, int, int]
@@ -28,6 +28,7 @@ class Inspections:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: dict[str, tuple[_Signature, Summary]] = {}
+        self._stored: dict[str, tuple[_Signature, Mapping[str, Any]]] = {}
         self._unsaved: dict[str, tuple[_Signature, Summary]] = {}
         self._lock = threading.Lock()
         self._loaded = False
@@ -44,10 +45,12 @@ class Inspections:
             InspectionRow.facts,
         )
         async with self._database.read() as session:
-            rows = (await session.execute(select(*columns))).all()
-        with self._lock:
-            for path, size_bytes, mtime_ns, inode, facts in rows:
-                self._known.setdefault(path, ((size_bytes, mtime_ns, inode), Summary.from_json(facts)))
+            found = await session.stream(select(*columns))
+            # In pieces: between them the event loop serves others.
+            async for rows in found.partitions(ROWS_AT_ONCE):
+                with self._lock:
+                    for path, size_bytes, mtime_ns, inode, facts in rows:
+                        self._stored.setdefault(path, ((size_bytes, mtime_ns, inode), facts))
         self._loaded = True
 
     def read(self, file: SeenFile, reader: Reader) -> Summary:
@@ -56,8 +59,7 @@ class Inspections:
         Never raises for a bad file: the summary has the error then.
         """
         signature = (file.size_bytes, file.mtime_ns, _as_signed(file.inode))
-        with self._lock:
-            known = self._known.get(file.path)
+        known = self._lookup(file.path)
         if known is not None and known[0] == signature:
             return known[1]
         try:
@@ -70,31 +72,31 @@ class Inspections:
             self._known[file.path] = self._unsaved[file.path] = (signature, summary)
         return summary
 
+    def _lookup(self, path: str) -> tuple[_Signature, Summary] | None:
+        """What is known of a file; an entry from the database is unpacked when it is first asked for."""
+        with self._lock:
+            if (stored := self._stored.pop(path, None)) and path not in self._known:
+                self._known[path] = (stored[0], Summary.from_json(stored[1]))
+            return self._known.get(path)
+
     async def save(self) -> None:
         """Store what was read since the last time."""
         with self._lock:
             unsaved, self._unsaved = self._unsaved, {}
-        rows = [
-            {
-                "path": path,
-                "size_bytes": signature[0],
-                "mtime_ns": signature[1],
-                "inode": signature[2],
-                "facts": summary.to_json(),
-            }
-            for path, (signature, summary) in unsaved.items()
-        ]
-        for chunk in _chunks(rows):
+        for chunk in _chunks(list(unsaved.items())):
+            rows = [_row(path, *entry) for path, entry in chunk]
             async with self._database.write() as session:
-                await session.execute(self._upsert(), chunk)
+                await session.execute(self._upsert(), rows)
 
     async def forget_all_but(self, under: Iterable[str], present: Collection[str]) -> None:
         """Drop entries of files under these folders that are not `present` any more."""
         folders = tuple(folder.rstrip("/") + "/" for folder in under)
         with self._lock:
-            gone = [path for path in self._known if path.startswith(folders) and path not in present]
+            known = {*self._known, *self._stored}
+            gone = [path for path in known if path.startswith(folders) and path not in present]
             for path in gone:
-                del self._known[path]
+                self._known.pop(path, None)
+                self._stored.pop(path, None)
                 self._unsaved.pop(path, None)
         for chunk in _chunks(gone):
             async with self._database.write() as session:
@@ -105,6 +107,17 @@ class Inspections:
         statement: Any = insert(InspectionRow)
         changed = {n: statement.excluded[n] for n in ("size_bytes", "mtime_ns", "inode", "facts")}
         return statement.on_conflict_do_update(index_elements=["path"], set_=changed)
+
+
+def _row(path: str, signature: _Signature, summary: Summary) -> dict[str, Any]:
+    size_bytes, mtime_ns, inode = signature
+    return {
+        "path": path,
+        "size_bytes": size_bytes,
+        "mtime_ns": mtime_ns,
+        "inode": inode,
+        "facts": summary.to_json(),
+    }
 
 
 def _as_signed(number: int) -> int:

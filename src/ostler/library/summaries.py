@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ostler.library.gguf_header import GgufHeader
 from ostler.library.quantization import TypeCounts
 
 MAX_TEXT = 200
+_PLAIN = ("n_tensors", "split_no", "split_count", "split_tensors", "file_type", "error")
 EMBEDDING_ARCHITECTURES = ("bert", "t5encoder", "gemma-embedding", "pangu-embedded", "llama-embed")
 _POOLING_RANK = 4
 """`LLAMA_POOLING_TYPE_RANK` in llama.h: the model scores pairs."""
@@ -41,10 +42,13 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form, without what is empty."""
-        data = asdict(self) | {"facts": self.facts.to_json() if self.facts else None}
-        return {
-            key: list(v) if isinstance(v, tuple) else v for key, v in data.items() if v not in (None, (), {})
+        data = {
+            **{name: getattr(self, name) for name in _PLAIN},
+            "facts": self.facts.to_json() if self.facts else None,
+            "counts": dict(self.counts),
+            "files": list(self.files),
         }
+        return {key: value for key, value in data.items() if value not in (None, [], {})}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Summary:
