@@ -6,7 +6,6 @@ Run: python -m benchmarks.proxies.ours PORT UPSTREAM_URL
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import tempfile
 from dataclasses import dataclass
