@@ -1,20 +1,24 @@
-"""The real `ostler` command in a process of its own, against a real server with data of its own."""
+"""The real `ostler` command against a real server with data of its own."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from ostler.cli.client import Client, model_path
 from ostler.cli.connection import find_running, is_alive
+from ostler.cli.main import main
 from tests.cli.terminal import Terminal
 from tests.hub.server import HubServer
 
@@ -31,9 +35,13 @@ class Answer:
 
 
 class Cli:
-    """Runs commands with a home, a data folder and an environment of their own."""
+    """Runs commands with a home, a data folder and an environment of their own.
 
-    def __init__(self, home: Path, **environment: str) -> None:
+    Each is a process of its own, unless `in_process`: what needs a server is then asked from here.
+    """
+
+    def __init__(self, home: Path, *, in_process: bool = False, **environment: str) -> None:
+        self._in_process = in_process
         self.home = home
         self.data = home / "data"
         foreign = ("OSTLER_", "HF_", "HUGGING", "LLAMA_", "XDG_")
@@ -53,16 +61,41 @@ class Cli:
 
     def __call__(self, *words: str, stdin: str | None = None, env: Mapping[str, str] | None = None) -> Answer:
         """Run one command to its end."""
+        environment = {**self.environment, **(env or {})}
+        return (
+            self._here(words, stdin, environment)
+            if self._in_process
+            else self._apart(words, stdin, environment)
+        )
+
+    def _apart(self, words: Sequence[str], stdin: str | None, environment: Mapping[str, str]) -> Answer:
         ended = subprocess.run(
             [*COMMAND, *words],
             input=stdin or "",
             capture_output=True,
             text=True,
-            env={**self.environment, **(env or {})},
+            env=environment,
             timeout=60,
             check=False,
         )
         return Answer(ended.returncode, ended.stdout, ended.stderr)
+
+    def _here(self, words: Sequence[str], stdin: str | None, environment: Mapping[str, str]) -> Answer:
+        """The same command in this process: 0.2 s of imports less for each."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            mock.patch.dict(os.environ, environment, clear=True),
+            mock.patch.object(sys, "argv", ["ostler", *words]),
+            mock.patch.object(sys, "stdin", io.StringIO(stdin or "")),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            try:
+                main()
+                code = 0
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        return Answer(code, out.getvalue(), err.getvalue())
 
     def ok(self, *words: str, stdin: str | None = None) -> str:
         """What a command prints that must work."""
@@ -106,7 +139,7 @@ def lone(tmp_path: Path) -> Iterator[Cli]:
 @pytest.fixture(scope="session")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     """The command with a running server, offline, shared by the tests: they use model names of their own."""
-    cli = Cli(tmp_path_factory.mktemp("cli"), OSTLER_OFFLINE="1")
+    cli = Cli(tmp_path_factory.mktemp("cli"), in_process=True, OSTLER_OFFLINE="1")
     cli.ok("serve", "--detach")
     yield cli
     cli.end_server()
@@ -133,7 +166,7 @@ def hub() -> Iterator[HubServer]:
 @pytest.fixture(scope="session")
 def with_hub(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     """The command with a running server that downloads from that hub."""
-    cli = Cli(tmp_path_factory.mktemp("cli-hub"), HF_ENDPOINT=hub.endpoint)
+    cli = Cli(tmp_path_factory.mktemp("cli-hub"), in_process=True, HF_ENDPOINT=hub.endpoint)
     cli.ok("serve", "--detach")
     yield cli
     cli.end_server()
