@@ -55,4 +55,19 @@ GOALS: tuple[Goal, ...] = (
         0.3,
         unit=" s",
     ),
+    Goal(
+        "GGUF header of 150,000 tokens against gguf.GGUFReader",
+        lambda r: r["library"]["inspect"]["ratio"],
+        0.05,
+        unit=" x",
+    ),
+    Goal("2,000 file sets listed cold", lambda r: r["library"]["list_2000"]["cold_s"], 2, unit=" s"),
+    Goal("2,000 file sets listed warm", lambda r: r["library"]["list_2000"]["warm_s"], 0.2, unit=" s"),
+    Goal(
+        "download throughput against `hf download`",
+        lambda r: r["downloads"]["ratio"],
+        0.9,
+        at_most=False,
+        unit=" x",
+    ),
 )

@@ -108,7 +108,7 @@ async def test_wrong_types_and_missing_sources_are_422(api: Api, model_file: Pat
     ]
     for body in bodies:
         answer = await api.client.post("/ostler/v1/models", json=body)
-        assert answer.status_code in (404, 422), (body, answer.text)
+        assert answer.status_code == 409, (body, answer.text)
         problem(answer, answer.status_code)
     assert (await api.get("/models")).json()["total"] == 0
 
@@ -236,7 +236,7 @@ async def test_a_start_that_fails_says_why_and_what_to_try(api: Api, model_file:
     data = model_file.read_bytes()
     model_file.write_bytes(data[: len(data) // 2])
     answer = await api.post("/models/broken/start")
-    assert problem(answer, answer.status_code)["hint"] and answer.status_code in (404, 422)
+    assert problem(answer, answer.status_code)["hint"] and answer.status_code == 409
     assert (await api.get("/models/broken")).json()["state"] in ("stopped", "failed")
 
 
