@@ -173,3 +173,18 @@ async def test_a_dry_run_says_who_would_leave(house: Fake) -> None:
     (await house.lease(a)).release()
     assert (await house.instances.dry_run("b")).would_stop == ("a",)
     assert house.state(a) == "running"
+
+
+async def test_those_who_wait_at_a_limit_start_anew_when_the_engine_dies(house: Fake) -> None:
+    model = await house.add("a", policy={"max_concurrency": 1})
+    first = await house.lease(model)
+    waiting = [asyncio.create_task(house.lease(model)) for _ in range(2)]
+    await asyncio.sleep(0)
+    await house.runtime.exit("a", 1)
+    done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=20)
+    (second,) = [task.result() for task in done]
+    assert second.instance_id != first.instance_id
+    first.release()
+    second.release()
+    (await next(task for task in waiting if task not in done)).release()
+    assert house.instances.view(model.id).in_flight == 0

@@ -10,6 +10,7 @@ from ostler.core.errors import OstlerError
 from ostler.core.launch import Handle
 from ostler.engines.base import Engine
 from ostler.instances.views import Failure
+from ostler.instances.waiting import Turn, Watched
 from ostler.runtimes.base import Observed, Runtime
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,22 @@ def explain_exit(engine: Engine, seen: Observed, lines: tuple[str, ...], *, when
         oom_killed=seen.oom_killed,
         log_tail=lines,
     )
+
+
+async def explain(watched: Watched, turn: Turn, seen: Observed | None, *, when: str, limit: float) -> Failure:
+    """Why an engine is of no use any more, by how the wait for it ended.
+
+    `limit` is what ran out: seconds for LATE, probes in a row for SICK while serving.
+    """
+    lines = await log_tail(watched.runtime, watched.handle)
+    if turn is Turn.EXITED and seen is not None:
+        return explain_exit(watched.engine, seen, lines, when=when)
+    if turn is Turn.LATE:
+        hint = "Give it more time with the setting start_timeout_s, or use a smaller model."
+        return Failure(f"the engine was not ready within {limit:g} s", hint=hint, log_tail=lines)
+    if seen is not None:
+        return Failure("the engine says that it is dead", log_tail=lines)
+    return Failure(f"the engine did not answer {limit:g} health probes in a row", log_tail=lines)
 
 
 def explain_error(error: OstlerError) -> Failure:

@@ -6,6 +6,8 @@ on the event loop's thread, so a check and what follows from it cannot be torn a
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -88,6 +90,40 @@ class Lease:
         if self._open:
             self._open = False
             self._endpoint.give_back(broken)
+
+
+class WaitingLine:
+    """Requests that wait for another to end, first come first served."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def wait(self) -> None:
+        """Return when woken: look again then, it may not be for you."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.wake_one()  # woken and cancelled at once: the turn goes to the next
+            raise
+        finally:
+            if future in self._waiting:
+                self._waiting.remove(future)
+
+    def wake_one(self) -> None:
+        """One place is free."""
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+                return
+
+    def wake_all(self) -> None:
+        """Everything has changed."""
+        while self._waiting:
+            self.wake_one()
 
 
 class Routes:

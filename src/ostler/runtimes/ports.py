@@ -68,15 +68,23 @@ def _from_system() -> int:
 
 
 def _listening_inodes(port: int) -> set[str]:
+    """Inodes of the sockets that listen on this port.
+
+    The kernel lists listening sockets before all others, so the thousands of connections that a busy
+    host has are not read.
+    """
     wanted = f":{port:04X}"
     inodes = set()
     for table in ("tcp", "tcp6"):
         try:
-            lines = Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]
+            with Path(f"/proc/self/net/{table}").open() as file:
+                next(file, None)
+                for line in file:
+                    fields = line.split()
+                    if fields[3] != _LISTEN:
+                        break
+                    if fields[1].endswith(wanted):
+                        inodes.add(fields[9])
         except OSError:
             continue
-        for line in lines:
-            fields = line.split()
-            if fields[3] == _LISTEN and fields[1].endswith(wanted):
-                inodes.add(fields[9])
     return inodes

@@ -1,0 +1,381 @@
+"""The life of one model's instance, step by step: begin, load, look after, fail, end.
+
+One task per active model takes these steps, comparing what was asked with what is. A transition is
+committed with its event before the act that it announces, so a crash never leaves a lie.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ostler.core.errors import Busy, OstlerError
+from ostler.core.states import InstanceState
+from ostler.instances import failures, orders
+from ostler.instances.errors import StartFailed
+from ostler.instances.house import House
+from ostler.instances.leases import Endpoint, WaitingLine
+from ostler.instances.orders import Attempt, StopOrder
+from ostler.instances.plan import Candidate
+from ostler.instances.preparing import Prepared
+from ostler.instances.restarts import backoff_s
+from ostler.instances.standing import SYSTEM_ACTOR, Standing
+from ostler.instances.store import Also, Note
+from ostler.instances.views import Failure, StartCause
+from ostler.instances.waiting import Bell, Turn, Watch, Watched, wait_until_ready
+from ostler.runtimes.base import StopFailed
+
+log = logging.getLogger(__name__)
+
+PORT_TRIES = 3
+LEFTOVER_GRACE_S = 2.0
+REFUSAL_SILENCE_S = 60.0
+_WHY = {
+    StartCause.PERSON: "asked for by a person",
+    StartCause.DEMAND: "asked for by a request",
+    StartCause.AUTO: "started with the server",
+}
+
+
+class Life(Standing):
+    """The steps. What may be asked of it is in `Keeper`."""
+
+    def __init__(self, model_id: int, house: House) -> None:
+        super().__init__(model_id, house)
+        self._task: asyncio.Task[None] | None = None
+        self._bell = Bell()
+        self._watch: Watch | None = None
+        self._refused = ("", 0.0)
+        self._line = WaitingLine()
+
+    def _go_on(self) -> None:
+        self._bell.ring()
+        if self._task is None:
+            self._task = asyncio.create_task(self._live(), name=f"keeper of model {self.model_id}")
+
+    def _begin_stop(self, order: StopOrder) -> asyncio.Future[None]:
+        """From this moment on it takes no new requests, and its task ends it."""
+        if self._stop is not None:
+            self._stop.now = self._stop.now or order.now
+            self._stop.desired = order.desired or self._stop.desired
+        else:
+            self._stop = order
+            self._withdraw()
+        self._go_on()
+        return self._stop.done
+
+    async def _live(self) -> None:
+        try:
+            while True:
+                state = self.record.state if self.record else InstanceState.STOPPED
+                if self._stop is not None:
+                    await self._end(self._stop)
+                elif state is InstanceState.LOADING:
+                    await self._load()
+                elif state is InstanceState.RUNNING:
+                    await self._look_after()
+                elif self.attempt is not None:
+                    await self._begin(self.attempt)
+                else:
+                    return
+        except Exception as error:  # a bug or a broken database: said aloud, never a silent end
+            log.exception("the keeper of model %s failed", self.model_id)
+            self._break_down(error)
+        finally:
+            self._task = None
+
+    async def _begin(self, attempt: Attempt) -> None:
+        """From an attempt to an engine that loads."""
+        house = self._house
+        while (wait_s := attempt.not_before - self._now()) > 0:
+            await self._bell.wait((), wait_s)
+            if self._stop is not None:
+                return
+        try:
+            await self._sweep()
+            prepared = await self._bell.unless(self._is_asked, self._prepare_and_admit(attempt))
+        except OstlerError as error:
+            await self._refuse(attempt, error)
+            return
+        attempt.placed.set()
+        try:
+            if prepared is None or self._stop is not None:
+                return
+            self.cause, self.actor, self.failure, self.drift = attempt.cause, attempt.actor, None, False
+            why = "after a fault" if attempt.is_restart else _WHY[attempt.cause]
+            note = Note(attempt.actor, why, {"restarts": self.faults.count, "digest": prepared.spec.digest()})
+            restarts = self.faults.count
+            self.record = await house.store.begin(prepared.spec, attempt.cause, note, restarts=restarts)
+            secrets = dict.fromkeys(prepared.spec.secret_env, house.engine_key(self.record.id))
+            try:
+                handle = await prepared.runtime.launch(
+                    prepared.spec, instance_id=self.record.id, secrets=secrets
+                )
+            except OstlerError as error:
+                await self._fail(failures.explain_error(error))
+                return
+            note = Note(attempt.actor, "the engine was created", {})
+            await self._move(InstanceState.LOADING, note, handle=handle)
+        finally:
+            self._give_place_back()
+
+    async def _prepare_and_admit(self, attempt: Attempt) -> Prepared:
+        model, house = self.model, self._house
+        prepared = await house.preparer.prepare(model, attempt.overrides)
+        candidate = Candidate(model.id, model.name, prepared.spec, model.policy.priority, attempt.may_evict)
+        await house.scheduler.admit(candidate, timeout_s=house.settings().request_wait_s)
+        return prepared
+
+    async def _load(self) -> None:
+        """From an engine that loads to one that is ready, or failed."""
+        record, watched, began = self._must_record(), self._watched(), self._now()
+        limit_s = self.model.policy.start_timeout_s or self._house.settings().start_timeout_s
+        turn, seen = await wait_until_ready(watched, self._bell, self._is_asked, limit_s)
+        if turn is Turn.ASKED:
+            return
+        if turn is Turn.READY:
+            load_s = round(self._now() - began, 3)
+            note = Note(
+                record.actor, "the engine said ready", {"load_seconds": load_s, "pid": seen and seen.pid}
+            )
+            ready_at = self._house.clock.now()
+            await self._move(InstanceState.RUNNING, note, ready_at=ready_at, load_seconds=load_s)
+            self.observed = seen
+            self._open()
+            return
+        failure = await failures.explain(watched, turn, seen, when="while loading", limit=limit_s)
+        await self._fail(failure, port_taken=seen is not None and seen.port_taken)
+
+    def _open(self) -> None:
+        """Requests may come."""
+        record, house = self._must_record(), self._house
+        _, handle = house.runtime_of(record)
+        self.ready_since = self._now()
+        self.failure = None
+        self.endpoint = Endpoint(
+            record.id,
+            handle.url,
+            house.engine_key(record.id),
+            time=house.clock,
+            limit=self.model.policy.max_concurrency,
+            on_release=self._released,
+            on_broken=self._suspect,
+        )
+        house.routes.publish(self.model_id, self.endpoint)
+        self._settle_attempt()
+        house.scheduler.poke()
+
+    async def _look_after(self) -> None:
+        """Watch a running engine until something has to be done, and do it."""
+        watched = self._watched()
+        self._watch = watch = Watch(watched, self._bell, self._idle_at)
+        try:
+            turn, seen = await watch.until_needed(self._is_asked)
+        finally:
+            self._watch = None
+        if turn is Turn.IDLE:
+            idle_at = self._idle_at()
+            if idle_at is not None and self._now() >= idle_at:  # no request came in the last moment
+                idle_s = self.idle_timeout_s() or 0.0
+                order = StopOrder(f"no request for {idle_s:g} s", SYSTEM_ACTOR, kind="instance.idle")
+                order.data = {"idle_s": idle_s}
+                self._begin_stop(order)
+        elif turn is not Turn.ASKED:
+            self._withdraw()
+            probes = watch.failed_probes
+            await self._fail(await failures.explain(watched, turn, seen, when="while serving", limit=probes))
+
+    async def _fail(self, failure: Failure, *, port_taken: bool = False) -> None:
+        """The engine is of no use any more: sweep it, say so, and restart it or give up."""
+        record, house, attempt = self._must_record(), self._house, self.attempt
+        was_running = record.state is InstanceState.RUNNING
+        served = self.endpoint.in_flight if self.endpoint else 0
+        self._withdraw()
+        await self._sweep()
+        data: dict[str, Any] = {
+            "exit_code": failure.exit_code,
+            "oom_killed": failure.oom_killed,
+            "in_flight": served,
+        }
+        if failure.diagnosis:
+            data["diagnosis"] = failure.diagnosis
+        self.failure, self.observed = failure, None
+        await self._move(InstanceState.FAILED, Note(SYSTEM_ACTOR, failure.reason, data), failure=failure)
+        self._give_place_back()
+        if self._stop is not None:
+            return
+        settings, policy = house.settings(), self.model.policy
+        if attempt is not None and port_taken and attempt.tries < PORT_TRIES:
+            attempt.tries += 1
+            return
+        healthy_s = self._now() - self.ready_since if was_running else None
+        faults = self.faults.note(healthy_s=healthy_s, reset_s=settings.restart_reset_s)
+        limit = settings.restart_limit if policy.restart_limit is None else policy.restart_limit
+        may_restart = was_running or attempt is None or attempt.is_restart
+        if may_restart and faults <= limit:
+            await self._plan_restart(backoff_s(faults, settings.restart_backoff_s), faults, limit)
+            return
+        self.faults.block_demand(self._now(), settings.restart_backoff_s)
+        self._settle_attempt(StartFailed(record.spec.model_name, failure))
+
+    async def _plan_restart(self, wait_s: float, faults: int, limit: int) -> None:
+        if self.attempt is None:
+            self.attempt = Attempt(self.cause, SYSTEM_ACTOR)
+        if self.attempt.cause is not StartCause.PERSON:
+            self.attempt.cause = self.cause
+        self.attempt.is_restart, self.attempt.tries = True, 0
+        self.attempt.not_before = self._now() + wait_s
+        reason = f"restart {faults} of {limit} in {wait_s:g} s"
+        await self._tell("instance.restarting", reason, {"wait_s": wait_s, "restarts": faults})
+
+    async def _end(self, order: StopOrder) -> None:
+        """Drain, stop, and say that it is gone."""
+        house, began, failure = self._house, self._now(), None
+        record = self.record
+        self._withdraw()
+        if record is not None and record.state.is_active:
+            in_flight = self.endpoint.in_flight if self.endpoint else 0
+            data = {"in_flight": in_flight, "now": order.now, **order.data}
+            note = Note(order.actor, order.reason, data, order.kind)
+            await self._move(InstanceState.STOPPING, note, also=self._store_desired(order))
+            cut = await self._drain(order)
+            try:
+                if record.handle is not None:
+                    runtime, handle = house.runtime_of(record)
+                    await runtime.stop(handle, grace_s=house.settings().stop_grace_s)
+            except OstlerError as error:
+                failure = failures.explain_error(error)
+            seconds = round(self._now() - began, 3)
+            data = {"seconds": seconds, "cut_requests": cut, "left_for": order.reason}
+            if failure is None:
+                await self._move(InstanceState.STOPPED, Note(order.actor, order.reason, data), failure=None)
+            else:
+                note = Note(order.actor, failure.reason, data)
+                await self._move(InstanceState.FAILED, note, failure=failure)
+        elif record is not None and record.state is InstanceState.FAILED:
+            await self._move(InstanceState.STOPPED, Note(order.actor, order.reason, {"was": "failed"}))
+        self.failure, self.endpoint, self.observed = failure, None, None
+        self._stop = None
+        house.scheduler.release(self.model_id)
+        stop_error = StopFailed(failure.reason, hint=failure.hint) if failure else None
+        orders.settle(order.done, stop_error)
+
+    async def _drain(self, order: StopOrder) -> int:
+        """Wait for the requests in flight, as long as may be; gives how many are cut off."""
+        limit = self._now() + self._house.settings().drain_timeout_s
+        while self.endpoint is not None and self.endpoint.in_flight and not order.now:
+            left = limit - self._now()
+            if left <= 0:
+                break
+            await self._bell.wait((), left)
+        return self.endpoint.in_flight if self.endpoint else 0
+
+    async def _refuse(self, attempt: Attempt, error: OstlerError) -> None:
+        """A start that came to nothing before there was an engine."""
+        if not isinstance(error, Busy):
+            self.failure = failures.explain_error(error)
+        said, at = self._refused
+        if said != error.message or self._now() - at > REFUSAL_SILENCE_S:
+            self._refused = (error.message, self._now())
+            facts = {key: value for key, value in error.facts.items() if key != "model"}
+            await self._tell("instance.refused", error.message, {"code": error.code, **facts}, attempt.actor)
+        self._settle_attempt(error)
+
+    async def _sweep(self) -> None:
+        """Make sure that nothing of the last launch is left. Raises StopFailed."""
+        record = self.record
+        if record is None or record.handle is None:
+            return
+        runtime, handle = self._house.runtime_of(record)
+        if record.state is InstanceState.STOPPED:
+            return
+        try:
+            await runtime.stop(handle, grace_s=LEFTOVER_GRACE_S)
+        except StopFailed as error:
+            if not record.state.is_active:
+                raise
+            log.warning("%s", error.message)
+
+    # Small things
+
+    def _watched(self) -> Watched:
+        record, house = self._must_record(), self._house
+        runtime, handle = house.runtime_of(record)
+        return Watched(
+            runtime, handle, house.engine_of(record), house.probe, house.settings, house.clock.monotonic
+        )
+
+    def _idle_at(self) -> float | None:
+        timeout_s, endpoint = self.idle_timeout_s(), self.endpoint
+        if timeout_s is None or endpoint is None:
+            return None
+        return (self._now() if self.is_busy else endpoint.last_used) + timeout_s
+
+    def _is_asked(self) -> bool:
+        return self._stop is not None
+
+    async def _move(self, state: InstanceState, note: Note, **changes: Any) -> None:
+        self.record = await self._house.store.move(self._must_record(), state, note, **changes)
+
+    async def _tell(self, kind: str, reason: str, data: Mapping[str, Any], actor: str = SYSTEM_ACTOR) -> None:
+        name = self.model.name
+        await self._house.store.tell(kind, self.model_id, name, Note(actor, reason, data))
+
+    def _store_desired(self, order: StopOrder) -> Also | None:
+        desired = order.desired
+        if desired is None or self.model.desired_state is desired:
+            return None
+
+        async def store(session: AsyncSession) -> None:
+            await self._house.models.set_desired(self.model_id, desired, session)
+
+        return store
+
+    def _withdraw(self) -> None:
+        if self.endpoint is not None:
+            self._house.routes.withdraw(self.model_id, self.endpoint)
+            self._line.wake_all()
+
+    def _released(self) -> None:
+        """A request has ended."""
+        self._line.wake_one()
+        endpoint = self.endpoint
+        if endpoint is None or endpoint.in_flight == 0:
+            if endpoint is not None and endpoint.closed:
+                self._bell.ring()
+            elif self._house.scheduler.has_waiting:
+                self._house.scheduler.poke()
+
+    def _suspect(self) -> None:
+        """A request found the engine broken: look at it at once."""
+        if self._watch is not None:
+            self._watch.suspect()
+
+    def _settle_attempt(self, error: Exception | None = None) -> None:
+        attempt, self.attempt = self.attempt, None
+        if attempt is not None:
+            attempt.placed.set()
+            orders.settle(attempt.done, error)
+
+    def _give_place_back(self) -> None:
+        if self.record is None or not self.record.state.is_active:
+            self._house.scheduler.release(self.model_id)
+
+    def _break_down(self, error: Exception) -> None:
+        """Our own code failed: what is true now is not known, and that is what is said."""
+        self._withdraw()
+        if self.record is not None:
+            self.record = replace(self.record, state=InstanceState.FAILED)
+        self.failure = Failure(
+            f"Ostler itself failed: {error!r}", hint="See the server's log; then start it."
+        )
+        self._settle_attempt(error)
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            orders.settle(stop.done, error)
+        self._house.scheduler.release(self.model_id)
