@@ -28,6 +28,7 @@ from ostler.core.secrets import ServerSecret
 from ostler.core.settings import Settings
 from ostler.core.states import DesiredState, InstanceState
 from ostler.gateway import Gateway, GatewayMetrics
+from ostler.gateway.server import OneWriteProtocol
 from ostler.instances.leases import Endpoint, Lease, Routes
 from ostler.models.index import ModelIndex
 from ostler.models.records import Model, Policy, Source
@@ -132,7 +133,9 @@ async def serve(port: int, upstream: str, folder: Path) -> None:
         host="127.0.0.1",
         port=port,
         loop="none",
-        http="httptools",
+        http=OneWriteProtocol,
+        proxy_headers=False,
+        server_header=False,
         log_level="warning",
         access_log=False,
         lifespan="off",

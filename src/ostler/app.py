@@ -40,6 +40,7 @@ from ostler.engines.registry import Engines, default_engines
 from ostler.fit.devices import Devices
 from ostler.gateway.app import Gateway
 from ostler.gateway.metrics import GatewayMetrics
+from ostler.gateway.server import OneWriteProtocol
 from ostler.hub.service import Hub
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
@@ -259,7 +260,7 @@ def _uvicorn_config(ostler: Ostler) -> uvicorn.Config:
     return uvicorn.Config(
         HearOut(ostler.gateway),
         loop="none",
-        http="httptools",
+        http=OneWriteProtocol,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -30,6 +30,7 @@ from ostler.core.secrets import ServerSecret
 from ostler.core.settings import Settings
 from ostler.core.states import DesiredState, InstanceState
 from ostler.gateway import Gateway, GatewayMetrics
+from ostler.gateway.server import OneWriteProtocol
 from ostler.instances.leases import Endpoint, Lease, Routes
 from ostler.models.index import ModelIndex
 from ostler.models.records import Model, Policy, Source
@@ -291,7 +292,7 @@ async def serving(app: Any) -> AsyncIterator[str]:
     listening.bind(("127.0.0.1", 0))
     listening.listen(512)
     config = uvicorn.Config(
-        app, loop="none", http="httptools", ws="none", lifespan="off", log_config=None, access_log=False
+        app, loop="none", http=OneWriteProtocol, ws="none", lifespan="off", log_config=None, access_log=False
     )
     config.load()
     server = uvicorn.Server(config)

@@ -1,0 +1,57 @@
+"""A detail of serving with uvicorn: the head of an answer leaves together with its body.
+
+uvicorn writes the status line and headers first and the body after it, two system calls and two
+packets for an answer that fits in one. `OneWriteProtocol` (for `uvicorn.Config(http=...)`) holds the
+head back until the next write, or until the event loop's next turn where nothing follows at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_HEAD = b"HTTP/1.1 "
+
+
+class _OneWriteTransport:
+    """A transport whose writes that begin an answer wait for the rest of it."""
+
+    __slots__ = ("_held", "_inner", "_loop")
+
+    def __init__(self, inner: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._inner = inner
+        self._loop = loop
+        self._held: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        """Write, together with what was held back."""
+        if self._held is not None:
+            data, self._held = self._held + data, None
+        elif data.startswith(_HEAD):
+            self._held = data
+            self._loop.call_soon(self._flush)
+            return
+        self._inner.write(data)
+
+    def close(self) -> None:
+        """Write what was held back, then close."""
+        self._flush()
+        self._inner.close()
+
+    def _flush(self) -> None:
+        if self._held is not None:
+            data, self._held = self._held, None
+            self._inner.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class OneWriteProtocol(HttpToolsProtocol):
+    """uvicorn's protocol on such a transport."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Put our transport in place of the bare one."""
+        super().connection_made(cast(asyncio.Transport, _OneWriteTransport(transport, self.loop)))
