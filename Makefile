@@ -25,7 +25,7 @@ demo: install ## install, then show Ostler at work with its own tiny model
 	@$(BIN)/ostler demo
 
 dev: $(VENV)/.installed-dev ## a server with the demo model that restarts when the code changes
-	@$(BIN)/python -m ostler.dev
+	@$(BIN)/python tools/dev.py
 
 check: $(VENV)/.installed-dev ## format, lint, types, import layers
 	$(BIN)/ruff format --check .
