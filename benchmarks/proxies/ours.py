@@ -28,7 +28,7 @@ from ostler.core.secrets import ServerSecret
 from ostler.core.settings import Settings
 from ostler.core.states import DesiredState, InstanceState
 from ostler.gateway import Gateway, GatewayMetrics
-from ostler.gateway.server import OneWriteProtocol
+from ostler.gateway.server import OneWriteProtocol, settle_memory
 from ostler.instances.leases import Endpoint, Lease, Routes
 from ostler.models.index import ModelIndex
 from ostler.models.records import Model, Policy, Source
@@ -141,6 +141,7 @@ async def serve(port: int, upstream: str, folder: Path) -> None:
         lifespan="off",
         backlog=4096,
     )
+    settle_memory()
     await uvicorn.Server(config).serve()
     await gateway.close()
     await usage.close()
