@@ -94,6 +94,7 @@ async def test_a_pid_that_was_given_to_another_is_neither_believed_nor_signalled
     runtime = make()
     handle = await runtime.launch(spec(), instance_id=1, secrets={})
     await runtime.stop(handle, grace_s=0)
+    await asyncio.sleep(0.05)  # beginnings are told apart by the kernel's clock ticks of 10 ms
     stranger = subprocess.Popen(["sleep", "600"], start_new_session=True)
     try:
         reused = replace(handle, data={**handle.data, "pid": stranger.pid})
