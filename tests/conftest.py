@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from importlib import resources
 from pathlib import Path
@@ -82,11 +84,28 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.new_database()
 
 
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with the current schema, to copy: migrating anew for each test takes long."""
+    file = tmp_path_factory.mktemp("schema") / "ostler.db"
+
+    async def migrate() -> None:
+        database = Database(f"sqlite+aiosqlite:///{file}")
+        await upgrade(database)
+        await database.close()
+
+    asyncio.run(migrate())
+    return file
+
+
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
+async def database(database_url: str, migrated_file: Path, tmp_path: Path) -> AsyncIterator[Database]:
     """A fresh database with the current schema."""
     database = Database(database_url)
-    await upgrade(database)
+    if database.is_sqlite:
+        shutil.copy(migrated_file, tmp_path / "ostler.db")
+    else:
+        await upgrade(database)
     yield database
     await database.close()
 
