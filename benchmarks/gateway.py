@@ -64,7 +64,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(name: str, command: list[str], port: int, *, wait_s: float = 20, **env: str) -> Iterator[Proxy]:
+def running(name: str, command: list[str], port: int, *, wait_s: float = 30, **env: str) -> Iterator[Proxy]:
     """A server process, from when it answers to its end."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env={**os.environ, **env})
@@ -132,7 +132,8 @@ def everything(folder: Path, missing: list[str], *, with_litellm: bool) -> Itera
             port = free_port()
             command = [str(LITELLM / "bin" / "litellm"), "--config", str(litellm_config(folder, url))]
             command += ["--port", str(port), "--host", "127.0.0.1", "--num_workers", "1"]
-            proxies.append(stack.enter_context(running(LITE, command, port, wait_s=120, LITELLM_LOG="ERROR")))
+            quiet = {"LITELLM_LOG": "ERROR", "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}
+            proxies.append(stack.enter_context(running(LITE, command, port, wait_s=120, **quiet)))
         else:
             missing.append("litellm: python -m venv .venv-litellm, then install 'litellm[proxy]' in it")
         yield proxies

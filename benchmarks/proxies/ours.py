@@ -6,6 +6,7 @@ Run: python -m benchmarks.proxies.ours PORT UPSTREAM_URL
 
 from __future__ import annotations
 
+import socket
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from ostler.core.secrets import ServerSecret
 from ostler.core.settings import Settings
 from ostler.core.states import DesiredState, InstanceState
 from ostler.gateway import Gateway, GatewayMetrics
-from ostler.gateway.server import OneWriteProtocol, settle_memory
+from ostler.gateway.server import OneWriteProtocol, acceptors, settle_memory
 from ostler.instances.leases import Endpoint, Lease, Routes
 from ostler.models.index import ModelIndex
 from ostler.models.records import Model, Policy, Source
@@ -130,8 +131,6 @@ async def serve(port: int, upstream: str, folder: Path) -> None:
     await gateway.start()
     config = uvicorn.Config(
         gateway,
-        host="127.0.0.1",
-        port=port,
         loop="none",
         http=OneWriteProtocol,
         proxy_headers=False,
@@ -142,7 +141,8 @@ async def serve(port: int, upstream: str, folder: Path) -> None:
         backlog=4096,
     )
     settle_memory()
-    await uvicorn.Server(config).serve()
+    listening = socket.create_server(("127.0.0.1", port), backlog=4096)
+    await uvicorn.Server(config).serve(sockets=acceptors(listening))
     await gateway.close()
     await usage.close()
     await access.close()

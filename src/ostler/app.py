@@ -40,7 +40,7 @@ from ostler.engines.registry import Engines, default_engines
 from ostler.fit.devices import Devices
 from ostler.gateway.app import Gateway
 from ostler.gateway.metrics import GatewayMetrics
-from ostler.gateway.server import OneWriteProtocol, settle_memory
+from ostler.gateway.server import OneWriteProtocol, acceptors, settle_memory
 from ostler.hub.service import Hub
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
@@ -244,7 +244,7 @@ async def serve(loaded: LoadedSettings, *, on_ready: Callable[[str, str | None],
 
             settle_memory()
             server = Server(ostler, on_startup=answering)
-            await server.serve(sockets=[listening])
+            await server.serve(sockets=acceptors(listening))
     finally:
         lock.release()
 

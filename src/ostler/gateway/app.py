@@ -98,7 +98,7 @@ class Gateway:
         self._rules = HeaderRules()
         self._upstream = Upstream()
         self._forwarder = Forwarder(self._upstream, self._rules, metrics, self._now)
-        self._patience = Patience(self._upstream.sweep)
+        self._patience = Patience()
         self._exchanges = self._patience.exchanges
         self._loop: asyncio.AbstractEventLoop | None = None
         metrics.in_flight = lambda: len(self._exchanges)

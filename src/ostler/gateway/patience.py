@@ -7,7 +7,6 @@ all exchanges instead, now and then: who owes something and did nothing since th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from ostler.gateway.exchange import Exchange
 
@@ -17,11 +16,10 @@ LOOKS = 4
 
 
 class Patience:
-    """Every exchange now in the gateway, and the task that watches them; `also` is done at each look."""
+    """Every exchange now in the gateway, and the task that watches them."""
 
-    def __init__(self, also: Callable[[], None], look_every_s: float = LOOK_EVERY_S) -> None:
+    def __init__(self, look_every_s: float = LOOK_EVERY_S) -> None:
         self.exchanges: set[Exchange] = set()
-        self._also = also
         self._look_every_s = look_every_s
         self._seen: dict[Exchange, tuple[int, int]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -55,4 +53,3 @@ class Patience:
         while True:
             await asyncio.sleep(self._look_every_s)
             self.look()
-            self._also()

@@ -17,9 +17,12 @@ from urllib.parse import urlsplit
 import httptools
 
 CONNECT_TIMEOUT_S = 10.0
-IDLE_S = 3.0
-"""llama.cpp closes an idle connection after 5 s; ours gives it up before that."""
+IDLE_S = 2.0
+"""llama.cpp closes an idle connection after 5 s, and each takes one of its few threads until then: ours
+gives it up before that, so that health probes and other clients find a free one."""
 MAX_IDLE = 256
+CONNECTS_AT_ONCE = 128
+"""Well below the backlog of llama.cpp's socket (512): what comes above that waits for 1 s."""
 HIGH_WATER_BYTES = 256 * 1024
 """So much of an answer may wait for its client before the engine has to wait too."""
 MAX_HEAD_BYTES = 64 * 1024
@@ -209,7 +212,10 @@ class Connection(asyncio.Protocol):
     # httptools
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header of the answer."""
+        """One header of the answer (or of one that nobody asked for: that connection is not kept)."""
+        if self.complete:
+            self._keep_alive = False
+            return
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > MAX_HEAD_BYTES:
             raise ValueError("the headers are too long")
@@ -220,6 +226,9 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The status is known; an interim answer (1xx) is passed over."""
+        if self.complete:
+            self._keep_alive = False
+            return
         self.status = self._parser.get_status_code()
         if self.status < 200:
             return
@@ -230,12 +239,14 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
+        if self.complete:
+            return
         self._pieces.append(body)
         self._waiting_bytes += len(body)
 
     def on_message_complete(self) -> None:
         """The end of the answer, or of an interim one."""
-        if self.status < 200:
+        if self.status < 200 and not self.complete:
             self.headers = []
             self._until_eof = True
             return
@@ -248,6 +259,8 @@ class Upstream:
     def __init__(self) -> None:
         self._idle: dict[Target, list[Connection]] = {}
         self._targets: dict[str, Target] = {}
+        self._connecting: dict[Target, asyncio.Semaphore] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
 
     def target(self, base_url: str) -> Target:
         """Where a base URL leads; remembered."""
@@ -264,14 +277,13 @@ class Upstream:
         Where a connection that had been idle turns out to be closed, the request goes out once more on
         a new one. Raises Broken, Silent.
         """
-        connection = self._take_idle(target)
-        if connection is not None:
-            try:
-                await self._ask(connection, method, request, silence_s)
-                return connection
-            except Broken as broken:
-                if broken.answered:
-                    raise
+        connection = self._take_idle(target) or await self._connect(target, or_idle=True)
+        try:
+            await self._ask(connection, method, request, silence_s)
+            return connection
+        except Broken as broken:
+            if broken.answered or not broken.reused:
+                raise
         connection = await self._connect(target)
         await self._ask(connection, method, request, silence_s)
         return connection
@@ -284,25 +296,36 @@ class Upstream:
                 idle.append(connection)
             else:
                 connection.abort()
+            if self._sweeping is None:
+                self._sweeping = connection.loop.call_later(IDLE_S, self._sweep)
 
     def close(self) -> None:
         """Close every idle connection."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
         for idle in self._idle.values():
             for connection in idle:
                 connection.abort()
         self._idle.clear()
 
-    def sweep(self) -> None:
+    def _sweep(self) -> None:
         """Close what has been idle for too long, and forget engines that are gone."""
+        self._sweeping = None
+        loop: asyncio.AbstractEventLoop | None = None
         for target, idle in list(self._idle.items()):
             kept = [connection for connection in idle if _is_fresh(connection)]
             for connection in idle:
-                if connection not in kept:
+                if not _is_fresh(connection):
                     connection.abort()
             if kept:
                 self._idle[target] = kept
+                loop = kept[0].loop
             else:
                 del self._idle[target]
+                self._connecting.pop(target, None)
+        if loop is not None:
+            self._sweeping = loop.call_later(IDLE_S / 2, self._sweep)
 
     async def _ask(self, connection: Connection, method: str, request: bytes, silence_s: float) -> None:
         try:
@@ -320,10 +343,14 @@ class Upstream:
             connection.abort()
         return None
 
-    async def _connect(self, target: Target) -> Connection:
+    async def _connect(self, target: Target, *, or_idle: bool = False) -> Connection:
+        """A new connection; with `or_idle`, one that became free while others connected."""
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            connecting = self._connecting.setdefault(target, asyncio.Semaphore(CONNECTS_AT_ONCE))
+            async with asyncio.timeout(CONNECT_TIMEOUT_S), connecting:
+                if or_idle and (idle := self._take_idle(target)) is not None:
+                    return idle
                 _, connection = await loop.create_connection(
                     lambda: Connection(loop), target.host, target.port, ssl=True if target.tls else None
                 )
