@@ -110,7 +110,7 @@ def _wait_for(url: str) -> None:
         with suppress(urllib.error.URLError, OSError):
             urllib.request.urlopen(url).read()
             return
-        time.sleep(0.002)
+        time.sleep(0.01)
     raise TimeoutError(url)
 
 
