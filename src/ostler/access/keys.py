@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 from ostler.access.names import check_name, check_patterns, read_limits
@@ -22,6 +22,7 @@ from ostler.core.errors import Conflict, InvalidField, NotFound, Unauthenticated
 from ostler.core.events import EventLog, NewEvent
 from ostler.core.paging import Page
 from ostler.core.principals import Limits, Principal, Role
+from ostler.core.queries import check_sort, order_by, page_of
 
 PREFIX = "ostler-"
 SHOWN_PREFIX = len(PREFIX) + 4
@@ -173,19 +174,13 @@ class Keys:
         offset: int = 0,
     ) -> Page[Key]:
         """One page of keys. Raises InvalidField for an unknown sort."""
-        if sort not in SORTS:
-            raise InvalidField(
-                "sort", f"keys cannot be sorted by {sort!r}", hint=f"One of: {', '.join(SORTS)}."
-            )
+        check_sort("keys", sort, SORTS)
         query = select(KeyRow)
         if search:
             query = query.where(KeyRow.name.icontains(search, autoescape=True))
-        column = getattr(KeyRow, sort)
+        order = order_by(KeyRow, sort, descending)
         async with self._database.read() as session:
-            total = await session.scalar(select(func.count()).select_from(query.subquery())) or 0
-            ordered = query.order_by(column.desc() if descending else column.asc(), KeyRow.id)
-            rows = await session.scalars(ordered.limit(limit).offset(offset))
-            return Page([self._key(row) for row in rows], total, limit, offset)
+            return (await page_of(session, query, *order, limit=limit, offset=offset)).map(self._key)
 
     async def get(self, key: int | str) -> Key:
         """The key with this id or name. Raises KeyNotFound."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from ostler.access.names import check_name
@@ -21,6 +21,7 @@ from ostler.core.errors import Conflict, InvalidField, NotFound, Unauthenticated
 from ostler.core.events import EventLog, NewEvent
 from ostler.core.paging import Page
 from ostler.core.principals import Principal, Role
+from ostler.core.queries import check_sort, order_by, page_of
 
 MIN_PASSWORD = 8
 MAX_PASSWORD = 1_024
@@ -177,19 +178,13 @@ class Users:
         offset: int = 0,
     ) -> Page[User]:
         """One page of people. Raises InvalidField for an unknown sort."""
-        if sort not in SORTS:
-            raise InvalidField(
-                "sort", f"people cannot be sorted by {sort!r}", hint=f"One of: {', '.join(SORTS)}."
-            )
+        check_sort("people", sort, SORTS)
         query = select(UserRow)
         if search:
             query = query.where(UserRow.name.icontains(search, autoescape=True))
-        column = getattr(UserRow, sort)
+        order = order_by(UserRow, sort, descending)
         async with self._database.read() as session:
-            total = await session.scalar(select(func.count()).select_from(query.subquery())) or 0
-            ordered = query.order_by(column.desc() if descending else column.asc(), UserRow.id)
-            rows = await session.scalars(ordered.limit(limit).offset(offset))
-            return Page([_user(row) for row in rows], total, limit, offset)
+            return (await page_of(session, query, *order, limit=limit, offset=offset)).map(_user)
 
     async def get(self, user: int | str) -> User:
         """The person with this id or name. Raises UserNotFound."""

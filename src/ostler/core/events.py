@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ostler.core.clock import Clock
 from ostler.core.database import Database, after_commit
+from ostler.core.queries import page_of
 from ostler.core.tables import EventRow
 
 log = logging.getLogger(__name__)
@@ -65,16 +66,7 @@ class EventLog:
 
     async def add(self, session: AsyncSession, new: NewEvent) -> Event:
         """Record within the caller's transaction; listeners hear of it once that is committed."""
-        row = EventRow(
-            at=self._clock.now(),
-            kind=new.kind,
-            subject_type=new.subject_type,
-            subject_id=str(new.subject_id),
-            subject_name=new.subject_name,
-            actor=new.actor,
-            cause=new.cause,
-            data=dict(new.data),
-        )
+        row = EventRow(**self._values(new))
         session.add(row)
         await session.flush()
         recorded = _event(row)
@@ -88,19 +80,7 @@ class EventLog:
 
     def announce(self, new: NewEvent) -> None:
         """Tell the listeners only (progress, for example): it is not kept and has id 0."""
-        self._hand_out(
-            Event(
-                id=0,
-                at=self._clock.now(),
-                kind=new.kind,
-                subject_type=new.subject_type,
-                subject_id=str(new.subject_id),
-                subject_name=new.subject_name,
-                actor=new.actor,
-                cause=new.cause,
-                data=dict(new.data),
-            )
-        )
+        self._hand_out(Event(id=0, **self._values(new)))
 
     async def listen(self, after_id: int | None = None) -> AsyncGenerator[Event]:
         """Live events, for ever; with `after_id` first all kept ones after it, none twice.
@@ -159,9 +139,8 @@ class EventLog:
             query = query.where(EventRow.subject_type.not_in(hide_subject_types))
         order = EventRow.id.desc() if newest_first else EventRow.id.asc()
         async with self._database.read() as session:
-            total = await session.scalar(select(func.count()).select_from(query.subquery()))
-            rows = await session.scalars(query.order_by(order).limit(limit).offset(offset))
-            return [_event(row) for row in rows], total or 0
+            page = await page_of(session, query, order, limit=limit, offset=offset)
+            return [_event(row) for row in page.items], page.total
 
     async def forget(self, before: datetime, *, batch: int = 1_000) -> int:
         """Delete kept events older than `before`, in small transactions; how many they were."""
@@ -179,6 +158,11 @@ class EventLog:
         """End every listener, so that open event streams finish at shutdown."""
         for queue in list(self._subscribers):
             _end(queue)
+
+    def _values(self, new: NewEvent) -> dict[str, Any]:
+        """What is kept of an event that happens now."""
+        given = {name: getattr(new, name) for name in NewEvent.__slots__}
+        return {**given, "at": self._clock.now(), "subject_id": str(new.subject_id), "data": dict(new.data)}
 
     async def _replay(self, after_id: int) -> AsyncGenerator[Event]:
         while True:
@@ -213,14 +197,4 @@ def _end(queue: asyncio.Queue[Event | None]) -> None:
 
 
 def _event(row: EventRow) -> Event:
-    return Event(
-        id=row.id,
-        at=row.at,
-        kind=row.kind,
-        subject_type=row.subject_type,
-        subject_id=row.subject_id,
-        subject_name=row.subject_name,
-        actor=row.actor,
-        cause=row.cause,
-        data=row.data,
-    )
+    return Event(**{name: getattr(row, name) for name in Event.__slots__})

@@ -150,8 +150,8 @@ class Jobs:
     ) -> Page[Job]:
         """Jobs, newest first."""
         async with self._database.read() as session:
-            rows, total = await store.page(session, kind, state, limit, offset)
-        return Page([self._seen(row) for row in rows], total, limit, offset)
+            page = await store.page(session, kind, state, limit, offset)
+        return page.map(self._seen)
 
     async def wait(self, job_id: str, timeout_s: float) -> Job:
         """The job once it is over. Raises JobNotFound, and TimedOut when it takes longer."""

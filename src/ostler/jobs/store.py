@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CursorResult, func, select, update
+from sqlalchemy import CursorResult, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from ostler.core.paging import Page
+from ostler.core.queries import page_of
 from ostler.core.states import JobState
 from ostler.jobs.tables import JobRow
 
@@ -91,15 +93,12 @@ async def running(session: AsyncSession, node: str) -> list[JobRow]:
 
 async def page(
     session: AsyncSession, kind: str | None, state: JobState | None, limit: int, offset: int
-) -> tuple[list[JobRow], int]:
-    """One page, newest first, and how many match in all."""
+) -> Page[JobRow]:
+    """One page, newest first."""
     query = select(JobRow)
     if kind is not None:
         query = query.where(JobRow.kind == kind)
     if state is not None:
         query = query.where(JobRow.state == state)
-    total = await session.scalar(select(func.count()).select_from(query.subquery()))
-    rows = await session.scalars(
-        query.order_by(JobRow.created_at.desc(), JobRow.id).limit(limit).offset(offset)
-    )
-    return list(rows), total or 0
+    newest_first = (JobRow.created_at.desc(), JobRow.id.expression)
+    return await page_of(session, query, *newest_first, limit=limit, offset=offset)

@@ -119,7 +119,7 @@ class Models:
     ) -> Page[Model]:
         """One page of models. `search` looks in names, aliases and descriptions."""
         async with self._database.read() as session:
-            ids, total = await store.page_of_ids(
+            page = await store.page_of_ids(
                 session,
                 search=search,
                 engine=engine,
@@ -130,7 +130,7 @@ class Models:
                 limit=limit,
                 offset=offset,
             )
-            return Page(await store.load(session, ids), total, limit, offset)
+            return Page(await store.load(session, page.items), page.total, limit, offset)
 
     async def resolve_files(self, model: Model) -> FileSet:
         """The model's files, all there. Raises ModelFileGone or BrokenFile."""

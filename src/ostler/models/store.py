@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ostler.core.errors import InvalidField
+from ostler.core.paging import Page
+from ostler.core.queries import check_sort, order_by, page_of
 from ostler.core.states import DesiredState
 from ostler.models.records import Model, Policy, Source
 from ostler.models.tables import AliasRow, ModelRow
@@ -86,12 +87,9 @@ async def page_of_ids(
     descending: bool,
     limit: int,
     offset: int,
-) -> tuple[list[int], int]:
-    """The ids of one page and the number of all that match. Raises InvalidField for an unknown sort."""
-    if sort not in SORTS:
-        raise InvalidField(
-            "sort", f"models cannot be sorted by {sort!r}", hint=f"One of: {', '.join(SORTS)}."
-        )
+) -> Page[int]:
+    """The ids of one page. Raises InvalidField for an unknown sort."""
+    check_sort("models", sort, SORTS)
     query = select(ModelRow.id)
     if search:
         names = select(AliasRow.model_id).where(AliasRow.name.icontains(search, autoescape=True))
@@ -108,8 +106,5 @@ async def page_of_ids(
         query = query.where(ModelRow.origin == origin)
     if archived is not None:
         query = query.where(ModelRow.archived == archived)
-    total = await session.scalar(select(func.count()).select_from(query.subquery())) or 0
-    column = getattr(ModelRow, sort)
-    order = column.desc() if descending else column.asc()
-    ids = (await session.scalars(query.order_by(order, ModelRow.id).limit(limit).offset(offset))).all()
-    return list(ids), total
+    order = order_by(ModelRow, sort, descending)
+    return await page_of(session, query, *order, limit=limit, offset=offset)

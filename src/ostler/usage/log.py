@@ -13,6 +13,7 @@ from ostler.core.clock import Clock
 from ostler.core.database import Database
 from ostler.core.errors import InvalidField
 from ostler.core.paging import Page
+from ostler.core.queries import check_sort, count, page_of
 from ostler.usage.records import RequestRecord
 from ostler.usage.tables import RequestRow
 
@@ -69,9 +70,7 @@ class UsageLog:
         offset: int = 0,
     ) -> Page[StoredRequest]:
         """One page of requests, newest first. Raises InvalidField for an unknown sort."""
-        if sort not in SORTS:
-            hint = f"One of: {', '.join(SORTS)}."
-            raise InvalidField("sort", f"requests cannot be sorted by {sort!r}", hint=hint)
+        check_sort("requests", sort, SORTS)
         query = _within(select(RequestRow), since, until)
         for column, value in (
             (RequestRow.model_name, model),
@@ -86,9 +85,7 @@ class UsageLog:
         column = getattr(RequestRow, sort)
         order = (column.desc(), RequestRow.id.desc()) if descending else (column.asc(), RequestRow.id.asc())
         async with self._database.read() as session:
-            total = await session.scalar(select(func.count()).select_from(query.subquery())) or 0
-            rows = await session.scalars(query.order_by(*order).limit(limit).offset(offset))
-            return Page([_stored(row) for row in rows], total, limit, offset)
+            return (await page_of(session, query, *order, limit=limit, offset=offset)).map(_stored)
 
     async def totals(
         self,
@@ -117,7 +114,7 @@ class UsageLog:
         )
         ordered = query.order_by(name.desc()) if by == "day" else query.order_by(requests.desc(), name)
         async with self._database.read() as session:
-            total = await session.scalar(select(func.count()).select_from(query.subquery())) or 0
+            total = await count(session, query)
             rows = (await session.execute(ordered.limit(limit).offset(offset))).all()
         return Page([_total(row) for row in rows], total, limit, offset)
 
@@ -129,9 +126,9 @@ class UsageLog:
             oldest = select(RequestRow.id).where(RequestRow.at < before).limit(CLEAN_BATCH)
             async with self._database.write() as session:
                 result = await session.execute(delete(RequestRow).where(RequestRow.id.in_(oldest)))
-            count = int(getattr(result, "rowcount", 0))
-            deleted += count
-            if count < CLEAN_BATCH:
+            gone = int(getattr(result, "rowcount", 0))
+            deleted += gone
+            if gone < CLEAN_BATCH:
                 return deleted
             await asyncio.sleep(0)
 

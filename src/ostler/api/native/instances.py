@@ -11,8 +11,8 @@ from ostler.access.names import may_use
 from ostler.api.door import needs, router
 from ostler.api.services import Rooms, Who
 from ostler.api.shapes import Listing, Out, PageOut, page_out
-from ostler.core.errors import InvalidField
 from ostler.core.principals import Principal, Role
+from ostler.core.queries import check_sort
 from ostler.core.states import InstanceState
 
 if TYPE_CHECKING:
@@ -92,9 +92,7 @@ async def list_instances(
         and (not page.search or page.search.lower() in view.model_name.lower())
     ]
     sort = page.sort or "model_name"
-    if sort not in _SORTS:
-        hint = f"One of: {', '.join(_SORTS)}."
-        raise InvalidField("sort", f"instances cannot be sorted by {sort!r}", hint=hint)
+    check_sort("instances", sort, _SORTS)
     shown.sort(key=lambda view: view.model_name)
     shown.sort(key=lambda view: _sortable(getattr(view, sort)), reverse=page.descending)
     return page_out(page.cut(shown))
