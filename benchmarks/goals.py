@@ -70,4 +70,38 @@ GOALS: tuple[Goal, ...] = (
         at_most=False,
         unit=" x",
     ),
+    Goal(
+        "gateway CPU per request against the bare forwarder",
+        lambda r: r["gateway"]["ratios"]["cpu_to_bare_forwarder"],
+        1.5,
+        unit=" x",
+    ),
+    Goal(
+        "gateway throughput against LiteLLM",
+        lambda r: r["gateway"]["ratios"]["throughput_to_litellm"],
+        50,
+        at_most=False,
+        unit=" x",
+    ),
+    Goal(
+        "gateway memory growth from request 10,000 to 100,000",
+        lambda r: r["gateway"]["ratios"]["memory_growth_percent"],
+        5,
+        unit=" %",
+    ),
+    Goal(
+        "streams cut, of 256 and 1,000 at once", lambda r: r["gateway"]["ratios"]["streams_cut"], 0, unit=""
+    ),
+    Goal(
+        "first piece of 256 streams, p50 over direct",
+        lambda r: r["gateway"]["ratios"]["first_p50_ms_over_direct_at_256"],
+        5,
+        unit=" ms",
+    ),
+    Goal(
+        "gaps of 256 streams, p99 over direct",
+        lambda r: r["gateway"]["ratios"]["gap_p99_ms_over_direct_at_256"],
+        10,
+        unit=" ms",
+    ),
 )
