@@ -161,7 +161,7 @@ def build(
         models=models,
         instances=instances,
         usage=usage_writer,
-        metrics=GatewayMetrics(registry),
+        metrics=GatewayMetrics(registry, lambda: usage_writer.dropped),
         settings=live,
         clock=clock,
     )

@@ -51,7 +51,7 @@ class Seconds:
 class GatewayMetrics(Collector):
     """The gateway's numbers, registered in the registry that is handed in."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, dropped_records: Callable[[], int] = lambda: 0) -> None:
         self._requests: dict[tuple[str, int], int] = {}
         self._durations: dict[str, Seconds] = {}
         self._upstream: dict[str, Seconds] = {}
@@ -61,7 +61,7 @@ class GatewayMetrics(Collector):
         self._engine_errors: dict[str, int] = {}
         self.cancellations = 0
         self.in_flight: Callable[[], int] = lambda: 0
-        self.dropped_records: Callable[[], int] = lambda: 0
+        self._dropped_records = dropped_records
         registry.register(self)
 
     def finished(self, route: str, status: int, seconds: float) -> None:
@@ -129,7 +129,7 @@ class GatewayMetrics(Collector):
             "ostler_requests_in_flight", "Requests now in the gateway.", value=self.in_flight()
         )
         yield CounterMetricFamily(
-            "ostler_usage_dropped", "Requests that were not accounted.", value=self.dropped_records()
+            "ostler_usage_dropped", "Requests that were not accounted.", value=self._dropped_records()
         )
 
 
