@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, cast, get_type_hints
 
 from fastapi import Depends, Query
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from ostler.core.errors import InvalidField
 from ostler.core.launch import HIDDEN
 from ostler.core.near import near_names
 from ostler.core.paging import MAX_LIMIT, Page
+from ostler.core.principals import Role
 
 T = TypeVar("T")
+S = TypeVar("S", bound=BaseModel)
 
 _SECRET = re.compile(r"key|secret|passw|credential|token(?!s|iz)", re.IGNORECASE)
 _USER_INFO = re.compile(r"(?<=://)([^/@:\s]*):[^/@\s]+@")
@@ -44,6 +47,52 @@ class Out(BaseModel):
     model_config = ConfigDict(from_attributes=True, frozen=True)
 
 
+def _label(role: Any) -> Any:
+    return role.label if isinstance(role, Role) else role
+
+
+RoleLabel = Annotated[str, BeforeValidator(_label)]
+"""A role by its name."""
+
+
+def shape_of(value: type, *, without: Collection[str] = ()) -> Callable[[type[S]], type[S]]:
+    """Make a class the shape of a room's dataclass: it gets those of its fields that it does not declare.
+
+    So a field stands in one place, the room's; a shape declares only what it shows otherwise or adds.
+    `without` names the fields that stay inside.
+    """
+
+    def complete(shape: type[S]) -> type[S]:
+        own: dict[str, Any] = {name: (info.annotation, info) for name, info in shape.model_fields.items()}
+        types = get_type_hints(value, include_extras=True)
+        shown: dict[str, Any] = {}
+        for field in dataclasses.fields(value):
+            if field.name not in without:
+                shown[field.name] = own.pop(field.name, (_shown_as(types[field.name]), _default(field)))
+        made: Any = create_model(
+            shape.__name__,
+            __base__=shape.__bases__,
+            __module__=shape.__module__,
+            __doc__=shape.__doc__,
+            **shown,
+            **own,
+        )
+        return cast(type[S], made)
+
+    return complete
+
+
+def _shown_as(kind: Any) -> Any:
+    """A role is shown by its name, all else as it is."""
+    return RoleLabel if kind is Role else kind
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return Field(default_factory=field.default_factory)
+    return ... if field.default is dataclasses.MISSING else field.default
+
+
 class PageOut(BaseModel, Generic[T]):
     """One page of a list: `items` from `offset` on, at most `limit` of `total`."""
 
@@ -61,6 +110,11 @@ def page_out(page: Page[Any], items: Sequence[Any] | None = None) -> dict[str, A
         "limit": page.limit,
         "offset": page.offset,
     }
+
+
+def one_page(items: Sequence[Any]) -> dict[str, Any]:
+    """All of a list that is never long, as a page."""
+    return page_out(Page(list(items), len(items), max(1, len(items)), 0))
 
 
 @dataclass(frozen=True, slots=True)

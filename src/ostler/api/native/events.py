@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Header, Query, Response
@@ -13,7 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from ostler.api.door import needs, router
 from ostler.api.services import Rooms, Services, Who
-from ostler.api.shapes import Listing, Out, PageOut
+from ostler.api.shapes import Listing, PageOut
 from ostler.api.streaming import event_message, event_stream
 from ostler.core.errors import InvalidField
 from ostler.core.events import Event
@@ -23,20 +22,6 @@ routes = router("events")
 
 ABOUT_PEOPLE = frozenset({"key", "user", "setting"})
 """Subjects whose events only administrators see."""
-
-
-class EventOut(Out):
-    """Something that happened. `kind` is dotted, noun first; `cause` is one sentence."""
-
-    id: int
-    at: datetime
-    kind: str
-    subject_type: str
-    subject_id: str
-    subject_name: str
-    actor: str
-    cause: str
-    data: dict[str, Any]
 
 
 @routes.get("/events", response_class=StreamingResponse, **needs(Role.USER))
@@ -59,7 +44,7 @@ async def stream_events(
     return event_stream(messages, rooms.closing, rooms.settings.current.heartbeat_s)
 
 
-@routes.get("/history", response_model=PageOut[EventOut], **needs(Role.USER))
+@routes.get("/history", response_model=PageOut[Event], **needs(Role.USER))
 async def list_history(
     rooms: Rooms,
     who: Who,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -13,11 +12,12 @@ from pydantic import Field
 from ostler.api.door import needs, router
 from ostler.api.native.model_files import files_by_model
 from ostler.api.services import Rooms, Services, Who
-from ostler.api.shapes import Body, Listing, Out, PageOut, page_out
+from ostler.api.shapes import Body, Listing, Out, PageOut, page_out, shape_of
 from ostler.core.errors import InvalidField, NotAllowed
 from ostler.core.principals import Principal, Role
 from ostler.library.deletion import InUse
 from ostler.library.filesets import FileSet
+from ostler.library.roots import Root
 from ostler.models.records import Model
 
 routes = router("files")
@@ -32,46 +32,11 @@ class OutsideRoots(NotAllowed):
     hint = "Use a path inside a library folder, or ask an administrator."
 
 
-class FileOut(Out):
-    """One file."""
-
-    path: FilePath
-    size_bytes: int
-
-
+@shape_of(FileSet)
 class FileSetOut(Out):
     """The files that load as one thing, with what their headers say and which models use them."""
 
-    id: str
-    root_id: int | None
-    layout: str | None
-    name: str
-    path: FilePath
-    files: list[FileOut]
-    size_bytes: int
-    format: str
-    mmproj: FilePath | None
-    repo: str | None
-    revision: str | None
-    refs: list[str]
-    tag: str | None
-    complete: bool
-    missing: list[str]
-    facts: dict[str, Any] | None
-    error: str | None
-    modified_at: datetime
     used_by: list[str] = Field(description="Names of the models that use these files.")
-
-
-class RootOut(Out):
-    """A folder that holds model files."""
-
-    id: int
-    path: FilePath
-    layout: str
-    filled_by_ostler: bool
-    node: str
-    available: bool
 
 
 class InspectIn(Body):
@@ -135,13 +100,13 @@ async def delete_files(rooms: Rooms, who: Who, file_set_id: FileSetId) -> Any:
     return (await rooms.library.delete(plan, who)).to_json()
 
 
-@routes.get("/roots", response_model=PageOut[RootOut], tags=["roots"], **needs(Role.USER))
+@routes.get("/roots", response_model=PageOut[Root], tags=["roots"], **needs(Role.USER))
 async def list_roots(rooms: Rooms, who: Who, page: Listing) -> Any:
     """The folders that are looked into."""
     return page_out(page.cut(await rooms.library.roots()))
 
 
-@routes.post("/roots", response_model=RootOut, status_code=201, tags=["roots"], **needs(Role.ADMIN))
+@routes.post("/roots", response_model=Root, status_code=201, tags=["roots"], **needs(Role.ADMIN))
 async def add_root(rooms: Rooms, who: Who, body: RootIn) -> Any:
     """List one more folder."""
     return await rooms.library.add_root(_absolute(body.path), body.layout, who)
@@ -177,7 +142,6 @@ def _file_set_out(rooms: Services, files: FileSet) -> dict[str, Any]:
     values = {name: getattr(files, name) for name in FileSet.__slots__}
     return {
         **values,
-        "facts": files.facts.to_json() if files.facts else None,
         "used_by": [model.name for model in rooms.models.all() if _uses(model, files)],
     }
 

@@ -2,75 +2,41 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Path, Query
 
 from ostler.api.door import needs, router
 from ostler.api.services import Rooms, Who
-from ostler.api.shapes import Out, PageOut
+from ostler.api.shapes import Out, PageOut, shape_of
 from ostler.core.principals import Role
+from ostler.hub.records import HubFile, RepoInfo, SearchHit, Variant
 
 routes = router("hub")
 
 
-class SearchHitOut(Out):
-    """One repo found."""
-
-    repo: str
-    downloads: int
-    likes: int
-    tags: list[str]
-    pipeline_tag: str | None
-    license: str | None
-    last_modified: datetime | None
-    gated: str | None
-    private: bool
-    gguf: bool
-    parameters: int | None = None
-
-
+@shape_of(HubFile, without=("blob_id", "lfs"))
 class HubFileOut(Out):
     """One file of a repo."""
 
-    path: str
-    size_bytes: int
-    sha256: str | None
 
-
+@shape_of(Variant)
 class VariantOut(Out):
     """One model among those of a repo; `tag` is what comes after the colon of a spec."""
 
-    tag: str
-    quantization: str | None
     files: list[HubFileOut]
-    size_bytes: int
-    format: str
-    missing: list[str]
 
 
+@shape_of(RepoInfo, without=("mmprojs",))
 class RepoOut(Out):
     """A repo at one commit."""
 
-    repo: str
-    commit: str
-    revision: str
-    gated: str | None
-    private: bool
-    downloads: int
-    likes: int
-    tags: list[str]
-    pipeline_tag: str | None
-    license: str | None
-    last_modified: datetime | None
     files: list[HubFileOut]
     variants: list[VariantOut]
     total_bytes: int
-    renamed_from: str | None = None
 
 
-@routes.get("/hub/search", response_model=PageOut[SearchHitOut], **needs(Role.POWER_USER))
+@routes.get("/hub/search", response_model=PageOut[SearchHit], **needs(Role.POWER_USER))
 async def search_hub(
     rooms: Rooms,
     who: Who,

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Path, Query
 
 from ostler.api.door import needs, router
 from ostler.api.services import Rooms, Who
-from ostler.api.shapes import Listing, Out, PageOut, page_out
+from ostler.api.shapes import Listing, Out, PageOut, page_out, shape_of
 from ostler.core.errors import InvalidField
 from ostler.core.principals import Role
 from ostler.core.states import JobState
+from ostler.jobs.records import Job
 
 routes = router("jobs")
 
 JobId = Annotated[str, Path(max_length=100)]
 
 
+@shape_of(Job, without=("dedupe_key",))
 class JobOut(Out):
     """A job with its progress: bytes_done, bytes_total, current_file, rate_bytes_per_s, eta_s, step."""
-
-    id: str
-    kind: str
-    title: str
-    state: JobState
-    request: dict[str, Any]
-    progress: dict[str, Any]
-    result: dict[str, Any] | None
-    error: dict[str, Any] | None
-    actor: str
-    attempts: int
-    node: str
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
 
 
 @routes.get("/jobs", response_model=PageOut[JobOut], **needs(Role.USER))

@@ -6,12 +6,13 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Path
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from ostler.access.keys import Key
 from ostler.access.names import read_limits
 from ostler.api.door import needs, router
 from ostler.api.services import Rooms, Who
-from ostler.api.shapes import Body, Listing, Out, PageOut, page_out
+from ostler.api.shapes import Body, Listing, Out, PageOut, page_out, shape_of
 from ostler.core.errors import InvalidField
 from ostler.core.principals import Role
 
@@ -20,31 +21,9 @@ routes = router("keys")
 KeyRef = Annotated[str, Path(max_length=200, description="The key's id or name.")]
 
 
-class LimitsOut(Out):
-    """Limits of a key; null means none."""
-
-    requests_per_minute: int | None
-    concurrency: int | None
-
-
+@shape_of(Key)
 class KeyOut(Out):
     """A key without its secret; `prefix` are its first characters."""
-
-    id: int
-    name: str
-    prefix: str
-    role: str
-    models: list[str] | None
-    limits: LimitsOut
-    created_at: datetime
-    created_by: str
-    expires_at: datetime | None
-    last_used_at: datetime | None
-
-    @field_validator("role", mode="before")
-    @classmethod
-    def _label(cls, role: Any) -> Any:
-        return role.label if isinstance(role, Role) else role
 
 
 class NewKeyOut(KeyOut):

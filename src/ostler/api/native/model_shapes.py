@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from datetime import datetime
 from typing import Any
 
 from ostler.api.native.instances import InstanceOut, view_for
 from ostler.api.native.model_files import files_by_model
 from ostler.api.services import Services
-from ostler.api.shapes import Out, hide_args, hide_env
+from ostler.api.shapes import Out, hide_args, hide_env, shape_of
 from ostler.core.errors import OstlerError
 from ostler.core.principals import Principal
-from ostler.core.states import DesiredState, InstanceState
+from ostler.core.states import InstanceState
 from ostler.fit.estimate import estimate
 from ostler.library.filesets import FileSet
 from ostler.models.records import Model
@@ -33,30 +31,11 @@ class ModelFilesOut(Out):
     error: str | None = None
 
 
+@shape_of(Model, without=("dialect_data",))
 class ModelOut(Out):
     """A model. Values of environment variables and arguments that look secret are hidden."""
 
-    id: int
-    name: str
-    aliases: list[str]
-    description: str
-    origin: str
-    read_only: bool
-    engine: str
-    runtime: str
-    node: str
-    task: str
     source: dict[str, Any]
-    options: dict[str, Any]
-    extra_args: list[str]
-    env: dict[str, str]
-    request_defaults: dict[str, Any]
-    policy: dict[str, Any]
-    desired_state: DesiredState
-    archived: bool
-    revision: int
-    created_at: datetime
-    updated_at: datetime
     state: InstanceState
     instance: InstanceOut | None
     file_set: ModelFilesOut | None = None
@@ -75,7 +54,6 @@ def model_out(rooms: Services, who: Principal, model: Model) -> dict[str, Any]:
     return {
         **values,
         "source": model.source.to_json(),
-        "policy": asdict(model.policy),
         "env": hide_env(model.env),
         "extra_args": hide_args(model.extra_args),
         "state": view.state,

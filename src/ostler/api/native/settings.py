@@ -10,7 +10,7 @@ from pydantic_core import PydanticUndefined
 
 from ostler.api.door import needs, router
 from ostler.api.services import Rooms, Services, Who
-from ostler.api.shapes import Out, PageOut, hide_password
+from ostler.api.shapes import Out, PageOut, hide_password, one_page
 from ostler.core.launch import HIDDEN
 from ostler.core.principals import Role
 from ostler.core.settings import Settings, environment_names, is_live
@@ -35,7 +35,7 @@ class SettingOut(Out):
 @routes.get("/settings", response_model=PageOut[SettingOut], **needs(Role.ADMIN))
 async def list_settings(rooms: Rooms, who: Who) -> Any:
     """Every setting, all on one page; secrets are hidden."""
-    return _one_page(_all(rooms))
+    return one_page(_all(rooms))
 
 
 @routes.patch("/settings", response_model=PageOut[SettingOut], **needs(Role.ADMIN))
@@ -44,11 +44,7 @@ async def change_settings(
 ) -> Any:
     """Change settings that are live, at once and for good; null gives one back to its default."""
     await rooms.settings.change(values, who)
-    return _one_page([setting for setting in _all(rooms) if setting["name"] in values])
-
-
-def _one_page(shown: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"items": shown, "total": len(shown), "limit": max(1, len(shown)), "offset": 0}
+    return one_page([setting for setting in _all(rooms) if setting["name"] in values])
 
 
 def _all(rooms: Services) -> list[dict[str, Any]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any
 
 import psutil
 from fastapi import Path
@@ -13,23 +14,24 @@ from pydantic import Field
 
 from ostler.api.door import needs, router
 from ostler.api.services import Rooms, Who
-from ostler.api.shapes import Body, Listing, Out, PageOut, hide_args, hide_env, hide_password, page_out
+from ostler.api.shapes import (
+    Body,
+    Listing,
+    Out,
+    PageOut,
+    hide_args,
+    hide_env,
+    hide_password,
+    page_out,
+    shape_of,
+)
 from ostler.core.principals import Role
+from ostler.engines.rows import Option, ParsedCommand
+from ostler.fit.devices import Device
 
 routes = router("system")
 
 EngineName = Annotated[str, Path(max_length=50)]
-
-
-class DeviceOut(Out):
-    """A GPU, or the host with its memory."""
-
-    id: str
-    name: str
-    kind: Literal["cpu", "cuda"]
-    total_bytes: int
-    free_bytes: int
-    driver: str | None = None
 
 
 class EngineOut(Out):
@@ -41,46 +43,15 @@ class EngineOut(Out):
     options: int = Field(description="How many options it has; see /engines/{name}/options.")
 
 
+@shape_of(Option, without=("joiner", "quoted", "values", "stands_for"))
 class OptionOut(Out):
     """One option of an engine, as its table has it."""
-
-    name: str
-    type: str
-    flags: list[str] = Field(default_factory=list)
-    negative_flags: list[str] = Field(default_factory=list)
-    env: list[str] = Field(default_factory=list)
-    default: Any = None
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: list[str] = Field(default_factory=list)
-    words: list[str] = Field(default_factory=list)
-    unit: str | None = None
-    help: str = ""
-    group: str | None = None
-    aliases: list[str] = Field(default_factory=list)
-    since: str | None = None
-    until: str | None = None
-    needs_restart: bool = True
-    repeat: bool = False
-    old: bool = False
 
 
 class CommandIn(Body):
     """A command line of the engine, as one types it."""
 
     command: str = Field(max_length=100_000, examples=["llama-server -m model.gguf -c 8192 -ngl 99"])
-
-
-class ParsedOut(Out):
-    """What a command line means; `ignored` are flags that Ostler sets itself."""
-
-    options: dict[str, Any]
-    extra_args: list[str]
-    model: str | None
-    hub: str | None
-    alias: str | None
-    env: dict[str, str]
-    ignored: list[str]
 
 
 class SystemOut(Out):
@@ -101,7 +72,7 @@ class SystemOut(Out):
     config_file: str | None = None
 
 
-@routes.get("/devices", response_model=PageOut[DeviceOut], **needs(Role.USER))
+@routes.get("/devices", response_model=PageOut[Device], **needs(Role.USER))
 async def list_devices(rooms: Rooms, who: Who, page: Listing) -> Any:
     """GPUs and the host, with their memory now."""
     return page_out(page.cut(await rooms.devices.list()))
@@ -133,19 +104,16 @@ async def list_options(rooms: Rooms, who: Who, page: Listing, name: EngineName) 
     return page_out(page.cut(found))
 
 
-@routes.post("/engines/{name}/parse", response_model=ParsedOut, **needs(Role.USER))
+@routes.post("/engines/{name}/parse", response_model=ParsedCommand, **needs(Role.USER))
 async def parse_command(rooms: Rooms, who: Who, name: EngineName, body: CommandIn) -> Any:
     """Take a command line apart into options; nothing is stored."""
     parsed = rooms.engines.get(name).options.parse_command(body.command)
-    return {
-        "options": parsed.options,
-        "extra_args": hide_args(parsed.extra_args),
-        "model": parsed.model,
-        "hub": parsed.hub,
-        "alias": parsed.alias,
-        "env": hide_env(parsed.env),
-        "ignored": hide_args(parsed.ignored),
-    }
+    return replace(
+        parsed,
+        extra_args=tuple(hide_args(parsed.extra_args)),
+        env=hide_env(parsed.env),
+        ignored=tuple(hide_args(parsed.ignored)),
+    )
 
 
 @routes.get("/system", response_model=SystemOut, **needs(Role.USER))

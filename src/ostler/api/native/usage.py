@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import Query
@@ -10,49 +10,26 @@ from pydantic import AwareDatetime
 
 from ostler.api.door import needs, router
 from ostler.api.services import Rooms, Who
-from ostler.api.shapes import Listing, Out, PageOut, page_out
+from ostler.api.shapes import Listing, Out, PageOut, page_out, shape_of
 from ostler.core.principals import Role
+from ostler.usage.log import UsageTotal
+from ostler.usage.records import RequestRecord
 
 routes = router("usage")
 
 
-class TotalOut(Out):
-    """The sum over one model, key or day; `first_token_s` and `duration_s` are means."""
-
-    name: str
-    requests: int
-    errors: int
-    prompt_tokens: int
-    completion_tokens: int
-    first_token_s: float | None
-    duration_s: float
-
-
+@shape_of(RequestRecord)
 class RequestOut(Out):
     """One request."""
 
     id: int
-    at: datetime
-    model_id: int | None
-    model_name: str
-    instance_id: int | None
-    key_id: int | None
-    principal: str
-    path: str
-    status: int
-    streamed: bool
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    first_token_s: float | None
-    duration_s: float
-    error: str | None
 
 
 Since = Annotated[AwareDatetime | None, Query(description="Only from this time on, with a time zone.")]
 Until = Annotated[AwareDatetime | None, Query(description="Only before this time, with a time zone.")]
 
 
-@routes.get("/usage", response_model=PageOut[TotalOut], **needs(Role.MANAGER))
+@routes.get("/usage", response_model=PageOut[UsageTotal], **needs(Role.MANAGER))
 async def add_up_usage(
     rooms: Rooms,
     who: Who,
@@ -93,10 +70,4 @@ async def list_requests(
         **order,
         **page.part,
     )
-    return page_out(
-        found,
-        [
-            {"id": stored.id, **{name: getattr(stored.record, name) for name in stored.record.__slots__}}
-            for stored in found.items
-        ],
-    )
+    return page_out(found, [{"id": stored.id, **asdict(stored.record)} for stored in found.items])

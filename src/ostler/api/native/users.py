@@ -6,14 +6,15 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Path, Request, Response
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 
 from ostler.access.headers import read_credentials
 from ostler.access.sessions import COOKIE, LIFETIME, Session
+from ostler.access.users import User
 from ostler.api.door import needs, open_to_all, router
 from ostler.api.native.keys import id_or_name, parse_role
 from ostler.api.services import Rooms, Who
-from ostler.api.shapes import Body, Listing, Out, PageOut, page_out
+from ostler.api.shapes import Body, Listing, Out, PageOut, page_out, shape_of
 from ostler.core.principals import Principal, Role
 
 routes = router("users")
@@ -21,19 +22,9 @@ routes = router("users")
 UserRef = Annotated[str, Path(max_length=200, description="The person's id or name.")]
 
 
+@shape_of(User, without=("session_epoch",))
 class UserOut(Out):
     """A person."""
-
-    id: int
-    name: str
-    role: str
-    disabled: bool
-    created_at: datetime
-
-    @field_validator("role", mode="before")
-    @classmethod
-    def _label(cls, role: Any) -> Any:
-        return role.label if isinstance(role, Role) else role
 
 
 class UserIn(Body):
