@@ -8,14 +8,15 @@ import pytest
 from pyreqwest.client import ClientBuilder
 
 from ostler.core.principals import LOCAL_ADMIN
+from ostler.core.states import InstanceState
 from ostler.instances.errors import StartFailed
 from ostler.instances.restarts import Faults, backoff_s
 from tests.instances.conftest import Fake
 
 
-async def ask(url: str) -> None:
+async def ask(url: str) -> str:
     async with ClientBuilder().build() as client:
-        await client.get(url).build().send()
+        return await (await client.get(url).build().send()).text()
 
 
 async def test_an_engine_killed_while_serving_is_said_and_started_again(house: Fake) -> None:
@@ -114,6 +115,21 @@ async def test_an_engine_that_answers_no_probe_is_restarted(house: Fake) -> None
     (await house.lease(model)).release()
     assert house.runtime.stops == ["a"], "the sick one was ended first"
     assert house.instances.view(model.id).id != first.id
+
+
+async def test_an_engine_too_busy_to_answer_probes_is_left_alone_until_it_serves_nobody(house: Fake) -> None:
+    house.settings.change(probe_timeout_s=0.05, probe_failures=2)
+    model = await house.add("a")
+    first = await house.instances.start("a", LOCAL_ADMIN)
+    lease = await house.lease(model)
+    await ask(f"{first.url}/mute")
+    async with asyncio.timeout(20):
+        while int(await ask(f"{first.url}/unanswered")) < 6:
+            await asyncio.sleep(0.01)
+    assert house.instances.view(model.id).state is InstanceState.RUNNING
+    lease.release()
+    failed = await house.until("instance.failed")
+    assert "2 health probes" in failed.cause
 
 
 async def test_a_broken_answer_makes_it_look_at_once(house: Fake) -> None:

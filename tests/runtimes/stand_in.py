@@ -57,6 +57,8 @@ class StandIn:
         self.leave = leave
         self.is_ready = False
         self.is_sick = False
+        self.is_mute = False
+        self.unanswered = 0
         self.server: asyncio.Server | None = None
 
     def talk(self) -> None:
@@ -84,6 +86,10 @@ class StandIn:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             url = urlsplit(head.split(b" ", 2)[1].decode())
+            if url.path == "/health" and self.is_mute:
+                self.unanswered += 1
+                await reader.read()  # until the one who asked gives up
+                return
             status, body = self._answer(url.path, dict(parse_qsl(url.query)))
             writer.write(
                 f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Length: {len(body)}\r\n"
@@ -109,6 +115,10 @@ class StandIn:
             self.say(query["text"].encode() + b"\n")
         elif path == "/sick":
             self.is_sick = True
+        elif path == "/mute":
+            self.is_mute = True
+        elif path == "/unanswered":
+            return 200, str(self.unanswered).encode()
         elif path == "/env":
             value = self.environment.get(query["name"])
             return (404, b"") if value is None else (200, value.encode())

@@ -6,7 +6,7 @@ import asyncio
 from datetime import timedelta
 
 from pyreqwest.client import ClientBuilder
-from pyreqwest.exceptions import PyreqwestError
+from pyreqwest.exceptions import PyreqwestError, RequestTimeoutError
 
 from ostler.engines.base import Engine, Health, HealthAnswer
 
@@ -19,17 +19,19 @@ class HealthProbe:
 
     def __init__(self) -> None:
         builder = ClientBuilder().no_proxy().follow_redirects(False).error_for_status(False)
-        self._client = builder.pool_idle_timeout(timedelta(seconds=30)).build()
+        self._client = builder.pool_idle_timeout(timedelta(seconds=1)).build()
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
 
-    async def ask(self, engine: Engine, url: str, *, timeout_s: float, was_ready: bool) -> Health:
-        """One probe. No answer in time is read as no connection."""
-        return engine.read_health(
-            await self._answer(url + engine.health_path, timeout_s), was_ready=was_ready
-        )
+    async def ask(self, engine: Engine, url: str, *, timeout_s: float, was_ready: bool) -> Health | None:
+        """One probe; None when no answer came in time."""
+        try:
+            answer = await self._answer(url + engine.health_path, timeout_s)
+        except TimeoutError:
+            return None
+        return engine.read_health(answer, was_ready=was_ready)
 
     async def until_settled(self, engine: Engine, url: str, *, timeout_s: float) -> Health:
         """Probe until the engine says ready or dead.
@@ -41,7 +43,7 @@ class HealthProbe:
         began = loop.time()
         while True:
             health = await self.ask(engine, url, timeout_s=timeout_s, was_ready=False)
-            if health is not Health.LOADING:
+            if health is Health.READY or health is Health.DEAD:
                 return health
             passed = loop.time() - began
             await asyncio.sleep(min(LONGEST_WAIT_S, max(FIRST_WAIT_S, passed * WAIT_SHARE)))
@@ -52,5 +54,7 @@ class HealthProbe:
             async with request.streamed_read_buffer_limit(BODY_LIMIT).build_streamed() as response:
                 body = await response.body_reader.read(BODY_LIMIT)
                 return HealthAnswer(response.status, bytes(body or b"").decode(errors="replace"))
+        except RequestTimeoutError as error:
+            raise TimeoutError from error
         except PyreqwestError:
             return HealthAnswer(None)

@@ -173,7 +173,7 @@ class Life(Standing):
     async def _look_after(self) -> None:
         """Watch a running engine until something has to be done, and do it."""
         watched = self._watched()
-        self._watch = watch = Watch(watched, self._bell, self._idle_at)
+        self._watch = watch = Watch(watched, self._bell, self._idle_at, self._is_serving)
         try:
             turn, seen = await watch.until_needed(self._is_asked)
         finally:
@@ -315,6 +315,9 @@ class Life(Standing):
         if timeout_s is None or endpoint is None:
             return None
         return (self._now() if self.is_busy else endpoint.last_used) + timeout_s
+
+    def _is_serving(self) -> bool:
+        return self.endpoint is not None and self.endpoint.in_flight > 0
 
     def _is_asked(self) -> bool:
         return self._stop is not None

@@ -74,11 +74,15 @@ class Watched:
     settings: Callable[[], Settings]
     now: Callable[[], float]
 
-    async def is_well(self) -> bool:
-        """One probe of an engine that was ready before."""
+    async def is_well(self, is_serving: Callable[[], bool]) -> bool:
+        """One probe of an engine that was ready before.
+
+        Silence counts as a fault only of an engine that serves nobody: llama-server answers probes
+        with the same few threads as requests (`--threads-http`), so a busy one may have none left.
+        """
         timeout_s = self.settings().probe_timeout_s
         health = await self.probe.ask(self.engine, self.handle.url, timeout_s=timeout_s, was_ready=True)
-        return health is Health.READY
+        return health is Health.READY or (health is None and is_serving())
 
 
 async def wait_until_ready(
@@ -115,12 +119,19 @@ async def wait_until_ready(
 class Watch:
     """Looks after a running engine. `observed` is what was last measured."""
 
-    def __init__(self, watched: Watched, bell: Bell, idle_at: Callable[[], float | None]) -> None:
+    def __init__(
+        self,
+        watched: Watched,
+        bell: Bell,
+        idle_at: Callable[[], float | None],
+        is_serving: Callable[[], bool],
+    ) -> None:
         self.observed: Observed | None = None
         self.failed_probes = 0
         self._watched = watched
         self._bell = bell
         self._idle_at = idle_at
+        self._is_serving = is_serving
         self._suspect = False
 
     def suspect(self) -> None:
@@ -147,7 +158,7 @@ class Watch:
                     continue
                 if probing is None and (self._suspect or w.now() >= next_probe):
                     self._suspect = False
-                    probing = asyncio.create_task(w.is_well())
+                    probing = asyncio.create_task(w.is_well(self._is_serving))
                 idle_at = self._idle_at()
                 if idle_at is not None and w.now() >= idle_at:
                     return Turn.IDLE, None
