@@ -150,19 +150,22 @@ class Keys:
             expires_at=expires_at,
             last_used_at=None,
         )
+        await self._store(row, principal)
+        return self._key(row), token
+
+    async def _store(self, row: KeyRow, principal: Principal) -> None:
         try:
             async with self._database.write() as session:
                 session.add(row)
                 await session.flush()
-                await self._events.add(
-                    session,
-                    NewEvent("key.created", "key", row.id, name, principal.name, data={"role": role.label}),
+                created = NewEvent(
+                    "key.created", "key", row.id, row.name, principal.name, data={"role": row.role}
                 )
+                await self._events.add(session, created)
                 entry = _entry(row)
                 after_commit(session, lambda: self._remember(entry))
         except IntegrityError as error:
-            raise KeyNameTaken(f"there is already a key named {name!r}", key=name) from error
-        return self._key(row), token
+            raise KeyNameTaken(f"there is already a key named {row.name!r}", key=row.name) from error
 
     async def list(
         self,

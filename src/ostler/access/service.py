@@ -16,7 +16,7 @@ from ostler.access.headers import Credentials, RawHeaders, read_credentials
 from ostler.access.keys import KeyNameTaken, Keys, looks_like_key
 from ostler.access.limits import Limiter
 from ostler.access.sessions import Session, Sessions
-from ostler.access.users import User, Users, WrongPassword
+from ostler.access.users import Users, WrongPassword
 from ostler.core.clock import Clock
 from ostler.core.database import Database
 from ostler.core.errors import NotAllowed, Unauthenticated
@@ -158,10 +158,6 @@ class Access:
                 return None
             _, token = await self.keys.create(f"{FIRST_KEY}-2", Role.ADMIN, SYSTEM)
         return token
-
-    def person(self, principal: Principal) -> User | None:
-        """The person behind a principal, if it is one."""
-        return None if principal.user_id is None else self.users.find(principal.user_id)
 
     def _is_local(self, given: Credentials) -> bool:
         """True for the person at this machine; never through a proxy or under another name."""

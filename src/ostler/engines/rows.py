@@ -64,31 +64,6 @@ class Option:
         yield from ((name_of(flag), False) for flag in self.flags)
         yield from ((name_of(flag), True) for flag in self.negative_flags)
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready form for forms and clients."""
-        return {
-            "name": self.name,
-            "type": self.type,
-            "flag": self.flag,
-            "negative_flag": self.negative_flag,
-            "flags": [*self.flags, *self.negative_flags],
-            "env": list(self.env),
-            "default": self.default,
-            "minimum": self.minimum,
-            "maximum": self.maximum,
-            "choices": list(self.choices),
-            "words": list(self.words),
-            "unit": self.unit,
-            "help": self.help,
-            "group": self.group,
-            "aliases": list(self.aliases),
-            "since": self.since,
-            "until": self.until,
-            "needs_restart": self.needs_restart,
-            "repeat": self.repeat,
-            "old": self.old,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Owned:

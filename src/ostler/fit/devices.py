@@ -6,7 +6,7 @@ import asyncio
 import builtins
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,10 +26,6 @@ class Device:
     total_bytes: int
     free_bytes: int
     driver: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready form."""
-        return asdict(self)
 
 
 class Devices:

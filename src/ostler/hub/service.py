@@ -7,7 +7,7 @@ import logging
 import re
 from pathlib import Path
 from typing import Any, Literal, get_args
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from ostler.core.errors import InvalidField, Offline
 from ostler.core.settings import Settings
@@ -65,10 +65,6 @@ class Hub:
         if token and not re.fullmatch(r"[\x21-\x7e]+", token):
             raise TokenRefused("the hub's token holds characters that no token has")
         return token or None
-
-    def sends_token_to(self, url: str) -> bool:
-        """True when the address is on the hub's own host (scheme and port too)."""
-        return _origin(url) == _origin(self.endpoint)
 
     def file_url(self, repo: str, commit: str, path: str) -> str:
         """Where a file's bytes are; the hub redirects to another host for large files."""
@@ -186,8 +182,3 @@ class Hub:
                 "the hub's token file %s cannot be read, going on without: %s", path, type(error).__name__
             )
             return None
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme)

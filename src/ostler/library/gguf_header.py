@@ -116,11 +116,6 @@ class GgufHeader:
         return self.model_count("vocab_size")
 
     @property
-    def tokenizer_model(self) -> str | None:
-        """`gpt2`, `llama`, `bert`, ..."""
-        return self.text("tokenizer.ggml.model")
-
-    @property
     def chat_template(self) -> str | None:
         """The Jinja template of a chat."""
         return self.text("tokenizer.chat_template")

@@ -38,17 +38,6 @@ class Root:
     node: str
     available: bool
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready form."""
-        return {
-            "id": self.id,
-            "path": str(self.path),
-            "layout": self.layout,
-            "filled_by_ostler": self.filled_by_ostler,
-            "node": self.node,
-            "available": self.available,
-        }
-
 
 class RootStore:
     """The roots of one node, in the database."""

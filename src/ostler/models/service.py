@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
@@ -235,14 +235,8 @@ class Models:
         engine = self._engine_for(new.engine, files, source)
         name = check_name(new.name) if new.name is not None else self._free_name(source, files)
         aliases = tuple(sorted({check_name(alias, "aliases") for alias in new.aliases} - {name}))
-        if new.runtime not in RUNTIMES:
-            raise InvalidField(
-                "runtime", f"unknown runtime {new.runtime!r}", hint=f"One of: {', '.join(RUNTIMES)}."
-            )
-        if new.origin not in ORIGINS:
-            raise InvalidField(
-                "origin", f"unknown origin {new.origin!r}", hint=f"One of: {', '.join(ORIGINS)}."
-            )
+        _one_of("runtime", new.runtime, RUNTIMES)
+        _one_of("origin", new.origin, ORIGINS)
         rules = self._engines.get(engine)
         rules.check_extra_args(new.extra_args)
         rules.check_env(environment(new.env))
@@ -339,3 +333,8 @@ class Models:
 
     def _publish(self, session: AsyncSession, model: Model) -> None:
         after_commit(session, lambda: self._index.put(model))
+
+
+def _one_of(field: str, value: str, known: Collection[str]) -> None:
+    if value not in known:
+        raise InvalidField(field, f"unknown {field} {value!r}", hint=f"One of: {', '.join(known)}.")
