@@ -124,6 +124,8 @@ async def test_health_and_readiness_need_no_key_and_metrics_do(guarded: Api) -> 
     ready = await guarded.get("//ready")
     assert ready.status_code == 200, ready.text
     assert set(ready.json()["checks"]) == {"database", "engines", "disk"}
+    for probe in ("//health", "//ready"):
+        assert (await guarded("HEAD", probe)).status_code == 200
     problem(await guarded.get("//metrics"), 401)
     told = await guarded("GET", "//metrics", headers=await guarded.as_role(Role.USER))
     assert told.status_code == 200 and told.headers["content-type"].startswith("text/plain")

@@ -47,8 +47,9 @@ def test_pull_shows_its_progress_and_makes_a_model_that_runs(
     refused = with_hub("rm", "org/pulled-GGUF:Q8_0", "--files", "--yes")
     assert refused.code == 1 and "ostler stop" in refused.err
     with_hub.ok("stop", "org/pulled-GGUF:Q8_0")
-    removed = with_hub.ok("rm", "org/pulled-GGUF:Q8_0", "--files", "--yes")
-    assert "freed" in removed
+    with_hub.ok("cp", "org/pulled-GGUF:Q8_0", "shares-the-files")
+    removed = with_hub("rm", "org/pulled-GGUF:Q8_0", "--files", "--yes")
+    assert removed.code == 0 and "freed" in removed.out and "shares-the-files" in removed.err
     assert with_hub.json("list", "org/pulled", "--files")["items"] == []
 
 

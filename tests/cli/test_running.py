@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Cli
 from tests.cli.held_server import FIRST, HeldServer
 from tests.cli.terminal import CTRL_C, CTRL_D
@@ -35,6 +37,13 @@ def test_a_model_starts_with_its_states_told_and_stops_again(cli: Cli, demo: str
 
     assert f"Stopped {demo}" in cli.ok("stop", demo)
     assert cli.model(demo)["state"] == "stopped"
+
+
+@pytest.fixture
+def own_model(cli: Cli, demo: str) -> str:
+    """A copy of the demo's recipe that a test may change."""
+    cli.ok("cp", demo, "own-context")
+    return "own-context"
 
 
 def test_stop_needs_a_name_or_all(cli: Cli) -> None:
@@ -170,9 +179,32 @@ def test_keys_are_made_once_and_revoked(cli: Cli) -> None:
     assert key not in json.dumps(listed) and listed["role"] == "user"
     assert "laptop" in cli.ok("keys")
     assert cli("keys", "list", env={"OSTLER_API_KEY": key}).code == 5
-    cli.ok("keys", "revoke", str(listed["id"]))
+    assert cli("keys", "revoke", "nobody").code == 4
+    cli.ok("keys", "revoke", "laptop")
     revoked = cli("--key", key, "list")
     assert revoked.code == 5 and revoked.err.splitlines()[-1].startswith("Try: ")
+
+
+def test_a_key_may_be_for_some_models_and_be_revoked_by_its_id(cli: Cli) -> None:
+    cli.ok("keys", "create", "some-models", "--models", "qwen*", "--models", "gemma*")
+    made = next(key for key in cli.api("/keys")["items"] if key["name"] == "some-models")
+    assert made["models"] == ["qwen*", "gemma*"]
+    cli.ok("keys", "revoke", str(made["id"]))
+    assert cli("keys", "revoke", "../some-models").code == 4
+
+
+def test_groups_list_as_json_without_a_command(cli: Cli) -> None:
+    for group in ("keys", "jobs", "settings"):
+        assert "items" in cli.json(group)
+        assert cli(group, "--json", "list").code == 2
+
+
+def test_run_says_that_a_context_length_stays_in_the_recipe(cli: Cli, own_model: str) -> None:
+    answer = cli("run", own_model, "--ctx", "512", QUESTION)
+    assert (answer.code, answer.out) == (0, ANSWER + "\n")
+    assert len(answer.err.splitlines()) == 1 and "512" in answer.err
+    assert cli("run", own_model, "--ctx", "512", QUESTION).err == ""
+    cli.ok("stop", own_model)
 
 
 def test_a_wrong_role_or_time_is_usage(cli: Cli) -> None:

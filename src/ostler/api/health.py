@@ -49,12 +49,14 @@ class _NotReady(Exception):
     """A check failed; its text may be shown to anybody."""
 
 
+@routes.head("/health", include_in_schema=False, **open_to_all())
 @routes.get("/health", response_model=HealthOut, **open_to_all())
 async def health(rooms: Rooms) -> Any:
     """Alive. Needs no key."""
     return {"status": "ok", "version": rooms.version}
 
 
+@routes.head("/ready", include_in_schema=False, **open_to_all())
 @routes.get("/ready", response_model=ReadyOut, responses={503: {"model": ReadyOut}}, **open_to_all())
 async def ready(rooms: Rooms, response: Response) -> Any:
     """Ready: the database answers, an engine is there, the data folder can be written. Needs no key."""

@@ -10,7 +10,7 @@ import typer
 
 from ostler.cli.client import Client
 from ostler.cli.connection import Server, data_dir, find_running, normal_url
-from ostler.cli.failures import CommandFailed
+from ostler.cli.failures import USAGE, CommandFailed
 
 COMPLETION_TIMEOUT_S = 0.5
 
@@ -33,6 +33,21 @@ def complete_models(incomplete: str) -> list[str]:
 
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def lists_alone(ctx: typer.Context, json: bool) -> bool:
+    """True where a group like `ostler keys` stands alone and therefore lists.
+
+    Raises CommandFailed for `ostler keys --json list`, where the flag would have no effect.
+    """
+    if ctx.invoked_subcommand is None:
+        return True
+    if json:
+        command = f"{ctx.command_path} {ctx.invoked_subcommand}"
+        raise CommandFailed("--json stands before the command", hint=f"{command} ... --json", exit_code=USAGE)
+    return False
+
+
 ModelName = Annotated[
     str, typer.Argument(metavar="MODEL", help="The model's name.", autocompletion=complete_models)
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,43 @@ def file_source(text: str) -> dict[str, str] | None:
     path = Path(text).expanduser()
     looks_like_path = text.startswith(("/", "./", "../", "~")) or text.endswith((".gguf", ".safetensors"))
     if path.exists() or (looks_like_path and ":" not in text):
-        return {"path": str(path.absolute())}
+        return {"path": str(absolute_path(path))}
     return None
+
+
+def absolute_path(path: Path) -> Path:
+    """The path from the root, for a server that runs elsewhere: `~` and `..` are resolved, links stay."""
+    path = path.expanduser().absolute()
+    if path.name == "..":
+        return path.resolve()
+    return path.parent.resolve() / path.name if ".." in path.parts else path
+
+
+_PATH_FLAGS = ("-m", "--model", "-mm", "--mmproj")
+
+
+def command_from_here(command: str) -> str:
+    """A pasted command line with the paths of files that are here made absolute.
+
+    The server, which reads the line, runs in another folder. A line that cannot be split is left as
+    it is: the server says what is wrong with it.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return command
+    for at, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        if flag in _PATH_FLAGS and equals:
+            words[at] = f"{flag}={_path_from_here(value)}"
+        elif at and words[at - 1] in _PATH_FLAGS:
+            words[at] = _path_from_here(word)
+    return shlex.join(words)
+
+
+def _path_from_here(text: str) -> str:
+    path = Path(text).expanduser()
+    return str(absolute_path(path)) if path.exists() else text
 
 
 def hub_spec(text: str) -> str | None:
@@ -56,7 +92,7 @@ def resolve_model(client: Client, text: str, *, pull: bool = True) -> Json:
 
 def new_model_from_path(client: Client, path: Path, name: str | None, *, reuse: bool = False) -> Json:
     """Register a file or folder in place. `reuse`: a model that already has this source is good too."""
-    path = path.expanduser().absolute()
+    path = absolute_path(path)
     if not path.exists():
         raise CommandFailed(
             f"{path} does not exist",

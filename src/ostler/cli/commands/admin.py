@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_module
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -12,7 +13,7 @@ from ostler.cli import human
 from ostler.cli.client import Json
 from ostler.cli.connection import Server
 from ostler.cli.failures import USAGE, CommandFailed
-from ostler.cli.options import JsonFlag, with_server
+from ostler.cli.options import JsonFlag, lists_alone, with_server
 from ostler.cli.output import note, print_json, print_table
 
 keys_app = typer.Typer(help="API keys; alone: list them.", invoke_without_command=True, rich_markup_mode=None)
@@ -24,9 +25,9 @@ settings_app = typer.Typer(
 
 
 @keys_app.callback()
-def _keys(ctx: typer.Context) -> None:
-    if ctx.invoked_subcommand is None:
-        _print_keys(ctx.find_root().obj or Server(), json=False)
+def _keys(ctx: typer.Context, json: JsonFlag = False) -> None:
+    if lists_alone(ctx, json):
+        _print_keys(ctx.find_root().obj or Server(), json=json)
 
 
 @keys_app.command("list")
@@ -67,7 +68,8 @@ def keys_create(
         str, typer.Option("--role", help="user, power_user, manager or admin; each includes the ones before.")
     ] = "user",
     model: Annotated[
-        list[str] | None, typer.Option("--model", help="Only this model (a pattern); may be repeated.")
+        list[str] | None,
+        typer.Option("--models", "--model", metavar="PATTERN", help="Only these models; may be repeated."),
     ] = None,
     expires: Annotated[
         str | None, typer.Option("--expires", metavar="DAYS|DATE", help="When it ends: 30d or 2027-01-31.")
@@ -113,17 +115,21 @@ def _expiry(text: str | None) -> str | None:
 @keys_app.command("revoke")
 @with_server
 def keys_revoke(
-    server: Server, key_id: Annotated[int, typer.Argument(metavar="ID", help="From: ostler keys list")]
+    server: Server,
+    which: Annotated[str, typer.Argument(metavar="NAME|ID", help="From: ostler keys list")],
 ) -> None:
-    """Revoke a key; it stops working at once."""
-    server.client().delete(f"/keys/{key_id}")
-    print(f"Revoked key {key_id}.")
+    """Revoke a key; it stops working at once.
+
+    Example: ostler keys revoke laptop
+    """
+    server.client().delete(f"/keys/{quote(which, safe='')}")
+    print(f"Revoked the key {which}.")
 
 
 @settings_app.callback()
-def _settings(ctx: typer.Context) -> None:
-    if ctx.invoked_subcommand is None:
-        _print_settings(ctx.find_root().obj or Server(), json=False)
+def _settings(ctx: typer.Context, json: JsonFlag = False) -> None:
+    if lists_alone(ctx, json):
+        _print_settings(ctx.find_root().obj or Server(), json=json)
 
 
 @settings_app.command("list")

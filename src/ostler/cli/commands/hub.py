@@ -10,7 +10,7 @@ from ostler.cli import human
 from ostler.cli.client import Json
 from ostler.cli.connection import Server
 from ostler.cli.failures import USAGE, CommandFailed
-from ostler.cli.options import JsonFlag, with_server
+from ostler.cli.options import JsonFlag, lists_alone, with_server
 from ostler.cli.output import note, print_facts, print_json, print_table, state
 from ostler.cli.pulling import follow, model_of_pull
 from ostler.cli.targets import hub_spec
@@ -118,9 +118,9 @@ jobs_app = typer.Typer(
 
 
 @jobs_app.callback()
-def _jobs(ctx: typer.Context) -> None:
-    if ctx.invoked_subcommand is None:
-        _print_jobs(ctx.find_root().obj or Server(), everything=False, json=False)
+def _jobs(ctx: typer.Context, json: JsonFlag = False) -> None:
+    if lists_alone(ctx, json):
+        _print_jobs(ctx.find_root().obj or Server(), everything=False, json=json)
 
 
 def _print_jobs(server: Server, *, everything: bool, json: bool) -> None:

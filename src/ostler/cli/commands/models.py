@@ -14,7 +14,7 @@ from ostler.cli.connection import Server
 from ostler.cli.failures import NOT_ALLOWED, USAGE, CommandFailed
 from ostler.cli.options import JsonFlag, ModelName, with_server
 from ostler.cli.output import is_terminal, note, print_facts, print_json, print_table, state
-from ostler.cli.targets import file_source, new_model_from_path
+from ostler.cli.targets import command_from_here, file_source, new_model_from_path
 
 
 @with_server
@@ -208,7 +208,7 @@ def create(
     if option:
         body["options"] = {**(body.get("options") or {}), **dict(map(parse_option, option))}
     if command:
-        body["command_line"] = command
+        body["command_line"] = command_from_here(command)
     if description is not None:
         body["description"] = description
     if "source" not in body and not command:
@@ -315,6 +315,15 @@ def _remove_with_files(client: Client, found: Json, yes: bool) -> None:
         client.delete(model_path(name))
         print(f"Removed {name}. It had no files on this disk.")
         return
+    if file_set.get("layout") is None:
+        raise CommandFailed(
+            f"{file_set.get('path')} is not in a folder that Ostler fills, so it is yours to delete",
+            hint=f"ostler rm {name} removes the model and keeps the file",
+            exit_code=NOT_ALLOWED,
+        )
+    sharing = _others_with(client, found)
+    if sharing:
+        note(f"The same files serve {', '.join(sharing)}, which cannot start without them.")
     question = f"Delete {human.size(file_set.get('size_bytes'))} at {file_set.get('path')}?"
     if not yes and not confirm(question):
         raise CommandFailed("nothing was deleted", hint=f"ostler rm {name} keeps the files")
@@ -322,6 +331,13 @@ def _remove_with_files(client: Client, found: Json, yes: bool) -> None:
     client.delete(model_path(name))
     freed = deleted.get("freed_bytes", file_set.get("size_bytes"))
     print(f"Removed {name} and its files ({human.size(freed)} freed).")
+
+
+def _others_with(client: Client, found: Json) -> list[str]:
+    """The names of other models with the same files."""
+    path = file_facts(found).get("path")
+    others = (item for item in client.every("/models")["items"] if item["id"] != found["id"])
+    return [str(item["name"]) for item in others if file_facts(item).get("path") == path]
 
 
 def confirm(question: str) -> bool:

@@ -59,7 +59,9 @@ def _set_context(client: Client, model: Json, tokens: int) -> None:
     if (model.get("options") or {}).get("context_length") == tokens:
         return
     name = str(model["name"])
+    before = (model.get("options") or {}).get("context_length") or "the model's own"
     client.patch(model_path(name), {"options": {"context_length": tokens}})
+    note(f"{name} keeps a context length of {tokens} tokens from now on (before: {before})")
     if model.get("state") == "running":
         client.post(model_path(name, "apply"), timeout_s=START_TIMEOUT_S)
 

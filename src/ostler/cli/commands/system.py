@@ -10,7 +10,7 @@ import typer
 from ostler.cli import human
 from ostler.cli.client import Json
 from ostler.cli.connection import Server
-from ostler.cli.failures import CommandFailed
+from ostler.cli.failures import USAGE, CommandFailed
 from ostler.cli.options import JsonFlag, with_server
 from ostler.cli.output import paint, print_facts, print_json
 
@@ -31,7 +31,9 @@ def inspect(
     else:
         _print_file_set(found)
     if found.get("error"):
-        raise CommandFailed(str(found["error"]), hint="Fetch or copy the file again.", code="broken_file")
+        raise CommandFailed(
+            str(found["error"]), hint="Fetch or copy the file again.", exit_code=USAGE, code="broken_file"
+        )
 
 
 _SHAPE = (
