@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -306,3 +308,18 @@ async def test_a_preview_checks_in_full_and_keeps_nothing(models: Models, admin:
     with pytest.raises(OstlerError):
         await models.preview(replace(DEMO, options={"nope": 1}), admin)
     assert (await models.list()).total == 0
+
+
+@pytest.mark.parametrize("act", ["delete", "start", "change"])
+async def test_two_who_delete_at_once_are_told_that_it_is_gone(
+    models: Models, admin: Principal, act: str
+) -> None:
+    model = await models.create(DEMO, admin)
+    others: dict[str, Callable[[], Awaitable[Any]]] = {
+        "delete": lambda: models.delete("demo", admin),
+        "start": lambda: models.set_desired(model.id, DesiredState.RUNNING),
+        "change": lambda: models.update("demo", {"description": "new"}, admin),
+    }
+    first, second = await asyncio.gather(models.delete("demo", admin), others[act](), return_exceptions=True)
+    assert isinstance(first, Model)
+    assert isinstance(second, ModelNotFound)

@@ -21,7 +21,7 @@ from ostler.engines.registry import Engines
 from ostler.library.filesets import FileSet
 from ostler.models import store
 from ostler.models.checks import DOCUMENTS, as_new, defaults, environment, flag, merged, text
-from ostler.models.index import Listener, ModelIndex
+from ostler.models.index import Listener, ModelIndex, ModelNotFound
 from ostler.models.names import check_name, name_from
 from ostler.models.records import ORIGINS, Model, NewModel, Policy, Source
 from ostler.models.sources import SourceReader
@@ -185,7 +185,7 @@ class Models:
         )
         async with self._database.write() as session:
             self._refuse_taken(after.names, before.id)
-            row = await session.get_one(ModelRow, before.id)
+            row = await self._row(session, before.id)
             if row.revision != before.revision:
                 raise ChangedMeanwhile(f"{before.name} was changed by somebody else", model=before.name)
             store.write_row(row, after)
@@ -206,7 +206,7 @@ class Models:
         model = self._index.get(name)
         self._ask_guards(model)
         async with self._database.write() as session:
-            row = await session.get_one(ModelRow, model.id)
+            row = await self._row(session, model.id)
             await session.delete(row)
             await self._note(session, "model.deleted", model, principal, {"files_kept": model.source.label})
             after_commit(session, lambda: self._index.drop(model.id))
@@ -219,11 +219,18 @@ class Models:
         if session is None:
             async with self._database.write() as own:
                 return await self.set_desired(model_id, desired, own)
-        row = await session.get_one(ModelRow, model_id)
+        row = await self._row(session, model_id)
         row.desired_state = desired.value
         after = replace(self._index.get(model_id), desired_state=desired)
         self._publish(session, after)
         return None
+
+    async def _row(self, session: AsyncSession, model_id: int) -> ModelRow:
+        """The model's row; another client may have deleted it since its name was looked up."""
+        row = await session.get(ModelRow, model_id)
+        if row is None:
+            raise ModelNotFound("the model was deleted meanwhile", model=model_id)
+        return row
 
     async def _check(self, new: NewModel, principal: Principal, *, keep_source: Model | None = None) -> Model:
         if keep_source is not None and new.source == keep_source.source:
