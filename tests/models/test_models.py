@@ -320,6 +320,8 @@ async def test_two_who_delete_at_once_are_told_that_it_is_gone(
         "start": lambda: models.set_desired(model.id, DesiredState.RUNNING),
         "change": lambda: models.update("demo", {"description": "new"}, admin),
     }
-    first, second = await asyncio.gather(models.delete("demo", admin), others[act](), return_exceptions=True)
-    assert isinstance(first, Model)
-    assert isinstance(second, ModelNotFound)
+    results: list[object] = await asyncio.gather(
+        models.delete("demo", admin), others[act](), return_exceptions=True
+    )
+    assert isinstance(results[0], Model)
+    assert isinstance(results[1], ModelNotFound)

@@ -19,6 +19,8 @@ from ostler.runtimes.base import Observed, Runtime
 
 T = TypeVar("T")
 
+CANCEL_AGAIN_S = 0.1
+
 
 class Bell:
     """Wakes the one who waits, whatever else it waits for."""
@@ -171,7 +173,14 @@ class Watch:
 
 
 async def cancel(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel these and hear their end, so that no task is left behind."""
-    for task in tasks:
-        task.cancel()
+    """Cancel these and hear their end, so that no task is left behind.
+
+    They are cancelled until they end: pyreqwest loses a cancel that comes just as its answer does, and
+    who only waited for such a probe would wait for ever.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
     await asyncio.gather(*tasks, return_exceptions=True)
