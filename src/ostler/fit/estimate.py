@@ -48,8 +48,8 @@ class Needs:
 def estimate(facts: ModelFacts, options: Mapping[str, Any]) -> Needs:
     """What a model with these engine options needs, in bytes, on whatever device it runs.
 
-    `options` are canonical engine options; of them `context_length`, `kv_cache_type_k`,
-    `kv_cache_type_v` and `ubatch_size` count.
+    `options` are canonical engine options; of them `context_length`, `kv_cache_type`,
+    `kv_cache_type_k`, `kv_cache_type_v` and `ubatch_size` count.
     """
     context = options.get("context_length") or facts.context_length
     kv_cache = _kv_cache_bytes(facts, context, options) if context else None
@@ -68,10 +68,15 @@ def _kv_cache_bytes(facts: ModelFacts, context: int, options: Mapping[str, Any])
     if not facts.block_count or not heads or not facts.head_dim_k or not facts.head_dim_v:
         return None
     per_token = heads * (
-        facts.head_dim_k * BYTES_PER_ELEMENT.get(str(options.get("kv_cache_type_k", "f16")), 2)
-        + facts.head_dim_v * BYTES_PER_ELEMENT.get(str(options.get("kv_cache_type_v", "f16")), 2)
+        facts.head_dim_k * _element_bytes(options, "kv_cache_type_k")
+        + facts.head_dim_v * _element_bytes(options, "kv_cache_type_v")
     )
     return int(facts.block_count * context * per_token)
+
+
+def _element_bytes(options: Mapping[str, Any], name: str) -> float:
+    kind = options.get(name) or options.get("kv_cache_type") or "f16"
+    return BYTES_PER_ELEMENT.get(str(kind), BYTES_PER_ELEMENT["f16"])
 
 
 def _compute_bytes(facts: ModelFacts, options: Mapping[str, Any]) -> int | None:
