@@ -73,7 +73,7 @@ def errors_page() -> str:
         "| code | HTTP | exit | meaning |",
         "|---|---|---|---|",
     ]
-    for error in sorted(_family(OstlerError), key=lambda error: error.code_of_class()):
+    for error in sorted(_family(OstlerError), key=lambda error: (error.code_of_class(), error.__doc__ or "")):
         meaning = (error.__doc__ or "").strip().splitlines()[0]
         status, code = HTTP_STATUS[error.kind], EXIT_CODES.get(error.kind, 1)
         lines.append(f"| `{error.code_of_class()}` | {status} | {code} | {meaning} |")
