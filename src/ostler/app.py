@@ -126,7 +126,7 @@ def build(
     access = Access(database, events, clock, secret, live)
     library = Library(database, events, clock, settings, node)
     hub = Hub(settings)
-    jobs = Jobs(database, events, clock, settings, node, uuid4().hex)
+    jobs = Jobs(database, events, clock, node, uuid4().hex)
     downloads = Downloads(jobs, hub, library, live, events, clock)
     engines = engines or default_engines(settings)
     sources = SourceReader(library, settings.effective_models_dir)

@@ -69,7 +69,7 @@ async def make_bed(
             }
             settings = Settings(**{**defaults, **values})
             (tmp_path / "data" / "models").mkdir(parents=True, exist_ok=True)
-            jobs = Jobs(database, events, Clock(), settings, "here", "one")
+            jobs = Jobs(database, events, Clock(), "here", "one")
             library = Library(database, events, Clock(), settings, "here")
             await library.start()
             downloads = Downloads(

@@ -20,7 +20,7 @@ async def main() -> None:
     url, settings_json, spec = sys.argv[1:]
     settings, database = Settings.model_validate_json(settings_json), Database(url)
     events = EventLog(database, Clock())
-    jobs = Jobs(database, events, Clock(), settings, "here", "the first server")
+    jobs = Jobs(database, events, Clock(), "here", "the first server")
     library = Library(database, events, Clock(), settings, "here")
     downloads = Downloads(jobs, Hub(settings), library, settings, events, Clock())
     await jobs.start()

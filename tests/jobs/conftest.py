@@ -12,7 +12,6 @@ import pytest
 from ostler.core.clock import Clock
 from ostler.core.database import Database
 from ostler.core.events import EventLog
-from ostler.core.settings import Settings
 from ostler.jobs.records import Job, Report
 from ostler.jobs.service import Jobs
 
@@ -68,7 +67,7 @@ async def serving(
 ) -> AsyncIterator[Jobs]:
     """One server's jobs, started and stopped."""
     events = EventLog(database, Clock())
-    jobs = Jobs(database, events, Clock(), Settings(), "here", server_id)
+    jobs = Jobs(database, events, Clock(), "here", server_id)
     jobs.register("work", runner, slots=slots, discard=runner.discard)
     await jobs.start()
     try:
@@ -80,7 +79,7 @@ async def serving(
 
 @pytest.fixture
 async def jobs(database: Database, events: EventLog, runner: HeldRunner) -> AsyncIterator[Jobs]:
-    jobs = Jobs(database, events, Clock(), Settings(), "here", "one")
+    jobs = Jobs(database, events, Clock(), "here", "one")
     jobs.register("work", runner, slots=lambda: 2, discard=runner.discard)
     await jobs.start()
     yield jobs

@@ -14,7 +14,6 @@ from ostler.core.database import Database
 from ostler.core.errors import DiskFull, NotAllowed, TimedOut
 from ostler.core.events import EventLog
 from ostler.core.principals import Principal, Role
-from ostler.core.settings import Settings
 from ostler.core.states import JobState
 from ostler.jobs.records import Job, JobNotFound, JobNotOver, JobNotRetryable, Report
 from ostler.jobs.service import Jobs
@@ -148,7 +147,7 @@ async def test_a_runner_that_is_cancelled_can_clear_up_in_peace(
     async def discard(_job: Job) -> None:
         steps.append("discarded")
 
-    jobs = Jobs(database, events, Clock(), Settings(), "here", "one")
+    jobs = Jobs(database, events, Clock(), "here", "one")
     jobs.register("work", run, slots=lambda: 2, discard=discard)
     await jobs.start()
     job = await submit(jobs, admin)
@@ -276,7 +275,7 @@ async def test_progress_is_announced_at_most_four_times_a_second_and_never_goes_
     database: Database, events: EventLog, runner: HeldRunner, admin: Principal
 ) -> None:
     clock = HeldClock()
-    jobs = Jobs(database, events, clock, Settings(), "here", "one")
+    jobs = Jobs(database, events, clock, "here", "one")
     jobs.register("work", runner, slots=lambda: 1)
     await jobs.start()
     job = await submit(jobs, admin)

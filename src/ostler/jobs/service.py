@@ -51,7 +51,6 @@ class Jobs:
         database: Database,
         events: EventLog,
         clock: Clock,
-        settings: Any,
         node: str,
         server_id: str,
         *,
