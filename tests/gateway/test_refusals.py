@@ -465,3 +465,15 @@ async def test_a_request_before_any_model_exists_is_answered(stand: Stand) -> No
     stand.index.fill([])
     answer = await stand.post(CHAT, OK)
     assert answer.status == 404 and json.loads(answer.body)["error"]["param"] == "model"
+
+
+async def test_a_field_left_out_is_the_anthropic_clients_fault_and_not_the_servers(stand: Stand) -> None:
+    async def refuse(seen: Seen) -> None:  # llama.cpp's own words and status
+        await seen.json(
+            b'{"error":{"code":500,"message":"\'messages\' is required","type":"server_error"}}', 500
+        )
+
+    stand.engine.reply = refuse
+    answer = await stand.post("/v1/messages", OK)
+    assert answer.status == 400
+    assert answer.error == {"type": "invalid_request_error", "message": "'messages' is required"}

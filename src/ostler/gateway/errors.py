@@ -182,6 +182,13 @@ def error_event(dialect: Dialect, body: bytes) -> bytes:
     return b"data: " + body + b"\n\n"
 
 
+def true_status(dialect: Dialect, status: int, body: bytes) -> int:
+    """400 where llama.cpp says 500 on an Anthropic path for a field that the client left out."""
+    if dialect is Dialect.ANTHROPIC and status == 500 and b"' is required" in body:
+        return 400
+    return status
+
+
 def normalised(dialect: Dialect, status: int, body: bytes) -> bytes | None:
     """An engine's error body in the dialect's shape; None when it is in it already.
 
@@ -193,7 +200,7 @@ def normalised(dialect: Dialect, status: int, body: bytes) -> bytes | None:
     if isinstance(error, dict) and isinstance(error.get("message"), str):
         if dialect is not Dialect.ANTHROPIC or said.get("type") == "error":
             return None
-        kind = error.get("type")
+        kind = error.get("type") if status >= 500 or error.get("type") != "server_error" else None
         return envelope(dialect, status, error["message"], kind=kind if isinstance(kind, str) else None)
     message = error if isinstance(error, str) else said.get("message") or said.get("detail")
     if not isinstance(message, str):

@@ -14,6 +14,7 @@ from ostler.gateway.errors import (
     error_body,
     error_event,
     normalised,
+    true_status,
 )
 from ostler.gateway.exchange import Exchange
 from ostler.gateway.headers import HeaderRules
@@ -115,6 +116,7 @@ class Forwarder:
         body = await _bounded(connection, ERROR_BODY_BYTES)
         if status == 401:
             raise EngineRefused("the engine refused Ostler's own key")
+        status = true_status(exchange.dialect, status, body)
         shaped = normalised(exchange.dialect, status, body)
         exchange.error = (shaped or body)[:500].decode("utf-8", "replace")
         if exchange.head_sent:
