@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from ostler.core.errors import NotAllowed
 from ostler.core.principals import LOCAL_ADMIN, Principal
 from ostler.core.states import DesiredState
 from ostler.instances.errors import AlreadyRunning, NotOnDemand, StartFailed
+from ostler.models.index import ModelNotFound
 from ostler.models.sources import ModelFileGone
 from ostler.runtimes.base import LaunchFailed
 from tests.instances.conftest import Fake
@@ -273,3 +275,19 @@ async def test_the_log_of_the_last_launch_can_be_read_when_it_is_over(house: Fak
     await house.instances.start("a", LOCAL_ADMIN)
     await house.instances.stop("a", LOCAL_ADMIN)
     assert [line async for line in house.instances.logs("a", tail=2)] == ["ready", "bye"]
+
+
+async def test_a_model_deleted_while_its_start_begins_is_not_found(house: Fake) -> None:
+    await house.add("a")
+    store = house.instances._house.store
+    begin_now = store.begin
+
+    async def deleted_just_before(*args: Any, **more: Any) -> Any:
+        house.models._guards.clear()  # it was asked before the start was
+        await house.models.delete("a", LOCAL_ADMIN)
+        return await begin_now(*args, **more)
+
+    store.begin = deleted_just_before  # type: ignore[method-assign]
+    with pytest.raises(ModelNotFound):
+        await house.instances.start("a", LOCAL_ADMIN)
+    assert house.runtime.starts == []

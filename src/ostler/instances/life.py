@@ -28,6 +28,7 @@ from ostler.instances.standing import SYSTEM_ACTOR, Standing
 from ostler.instances.store import Also, Note
 from ostler.instances.views import Failure, StartCause
 from ostler.instances.waiting import Bell, Turn, Watch, Watched, wait_until_ready
+from ostler.models.index import ModelNotFound
 from ostler.runtimes.base import StopFailed
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,11 @@ class Life(Standing):
             why = "after a fault" if attempt.is_restart else _WHY[attempt.cause]
             note = Note(attempt.actor, why, {"restarts": self.faults.count, "digest": prepared.spec.digest()})
             restarts = self.faults.count
-            self.record = await house.store.begin(prepared.spec, attempt.cause, note, restarts=restarts)
+            try:
+                self.record = await house.store.begin(prepared.spec, attempt.cause, note, restarts=restarts)
+            except ModelNotFound as error:
+                self._settle_attempt(error)
+                return
             secrets = dict.fromkeys(prepared.spec.secret_env, house.engine_key(self.record.id))
             try:
                 handle = await prepared.runtime.launch(

@@ -17,6 +17,8 @@ from ostler.core.launch import Handle, LaunchSpec
 from ostler.core.states import InstanceState
 from ostler.instances.tables import InstanceRow
 from ostler.instances.views import Failure, StartCause
+from ostler.models.index import ModelNotFound
+from ostler.models.tables import ModelRow
 
 ACTIVE = tuple(state.value for state in InstanceState if state.is_active)
 
@@ -74,8 +76,10 @@ class InstanceStore:
         restarts: int,
         also: Also | None = None,
     ) -> Record:
-        """Store a new launch as `starting`."""
+        """Store a new launch as `starting`. Raises ModelNotFound where its model was deleted just now."""
         async with self._database.write() as session:
+            if await session.get(ModelRow, spec.model_id) is None:
+                raise ModelNotFound(f"{spec.model_name} was deleted meanwhile", model=spec.model_name)
             row = InstanceRow(
                 model_id=spec.model_id,
                 node=self.node,
