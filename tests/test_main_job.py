@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -107,3 +108,20 @@ async def test_an_unknown_model_is_answered_with_the_near_name(client: openai.As
     with pytest.raises(openai.NotFoundError, match="demo") as caught:
         await client.chat.completions.create(model="dem", messages=[{"role": "user", "content": "hi"}])
     assert caught.value.code == "model_not_found"
+
+
+async def test_a_model_with_a_program_of_its_own_is_served_by_that(
+    server: RunningOstler, demo_model: Path, tmp_path: Path
+) -> None:
+    noted = tmp_path / "noted"
+    program = tmp_path / "my llama-server"
+    program.write_text(
+        f'#!/bin/sh\necho "$0" >> {noted}\nexec {sys.executable} -m ostler.engines.llama_server "$@"\n'
+    )
+    program.chmod(0o755)
+    new = NewModel({"path": str(demo_model)}, name="own", engine_command=f"'{program}'")
+    await server.ostler.services.models.create(new, LOCAL_ADMIN)
+    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="x", max_retries=0) as client:
+        answer = await client.completions.create(model="own", prompt="The", max_tokens=2)
+    assert answer.choices[0].text
+    assert noted.read_text().splitlines()[-1] == str(program)

@@ -82,6 +82,7 @@ def one_model() -> Model:
         read_only=False,
         engine="llamacpp",
         runtime="process",
+        engine_command=None,
         node="here",
         task="",
         source=Source("file", path="/echo.gguf"),

@@ -218,6 +218,7 @@ class Stand:
             read_only=False,
             engine="llamacpp",
             runtime="process",
+            engine_command=None,
             node="here",
             task="",
             source=Source("file", path="/secret/place/model.gguf"),

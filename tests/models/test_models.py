@@ -76,6 +76,7 @@ async def test_everything_given_is_kept_through_a_restart(
         ({"options": {"context_length": "many"}}, "context_length"),
         ({"options": {"context_length": -5}}, "context_length"),
         ({"extra_args": ("--port", "1")}, "port"),
+        ({"engine_command": " "}, "engine_command"),
         ({"env": {"1A": "x"}}, "environment variable"),
         ({"env": {"A": 1}}, "must be a text"),
         ({"env": {"LLAMA_API_KEY": "x"}}, "LLAMA_API_KEY"),
@@ -138,6 +139,26 @@ async def test_a_user_may_not_create_change_or_delete(
         await models.update("demo", {"description": "x"}, user)
     with pytest.raises(NotAllowed):
         await models.delete("demo", user)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [{"engine_command": "/opt/llama-server"}, {"env": {"LD_PRELOAD": "/x.so"}}, {"env": {"PATH": "/x"}}],
+)
+async def test_only_an_administrator_says_which_program_runs(
+    models: Models, admin: Principal, manager: Principal, program: dict[str, Any]
+) -> None:
+    with pytest.raises(NotAllowed):
+        await models.create(replace(DEMO, **program), manager)
+    await models.create(DEMO, manager)
+    with pytest.raises(NotAllowed):
+        await models.update("demo", program, manager)
+    await models.update("demo", program, admin)
+    kept = await models.update("demo", {"description": "by the manager"}, manager)
+    assert kept.engine_command == program.get("engine_command") and kept.env == program.get("env", {})
+    if kept.engine_command:
+        gone = await models.update("demo", {"engine_command": None}, manager)
+        assert gone.engine_command is None
 
 
 async def test_two_models_cannot_share_a_name_or_an_alias(models: Models, admin: Principal) -> None:

@@ -103,6 +103,7 @@ class Preparer:
             extra_args=model.extra_args,
             env=model.env,
             runtime=model.runtime,
+            command_override=model.engine_command,
         )
 
 

@@ -119,6 +119,7 @@ class NewModel:
     """What is needed to create a model; everything but the source has a default.
 
     `engine` None: chosen by the file's format. `name` None: made from the source.
+    `engine_command` None: the program is found as the settings say.
     `source` is a Source, or what a person writes: {"path": ...} or {"hub": "org/repo:tag"}.
     """
 
@@ -126,6 +127,7 @@ class NewModel:
     name: str | None = None
     engine: str | None = None
     runtime: str = "process"
+    engine_command: str | None = None
     description: str = ""
     task: str = ""
     aliases: tuple[str, ...] = ()
@@ -151,6 +153,7 @@ class Model:
     read_only: bool
     engine: str
     runtime: str
+    engine_command: str | None
     node: str
     task: str
     source: Source

@@ -20,7 +20,16 @@ from ostler.core.states import DesiredState
 from ostler.engines.registry import Engines
 from ostler.library.filesets import FileSet
 from ostler.models import store
-from ostler.models.checks import DOCUMENTS, as_new, defaults, environment, flag, merged, text
+from ostler.models.checks import (
+    DOCUMENTS,
+    as_new,
+    defaults,
+    environment,
+    flag,
+    merged,
+    refuse_programs,
+    text,
+)
 from ostler.models.index import Listener, ModelIndex, ModelNotFound
 from ostler.models.names import check_name, name_from
 from ostler.models.records import ORIGINS, Model, NewModel, Policy, Source
@@ -34,6 +43,7 @@ _CHANGEABLE = frozenset(
         "description",
         "engine",
         "runtime",
+        "engine_command",
         "task",
         "aliases",
         "source",
@@ -247,6 +257,7 @@ class Models:
         rules = self._engines.get(engine)
         rules.check_extra_args(new.extra_args)
         rules.check_env(environment(new.env))
+        refuse_programs(new, keep_source, principal)
         now = self._clock.now()
         return Model(
             id=0,
@@ -257,6 +268,7 @@ class Models:
             read_only=new.read_only,
             engine=engine,
             runtime=new.runtime,
+            engine_command=new.engine_command,
             node=self._node,
             task=text("task", new.task),
             source=source,

@@ -20,6 +20,7 @@ def write_row(row: ModelRow, model: Model) -> None:
     """Copy everything but the id and the aliases onto the row."""
     row.name, row.description, row.origin = model.name, model.description, model.origin
     row.read_only, row.engine, row.runtime = model.read_only, model.engine, model.runtime
+    row.engine_command = model.engine_command
     row.node, row.task, row.source = model.node, model.task, model.source.to_json()
     row.options, row.extra_args, row.env = dict(model.options), list(model.extra_args), dict(model.env)
     row.request_defaults, row.policy = dict(model.request_defaults), model.policy.to_json()
@@ -39,6 +40,7 @@ def read_row(row: ModelRow, aliases: Iterable[str]) -> Model:
         read_only=row.read_only,
         engine=row.engine,
         runtime=row.runtime,
+        engine_command=row.engine_command,
         node=row.node,
         task=row.task,
         source=Source.from_json(row.source),

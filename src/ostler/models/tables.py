@@ -24,6 +24,7 @@ class ModelRow(Base):
     read_only: Mapped[bool]
     engine: Mapped[str] = mapped_column(Text, index=True)
     runtime: Mapped[str] = mapped_column(Text)
+    engine_command: Mapped[str | None] = mapped_column(Text)
     node: Mapped[str] = mapped_column(Text)
     task: Mapped[str] = mapped_column(Text)
     source: Mapped[dict[str, Any]]

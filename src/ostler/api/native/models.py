@@ -70,6 +70,11 @@ class ModelIn(Body):
     source: SourceIn | None = None
     engine: str | None = None
     runtime: str = "process"
+    engine_command: str | None = Field(
+        None,
+        max_length=10_000,
+        description="The program that serves it, in place of the found one; admins only.",
+    )
     description: str = Field("", max_length=10_000)
     task: str = Field("", max_length=100)
     aliases: list[str] = Field(default_factory=list, max_length=100)
@@ -88,6 +93,7 @@ class ModelChanges(Body):
     source: SourceIn | None = None
     engine: str | None = None
     runtime: str | None = None
+    engine_command: str | None = Field(None, max_length=10_000)
     description: str | None = Field(None, max_length=10_000)
     task: str | None = Field(None, max_length=100)
     aliases: list[str] | None = Field(None, max_length=100)

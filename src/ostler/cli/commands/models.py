@@ -134,6 +134,7 @@ def _model_facts(found: Json, facts: Json) -> list[tuple[str, str | None]]:
         ("size", human.size(facts["size_bytes"]) if facts.get("size_bytes") else None),
         ("capabilities", ", ".join(facts.get("capabilities") or ()) or None),
         ("engine", f"{found.get('engine')} on {found.get('runtime')}"),
+        ("engine command", found.get("engine_command")),
     ]
 
 
@@ -191,6 +192,9 @@ def create(
     command: Annotated[
         str | None, typer.Option("--command", help="A llama-server command line to take options from.")
     ] = None,
+    engine_command: Annotated[
+        str | None, typer.Option("--engine-command", help="The program that serves it (admins only).")
+    ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="A recipe in JSON, as show --json prints it.")
     ] = None,
@@ -211,6 +215,8 @@ def create(
         body["command_line"] = command_from_here(command)
     if description is not None:
         body["description"] = description
+    if engine_command is not None:
+        body["engine_command"] = engine_command
     if "source" not in body and not command:
         raise CommandFailed(
             "a model needs a source",
@@ -228,6 +234,7 @@ _RECIPE = (
     "source",
     "engine",
     "runtime",
+    "engine_command",
     "description",
     "task",
     "aliases",

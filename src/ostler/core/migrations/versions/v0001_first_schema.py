@@ -113,6 +113,7 @@ def upgrade() -> None:
         sa.Column("read_only", sa.Boolean(), nullable=False),
         sa.Column("engine", sa.Text(), nullable=False),
         sa.Column("runtime", sa.Text(), nullable=False),
+        sa.Column("engine_command", sa.Text(), nullable=True),
         sa.Column("node", sa.Text(), nullable=False),
         sa.Column("task", sa.Text(), nullable=False),
         sa.Column("source", DOCUMENT, nullable=False),
