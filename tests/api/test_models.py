@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pytest
+
 from ostler.core.principals import Role
 from tests.api.conftest import Api, problem
 
@@ -78,8 +80,31 @@ async def test_an_unknown_option_or_field_is_422_and_names_the_near_ones(api: Ap
     assert wrong["hint"] == "Did you mean source?" and wrong["facts"]["field"] == "sorce"
     wrong = problem(await api.post("/models", {"source": {"pth": "x"}}), 422)
     assert wrong["hint"] == "Did you mean path?"
-    problem(await api.post("/models", {"source": source, "options": {"context_length": -5}}), 422)
+    wrong = problem(await api.post("/models", {"source": source, "options": {"context_length": -5}}), 422)
+    assert "context_length" in wrong["detail"] and "-5" in wrong["detail"]
     problem(await api.post("/models", {"source": source, "policy": {"pined": True}}), 422)
+
+
+@pytest.mark.parametrize(
+    "path", ["../x.gguf", "a/../../x.gguf", "/etc/../etc/passwd", "x\0.gguf", "link/x.gguf"]
+)
+async def test_no_path_in_a_body_leads_out_of_its_place(api: Api, model_file: Path, path: str) -> None:
+    outside = model_file.parents[2] / "outside"
+    outside.mkdir()
+    (outside / "x.gguf").write_bytes(model_file.read_bytes())
+    (model_file.parent / "link").symlink_to(outside)
+    for body in ({"path": path}, {"repo": path}, {"hub": f"org/repo:{path}"}):
+        answer = await api.post("/models", {"name": "m", "source": body})
+        assert 400 <= answer.status_code < 500, (body, answer.text)
+    for route, asked in (
+        ("/files/inspect", {"path": path}),
+        ("/roots", {"path": path, "layout": "folder"}),
+        ("/downloads", {"spec": f"org/repo:{path}"}),
+        ("/downloads/plan", {"spec": path}),
+    ):
+        answer = await api.post(route, asked)
+        assert 400 <= answer.status_code < 500 or answer.json()["code"] == "offline", (route, answer.text)
+    assert (await api.get("/models")).json()["total"] == 0
 
 
 async def test_wrong_types_and_missing_sources_are_422(api: Api, model_file: Path) -> None:

@@ -225,7 +225,12 @@ def _by_exit_code(exit_code: int | None) -> Diagnosis | None:
 
 
 def _out_of_memory(*, certain: bool = True) -> Diagnosis:
-    reason = "The system killed the engine because memory ran out."
-    if not certain:
-        reason = "The engine was killed from outside, most likely because memory ran out."
-    return Diagnosis("Killed: out of memory", reason, SMALLER)
+    if certain:
+        return Diagnosis(
+            "Killed: out of memory", "The system killed the engine because memory ran out.", SMALLER
+        )
+    return Diagnosis(
+        "Killed from outside",
+        "Something outside killed the engine (SIGKILL): a person, another program, or the system for memory.",
+        f"The system's log (dmesg) says whether memory ran out. If it did: {SMALLER[:1].lower()}{SMALLER[1:]}",
+    )
