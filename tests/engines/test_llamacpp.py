@@ -251,7 +251,7 @@ def test_a_known_end_is_explained(line: str, title: str) -> None:
 def test_a_killed_engine_is_explained_by_its_exit_code() -> None:
     assert diagnose([], None, oom_killed=True).title == "Killed: out of memory"  # type: ignore[union-attr]
     assert diagnose([], -9).title == "Killed from outside"  # type: ignore[union-attr]
-    assert diagnose([], 137).title == "Killed: out of memory"  # type: ignore[union-attr]
+    assert diagnose([], 137).title == "Killed from outside"  # type: ignore[union-attr]
     assert diagnose([], -4).title == "Processor not supported"  # type: ignore[union-attr]
     assert diagnose([], 139).title == "Engine crashed"  # type: ignore[union-attr]
     assert diagnose(["all is well"], 0) is None

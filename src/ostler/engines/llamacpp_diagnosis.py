@@ -231,6 +231,6 @@ def _out_of_memory(*, certain: bool = True) -> Diagnosis:
         )
     return Diagnosis(
         "Killed from outside",
-        "Something outside killed the engine (SIGKILL): a person, another program, or the system for memory.",
-        f"The system's log (dmesg) says whether memory ran out. If it did: {SMALLER[:1].lower()}{SMALLER[1:]}",
+        "A person, another program, or the system for want of memory killed the engine (SIGKILL).",
+        f"The system's log (dmesg) says whether memory ran out. If so: {SMALLER[:1].lower()}{SMALLER[1:]}",
     )
