@@ -83,8 +83,8 @@ def page(results: dict[str, Any]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Written by `python -m benchmarks --docs`. Within a part all was measured side by side in one run; compare",
-        "ratios rather than single times, because the machine is shared.",
+        "Written by `python -m benchmarks --docs`. Within a part all was measured side by side in one run;",
+        "compare ratios rather than single times, because the machine is shared.",
         f"Measured on {machine['date']}: {machine['system']}, {machine['cores']} cores,",
         f"Python {machine['python']}.",
         "",

@@ -175,8 +175,8 @@ class Watch:
 async def cancel(*tasks: asyncio.Task[Any]) -> None:
     """Cancel these and hear their end, so that no task is left behind.
 
-    They are cancelled until they end: pyreqwest loses a cancel that comes just as its answer does, and
-    who only waited for such a probe would wait for ever.
+    They are cancelled until they end: a probe was seen to outlive its cancel (pyreqwest, perhaps when the
+    answer comes at the same moment), and who only waited for it would wait for ever.
     """
     pending = set(tasks)
     while pending:
