@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
@@ -13,6 +14,9 @@ from ostler.engines.llama_server.arguments import BadArgument, read_arguments
 
 OK, FAILED, USAGE = 0, 1, 2
 """Exit codes: stopped as asked; could not load or listen; an argument that cannot be honoured."""
+
+LAST_WORDS_S = 0.3
+"""llama.cpp logs from a thread of its own: the reason of a failure must be out before the process ends."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -47,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         server = x.Server(params)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told and ends the process
+        time.sleep(LAST_WORDS_S)
         _say(f"error: the engine could not start: {error}\n")
         os._exit(FAILED)
     _say(f"ostler-llama-server: serving on {server.listening_address}\n")
