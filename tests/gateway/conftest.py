@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -24,7 +23,6 @@ from ostler.access.service import Access
 from ostler.core.clock import Clock
 from ostler.core.database import Database
 from ostler.core.events import EventLog
-from ostler.core.migrate import upgrade
 from ostler.core.principals import Principal
 from ostler.core.secrets import ServerSecret
 from ostler.core.settings import Settings
@@ -316,29 +314,6 @@ async def the_rest(scope: Any, receive: Any, send: Any) -> None:
     headers = [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database file with the current schema, to be copied: migrating costs more than most tests."""
-    path = tmp_path_factory.mktemp("gateway") / "ostler.db"
-
-    async def make() -> None:
-        database = Database(f"sqlite+aiosqlite:///{path}")
-        await upgrade(database)
-        await database.close()
-
-    asyncio.run(make())
-    return path
-
-
-@pytest.fixture
-async def database(empty_database: Path, tmp_path: Path) -> AsyncIterator[Database]:
-    path = tmp_path / "ostler.db"
-    shutil.copy(empty_database, path)
-    database = Database(f"sqlite+aiosqlite:///{path}")
-    yield database
-    await database.close()
 
 
 @pytest.fixture
