@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,14 @@ async def test_a_change_holds_at_once_is_told_and_outlives_a_restart(
     assert (again.current.max_running, again.current.idle_timeout_s) == (2, 5.0)
     kept, _ = await events.find(kind="setting.changed", subject_id="max_running")
     assert kept[0].data == {"before": 4, "after": 2} and kept[0].actor == admin.name
+
+
+async def test_two_changes_at_once_both_hold(make_live: Any, admin: Principal) -> None:
+    live = await make_live()
+    await asyncio.gather(live.change({"max_running": 2}, admin), live.change({"max_queue": 3}, admin))
+    assert (live.current.max_running, live.current.max_queue) == (2, 3)
+    again = await make_live()
+    assert (again.current.max_running, again.current.max_queue) == (2, 3)
 
 
 async def test_null_gives_a_setting_back_to_the_file_or_its_default(make_live: Any, admin: Principal) -> None:

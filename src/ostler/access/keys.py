@@ -197,7 +197,7 @@ class Keys:
         """Delete a key; it stops working at once. Needs the role admin. Raises KeyNotFound."""
         principal.require(Role.ADMIN, "revoke keys")
         async with self._database.write() as session:
-            row = await session.scalar(select(KeyRow).where(_which(key)))
+            row = await session.scalar(select(KeyRow).where(_which(key)).with_for_update())
             if row is None:
                 raise KeyNotFound(f"there is no key {key!r}", key=key)
             revoked, digest = self._key(row), row.sha256

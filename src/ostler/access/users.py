@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from ostler.access.names import check_name
 from ostler.access.tables import UserRow
 from ostler.core.clock import Clock
-from ostler.core.database import Database, after_commit
+from ostler.core.database import Database, after_commit, row_to_change
 from ostler.core.errors import Conflict, InvalidField, NotFound, Unauthenticated
 from ostler.core.events import EventLog, NewEvent
 from ostler.core.paging import Page
@@ -137,7 +137,7 @@ class Users:
             "disabled": disabled,
         }
         async with self._database.write() as session:
-            row = await session.scalar(select(UserRow).where(_which(user)))
+            row = await session.scalar(select(UserRow).where(_which(user)).with_for_update())
             if row is None:
                 raise UserNotFound(f"there is no person {user!r}", user=user)
             changed = [name for name, value in changes.items() if value is not None]
@@ -157,7 +157,7 @@ class Users:
         """Remove a person; their sessions end at once. Needs the role admin. Raises UserNotFound."""
         principal.require(Role.ADMIN, "remove people")
         async with self._database.write() as session:
-            row = await session.scalar(select(UserRow).where(_which(user)))
+            row = await session.scalar(select(UserRow).where(_which(user)).with_for_update())
             if row is None:
                 raise UserNotFound(f"there is no person {user!r}", user=user)
             gone = _user(row)
@@ -242,7 +242,7 @@ class Users:
     async def _rehash(self, user_id: int, password: str) -> None:
         fresh = await self._hash(password)
         async with self._database.write() as session:
-            row = await session.get(UserRow, user_id)
+            row = await row_to_change(session, UserRow, user_id)
             if row is not None:
                 row.password_hash = fresh
 

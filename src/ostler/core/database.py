@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import JSON, DateTime, MetaData, event, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -65,6 +65,18 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JsonDocument, list[str]: JsonDocument}
 
 
+RowT = TypeVar("RowT", bound=Base)
+
+
+async def row_to_change(session: AsyncSession, row_class: type[RowT], key: object) -> RowT | None:
+    """The row with this key, or None, held until the transaction ends.
+
+    A second writer waits and then sees what the first left (PostgreSQL; SQLite has one writer at a
+    time). Without it, two deletions at once end in an error of the database.
+    """
+    return await session.get(row_class, key, with_for_update=True, populate_existing=True)
+
+
 def after_commit(session: AsyncSession, action: Callable[[], None]) -> None:
     """Run `action` once this session's transaction is committed, and never if it is rolled back."""
     session.info.setdefault(_AFTER_COMMIT, []).append(action)
@@ -111,9 +123,9 @@ class Database:
             async with AsyncSession(bind=connection, expire_on_commit=False) as session:
                 async with session.begin():
                     yield session
-                actions = session.info.pop(_AFTER_COMMIT, [])
-        for action in actions:
-            action()
+                # Before anything is awaited: the next writer of the same row must not be told first.
+                for action in session.info.pop(_AFTER_COMMIT, []):
+                    action()
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:

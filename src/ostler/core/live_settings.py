@@ -6,6 +6,7 @@ the table `settings`; what the command line or the environment says cannot be ch
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -60,6 +61,7 @@ class LiveSettings:
         self._events = events
         self._clock = clock
         self._listeners: list[Listener] = []
+        self._one_at_a_time = asyncio.Lock()
 
     @property
     def current(self) -> Settings:
@@ -104,6 +106,10 @@ class LiveSettings:
         principal.require(Role.ADMIN, "change settings")
         for name in values:
             self._refuse_fixed(name)
+        async with self._one_at_a_time:
+            return await self._change(values, principal)
+
+    async def _change(self, values: Mapping[str, Any], principal: Principal) -> LoadedSettings:
         changed = {k: v for k, v in {**self._changed, **values}.items() if v is not None}
         after = _put_together(self._base, changed)
         kept = {name: _plain(after.values, name) for name in values if values[name] is not None}

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ostler.core.clock import Clock
-from ostler.core.database import Database
+from ostler.core.database import Database, row_to_change
 from ostler.core.events import EventLog, NewEvent
 from ostler.core.launch import Handle, LaunchSpec
 from ostler.core.states import InstanceState
@@ -78,7 +78,7 @@ class InstanceStore:
     ) -> Record:
         """Store a new launch as `starting`. Raises ModelNotFound where its model was deleted just now."""
         async with self._database.write() as session:
-            if await session.get(ModelRow, spec.model_id) is None:
+            if await row_to_change(session, ModelRow, spec.model_id) is None:
                 raise ModelNotFound(f"{spec.model_name} was deleted meanwhile", model=spec.model_name)
             row = InstanceRow(
                 model_id=spec.model_id,
@@ -113,7 +113,7 @@ class InstanceStore:
             changes.setdefault("ended_at", self._clock.now())
         after = replace(record, state=state, **changes)
         async with self._database.write() as session:
-            row = await session.get(InstanceRow, record.id)
+            row = await row_to_change(session, InstanceRow, record.id)
             if row is None:  # the model was deleted, and its rows with it
                 return after
             row.state = after.state.value
@@ -129,7 +129,7 @@ class InstanceStore:
     async def set_cause(self, record_id: int, cause: StartCause, actor: str) -> None:
         """Somebody else wants it now: a person keeps what a request had started."""
         async with self._database.write() as session:
-            row = await session.get(InstanceRow, record_id)
+            row = await row_to_change(session, InstanceRow, record_id)
             if row is not None:
                 row.cause, row.actor = cause.value, actor
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 from sqlalchemy.exc import IntegrityError
 
 from ostler.core.clock import Clock
-from ostler.core.database import Database
+from ostler.core.database import Database, row_to_change
 from ostler.core.errors import Busy, TimedOut
 from ostler.core.events import EventLog
 from ostler.core.paging import Page
@@ -206,7 +206,7 @@ class Jobs:
         job = await self.get(job_id)
         self._may_change(job, principal)
         async with self._database.write() as session:
-            row = await session.get(JobRow, job_id)
+            row = await row_to_change(session, JobRow, job_id)
             if row is not None and not JobState(row.state).is_over:
                 raise JobNotOver(job_id, JobState(row.state))
             if row is not None:

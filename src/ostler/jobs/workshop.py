@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ostler.core.clock import Clock
-from ostler.core.database import Database
+from ostler.core.database import Database, row_to_change
 from ostler.core.events import EventLog
 from ostler.core.principals import SYSTEM
 from ostler.core.states import JobState
@@ -154,7 +154,7 @@ class Workshop:
         self, job: Job, result: Mapping[str, Any] | None, error: BaseException | None, progress: Progress
     ) -> None:
         async with self._database.write() as session:
-            row = await session.get(JobRow, job.id)
+            row = await row_to_change(session, JobRow, job.id)
             if row is None:
                 return
             row.progress = dict(progress.values)
@@ -192,7 +192,7 @@ class Workshop:
         if seen.cancel_asked:
             values = {"state": JobState.CANCELLED, "finished_at": self._clock.now()}
         async with self._database.write() as session:
-            now = await session.get(JobRow, seen.id, with_for_update=True)
+            now = await row_to_change(session, JobRow, seen.id)
             if now is None or now.state != JobState.RUNNING or now.owner != seen.owner:
                 return
             if (row := await store.change(session, seen.id, [JobState.RUNNING], **values)) is None:

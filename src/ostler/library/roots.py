@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import select
 
 from ostler.core.clock import Clock
-from ostler.core.database import Database
+from ostler.core.database import Database, row_to_change
 from ostler.core.errors import InvalidField
 from ostler.core.events import EventLog, NewEvent
 from ostler.core.principals import Principal
@@ -73,7 +73,7 @@ class RootStore:
         ]
         await asyncio.to_thread(_refuse_nested, paths, added)
         async with self._database.write() as session:
-            known = {Path(row.path): row for row in await session.scalars(self._mine())}
+            known = {Path(row.path): row for row in await session.scalars(self._mine().with_for_update())}
             for path, row in known.items():
                 if row.added_by == BY_SETTINGS and path not in wanted:
                     await session.delete(row)
@@ -110,7 +110,7 @@ class RootStore:
     async def remove(self, root_id: int, principal: Principal) -> None:
         """Raises RootNotFound, RootIsConfigured."""
         async with self._database.write() as session:
-            row = await session.get(RootRow, root_id)
+            row = await row_to_change(session, RootRow, root_id)
             if row is None or row.node != self._node:
                 raise RootNotFound(f"there is no library folder {root_id}", id=root_id)
             if row.added_by == BY_SETTINGS:

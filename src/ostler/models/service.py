@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ostler.core.clock import Clock
-from ostler.core.database import Database, after_commit
+from ostler.core.database import Database, after_commit, row_to_change
 from ostler.core.errors import Conflict, InvalidField
 from ostler.core.events import EventLog, NewEvent
 from ostler.core.near import near_names
@@ -237,7 +237,7 @@ class Models:
 
     async def _row(self, session: AsyncSession, model_id: int) -> ModelRow:
         """The model's row; another client may have deleted it since its name was looked up."""
-        row = await session.get(ModelRow, model_id)
+        row = await row_to_change(session, ModelRow, model_id)
         if row is None:
             raise ModelNotFound("the model was deleted meanwhile", model=model_id)
         return row
