@@ -38,6 +38,7 @@ from ostler.core.settings import LoadedSettings, Settings
 from ostler.downloads.service import Downloads
 from ostler.engines.registry import Engines, default_engines
 from ostler.fit.devices import Devices
+from ostler.fit.reading import Shapes
 from ostler.gateway.app import Gateway
 from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.server import OneWriteProtocol, acceptors, settle_memory
@@ -151,6 +152,7 @@ def build(
         instances=instances,
         usage=UsageLog(database, clock),
         devices=Devices(),
+        shapes=Shapes(),
         metrics=registry,
         node=node,
         version=__version__,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ostler.downloads.service import Downloads
     from ostler.engines.registry import Engines
     from ostler.fit.devices import Devices
+    from ostler.fit.reading import Shapes
     from ostler.hub.service import Hub
     from ostler.instances.service import Instances
     from ostler.jobs.service import Jobs
@@ -55,6 +56,7 @@ class Services:
     instances: Instances
     usage: UsageLog
     devices: Devices
+    shapes: Shapes
     metrics: CollectorRegistry
     version: str
     node: str = "local"

@@ -1,7 +1,9 @@
 """Fit: the room that knows what goes in.
 
-Here live the devices of this host (memory in all, memory free) and the estimate of the memory
-that a model needs. For now the estimate is a plain sum for one device; the exact one, by device
-and tensor, with a ledger, comes later in this room. Nothing here starts or stops anything.
+Here live the devices of this host (memory in all, memory free) and the estimate of the memory that a
+model needs on each of them. `estimate.py` adds up; `model_shape.py` reads a model's layers from its
+header, `llamacpp_settings.py` the options as llama.cpp takes them, `placement.py` deals the tensors out,
+`kv_cache.py` counts the cache, and `compute.py` with `graph_*.py` plays the engine's graph through an
+allocator. `architectures.py` holds what no header says. Nothing here starts or stops anything.
 Start reading at `estimate.py`.
 """

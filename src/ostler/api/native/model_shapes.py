@@ -12,6 +12,7 @@ from ostler.core.errors import OstlerError
 from ostler.core.principals import Principal
 from ostler.core.states import InstanceState
 from ostler.fit.estimate import estimate
+from ostler.fit.plain import plain_needs
 from ostler.library.filesets import FileSet
 from ostler.models.records import Model
 
@@ -102,6 +103,9 @@ async def memory_needs(rooms: Services, model: Model) -> dict[str, Any] | None:
     """The estimate of the memory that it will take, in bytes; None where its files cannot be read."""
     try:
         files = await rooms.models.resolve_files(model)
+        if files.format == "gguf":
+            shape = await rooms.shapes.of(files)
+            return estimate(shape, model.options, await rooms.devices.list()).to_json()
     except OstlerError:
         return None
-    return estimate(files.facts, model.options).to_json() if files.facts else None
+    return plain_needs(files.facts, model.options).to_json() if files.facts else None

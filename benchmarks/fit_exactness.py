@@ -1,0 +1,215 @@
+"""How far the estimate of memory is from what llama.cpp itself allocates: a table by architecture.
+
+Small models are written, the engine is started on each with many settings, and the sizes of its buffers
+are read from its log. Run: python -m benchmarks.fit_exactness [--docs]; it needs a llama-server
+(OSTLER_TEST_LLAMA_SERVER, PATH or .venv-llama). Weights are compared without repacking, which moves
+them into another layout but does not make them larger.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ostler.engines.llamacpp_options import TABLE
+from ostler.fit.estimate import estimate
+from ostler.fit.model_shape import ModelShape
+from ostler.library.gguf import read_gguf_header
+from tests.fit.small_models import MAKERS, Sizes, write_model
+
+CHECKOUT = Path(__file__).parents[1]
+MIB = 1 << 20
+LOG_STEP_MIB = 0.01
+"""The engine's log rounds to so much; a difference below it says nothing."""
+LIMITS = {"weights": 0.01, "cache": 0.01, "compute": 0.10, "total": 0.03}
+FREE_HEADS = ("qwen3", "qwen3moe", "gemma2", "gemma3", "gpt-oss")
+"""Architectures whose heads together may be wider than the stream."""
+MARK_BEGIN, MARK_END = "<!-- table: python -m benchmarks.fit_exactness --docs -->", "<!-- end of table -->"
+_BUFFERS = {
+    "weights": re.compile(r"model buffer size = +([\d.]+) MiB"),
+    "cache": re.compile(r"(?:KV|RS) buffer size = +([\d.]+) MiB"),
+    "compute": re.compile(r"(?:compute|output) buffer size = +([\d.]+) MiB"),
+}
+PLAIN_TYPES = ("f16", "f32", "bf16")
+CACHE_TYPES = (*PLAIN_TYPES, "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One model with one set of options; `model` names its architecture and its sizes."""
+
+    architecture: str
+    model: Path
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """MiB by kind of buffer: as estimated and as the engine said."""
+
+    case: Case
+    estimated: Mapping[str, float]
+    said: Mapping[str, float]
+
+    def error(self, kind: str) -> float:
+        """The relative error; 0 where the difference is within the log's rounding."""
+        ours, theirs = self.estimated[kind], self.said[kind]
+        if abs(ours - theirs) <= 2 * LOG_STEP_MIB:
+            return 0.0
+        return (ours - theirs) / theirs if theirs else float("inf")
+
+    @property
+    def misses(self) -> list[str]:
+        """The kinds that are further off than their limit."""
+        return [kind for kind, limit in LIMITS.items() if abs(self.error(kind)) > limit]
+
+
+def llama_server() -> Path | None:
+    """The engine's program, if there is one."""
+    named = os.environ.get("OSTLER_TEST_LLAMA_SERVER") or shutil.which("llama-server")
+    path = Path(named or CHECKOUT / ".venv-llama" / "bin" / "llama-server")
+    return path if path.is_file() else None
+
+
+def grid(folder: Path, *, seed: int, each: int) -> Iterator[Case]:
+    """For every architecture two models of random sizes, and `each` settings over both."""
+    rng = random.Random(seed)
+    for name in MAKERS:
+        models = []
+        for index in range(2):
+            place = folder / f"{index}"
+            place.mkdir(exist_ok=True)
+            models.append(write_model(place, name, random_sizes(rng, name)))
+        for _ in range(each):
+            yield Case(name, rng.choice(models), random_options(rng, name))
+
+
+def random_sizes(rng: random.Random, name: str) -> Sizes:
+    """Sizes in the proportions of real models, a hundredth as large."""
+    head, n_embd = rng.choice((32, 64, 128)), rng.choice((256, 384, 512))
+    heads = n_embd // head * (rng.choice((1, 2)) if name in FREE_HEADS else 1)
+    kv_heads = rng.choice([count for count in (1, 2, 3, 4) if heads % count == 0])
+    return Sizes(
+        layers=rng.choice((4, 6, 7)),
+        n_embd=n_embd,
+        heads=heads,
+        kv_heads=kv_heads,
+        head=head,
+        n_ff=rng.choice((2, 3, 4)) * n_embd,
+        vocab=rng.choice((1_000, 4_000, 16_000)),
+        experts=rng.choice((4, 8, 16)),
+        used=rng.choice((1, 2, 4)),
+        n_ff_expert=rng.choice((128, 256)),
+        window=rng.choice((256, 512, 1_024)),
+    )
+
+
+def random_options(rng: random.Random, name: str) -> dict[str, Any]:
+    """Canonical options that the engine accepts for the model: bert with 3 slots ends in an assertion."""
+    flash = rng.choice(("on", "off"))
+    slots = rng.choice((None, 1, 2, 4, 8) if name == "bert" else (None, 1, 2, 3, 4, 8))
+    options: dict[str, Any] = {
+        "context_length": rng.choice((512, 1_000, 2_048, 4_096, 8_192, 16_384, 32_768)),
+        "flash_attention": flash,
+        "batch_size": rng.choice((None, 256, 1_024)),
+        "ubatch_size": rng.choice((None, 64, 128, 1_024)),
+        "kv_cache_type_v": rng.choice(CACHE_TYPES if flash == "on" else PLAIN_TYPES),
+        "kv_cache_type_k": rng.choice(CACHE_TYPES),
+    }
+    if slots is not None:
+        options |= {"parallel_slots": slots, "kv_unified": rng.choice((True, False))}
+    if name.startswith("gemma") or name == "gpt-oss":
+        options["swa_full"] = rng.choice((True, False))
+    if name == "deepseek2":  # one vector is both, so the engine wants one type
+        options["kv_cache_type_k"] = options["kv_cache_type_v"]
+    if name == "bert":
+        options["embeddings"] = True
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def compare(server: Path, case: Case) -> Compared:
+    """Estimate a case and let the engine allocate it."""
+    shape = ModelShape.of([read_gguf_header(case.model)])
+    need = estimate(shape, case.options, ()).host
+    ours = {
+        "weights": need.weights_bytes / MIB,
+        "cache": need.kv_cache_bytes / MIB,
+        "compute": need.compute_bytes / MIB,
+    }
+    return Compared(case, _with_total(ours), _with_total(said_by_the_engine(server, case)))
+
+
+def said_by_the_engine(server: Path, case: Case) -> dict[str, float]:
+    """MiB of each kind of buffer, from the log up to the moment when all are reserved."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    options = {**case.options, "repack": False, "warmup": False, "fit": "off", "threads": 1}
+    command = [str(server), "--model", str(case.model), "--port", port, "-lv", "4"]
+    command += TABLE.to_args(TABLE.validate(options))
+    sums = dict.fromkeys(_BUFFERS, 0.0)
+    lines = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as engine:
+        assert engine.stdout is not None
+        for line in engine.stdout:
+            lines.append(line)
+            for kind, pattern in _BUFFERS.items():
+                if found := pattern.search(line):
+                    sums[kind] += float(found[1])
+            if "sched_reserve: reserve took" in line:
+                engine.kill()
+                return sums
+    raise RuntimeError(f"the engine did not load {case}:\n{''.join(lines[-8:])}")
+
+
+def _with_total(sums: Mapping[str, float]) -> dict[str, float]:
+    return {**sums, "total": sum(sums.values())}
+
+
+def table(results: Sequence[Compared]) -> str:
+    """The largest errors by architecture, as Markdown."""
+    lines = ["| architecture | cases | weights | cache | compute | total |", "|---|---|---|---|---|---|"]
+    for name in MAKERS:
+        mine = [result for result in results if result.case.architecture == name]
+        if mine:
+            worst = (f"{max(abs(result.error(kind)) for result in mine):.1%}" for kind in LIMITS)
+            lines.append(f"| {name} | {len(mine)} | {' | '.join(worst)} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure, print, and exit 1 where a limit is missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--docs", action="store_true", help="write the table into docs/fit.md")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--each", type=int, default=20, help="settings for each architecture")
+    asked = parser.parse_args()
+    server = llama_server()
+    if server is None:
+        parser.error("there is no llama-server")
+    with tempfile.TemporaryDirectory() as folder:
+        results = [compare(server, case) for case in grid(Path(folder), seed=asked.seed, each=asked.each)]
+    print(table(results))
+    for result in results:
+        for kind in result.misses:
+            print(f"{kind} {result.error(kind):+.1%}: {result.case.model.parent.name} {result.case.options}")
+    if asked.docs:
+        page = CHECKOUT / "docs" / "fit.md"
+        before, _, rest = page.read_text().partition(MARK_BEGIN)
+        page.write_text(
+            f"{before}{MARK_BEGIN}\n\n{table(results)}\n\n{MARK_END}{rest.partition(MARK_END)[2]}"
+        )
+    return 1 if any(result.misses for result in results) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,145 @@
+"""The compute buffer: which activations are alive together while one batch is worked on.
+
+The steps are those of llama.cpp's graphs (`build_attn`, `build_ffn`, `build_moe_ffn` in llama-graph.cpp
+and the models in models/*.cpp), told to `graph_memory.Graph` in their order. Which steps a layer has is
+read from the tensors that it has, so one description serves most architectures. The engine reserves for
+the largest batch with a full cache (`llama_context::sched_reserve`), and so do we.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ostler.fit.graph_attention import AttentionInputs, attention, attention_inputs
+from ostler.fit.graph_feed_forward import feed_forward, norm
+from ostler.fit.graph_memory import Graph, Piece
+from ostler.fit.graph_recurrent import recurrent
+from ostler.fit.llamacpp_settings import Settings
+from ostler.fit.model_shape import Layer, ModelShape
+
+F32_BYTES = 4
+HOST_ALIGNMENT_BYTES, GPU_ALIGNMENT_BYTES = 32, 128
+"""`TENSOR_ALIGNMENT` in ggml-impl.h and the alignment of the CUDA buffer type in ggml-cuda.cu."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The part of a model that one device computes. `first` and `last` say which ends it has.
+
+    `copies` is how many sets of inputs the device holds at a time.
+    """
+
+    layers: Sequence[Layer]
+    first: bool
+    last: bool
+    gpu: bool
+    copies: int = 1
+
+
+def compute_bytes(shape: ModelShape, settings: Settings, part: Part) -> int:
+    """Bytes of the compute buffer on one device; 0 if the device computes nothing."""
+    if not part.layers and not part.first and not part.last:
+        return 0
+    graph = Graph(GPU_ALIGNMENT_BYTES if part.gpu else HOST_ALIGNMENT_BYTES)
+    tokens = settings.batch_tokens
+    row_bytes = shape.n_embd * F32_BYTES
+    inputs = attention_inputs(graph, shape, settings)
+    for _ in range(part.copies - 1):
+        attention_inputs(graph, shape, settings)
+    wanted = graph.input(settings.outputs * 4)
+    if part.first:
+        stream = _embedding(graph, shape, tokens)
+    else:
+        stream = graph.op(tokens * row_bytes)
+    for layer in part.layers:
+        cut = wanted if layer is shape.layers[-1] and not shape.architecture.late_outputs else None
+        stream = _layer(graph, shape, settings, layer, stream, inputs, cut)
+    if part.last:
+        _output(graph, shape, settings, stream, wanted)
+    return graph.peak_bytes()
+
+
+def _embedding(graph: Graph, shape: ModelShape, tokens: int) -> Piece:
+    """`build_inp_embd`: tokens, embeddings from the caller, or a mixture of both.
+
+    All three ways are in the graph, whichever is taken; the two that are not are never given back.
+    """
+    row_bytes = tokens * shape.n_embd * F32_BYTES
+    ids, mixed_ids, mixed_places = graph.input(tokens * 4), graph.input(tokens * 4), graph.input(tokens * 8)
+    graph.input(row_bytes)
+    mixed = graph.input(row_bytes)
+    stream = graph.op(row_bytes, ids)
+    looked_up = graph.op(row_bytes, mixed_ids)
+    graph.op(row_bytes, mixed)
+    graph.consume(looked_up, mixed_places)
+    if "position_embd.weight" in shape.loose:
+        stream = graph.change(graph.op(stream.n_bytes), stream)
+    if "token_embd_norm.weight" in shape.loose:
+        stream = norm(graph, stream, bias="token_embd_norm.bias" in shape.loose)
+    return stream
+
+
+def _layer(
+    graph: Graph,
+    shape: ModelShape,
+    settings: Settings,
+    layer: Layer,
+    stream: Piece,
+    inputs: AttentionInputs,
+    wanted: Piece | None,
+) -> Piece:
+    normed = stream
+    if layer.has("attn_norm.weight"):
+        normed = norm(graph, stream, bias=layer.has("attn_norm.bias"))
+    parallel = _is_parallel(layer)
+    if layer.recurrent:
+        out = recurrent(graph, shape, settings, layer, normed)
+    elif layer.has("attn_output.weight"):
+        out = attention(graph, shape, settings, layer, normed, inputs)
+    else:
+        return feed_forward(graph, shape, layer, settings.batch_tokens, normed, stream)
+    tokens = settings.batch_tokens
+    if wanted is not None:
+        tokens = settings.outputs
+        out = graph.op(tokens * shape.n_embd * F32_BYTES, out, wanted)
+        stream = graph.op(tokens * shape.n_embd * F32_BYTES, stream, wanted)
+        normed = graph.op(stream.n_bytes, normed, wanted) if parallel else normed
+    if parallel:
+        return feed_forward(graph, shape, layer, tokens, normed, out, stream)
+    if layer.has("post_attention_norm.weight") and layer.has("ffn_norm.weight"):
+        out = norm(graph, out)
+    residual = graph.change(out, stream)
+    if layer.has("attn_output_norm.weight"):
+        residual = norm(graph, residual, bias=layer.has("attn_output_norm.bias"))
+    if not layer.has("ffn_down.weight") and not layer.has("ffn_down_exps.weight"):
+        return residual
+    entry = residual
+    if layer.has("ffn_norm.weight") or layer.has("post_attention_norm.weight"):
+        entry = norm(graph, residual, bias=layer.has("ffn_norm.bias"))
+    stream = feed_forward(graph, shape, layer, tokens, entry, residual)
+    if layer.has("layer_output_norm.weight"):
+        stream = norm(graph, stream, bias=layer.has("layer_output_norm.bias"))
+    return stream
+
+
+def _is_parallel(layer: Layer) -> bool:
+    """True where attention and feed-forward read the same norm, as in falcon, phi2 and command-r."""
+    second = (
+        "ffn_norm.weight",
+        "post_attention_norm.weight",
+        "attn_output_norm.weight",
+        "post_ffw_norm.weight",
+    )
+    return layer.has("ffn_down.weight") and layer.has("attn_norm.weight") and not any(map(layer.has, second))
+
+
+def _output(graph: Graph, shape: ModelShape, settings: Settings, stream: Piece, wanted: Piece) -> None:
+    if shape.architecture.late_outputs:
+        stream.kept = True
+        stream = graph.op(settings.outputs * shape.n_embd * F32_BYTES, stream, wanted)
+    if "output_norm.weight" in shape.loose:
+        stream = norm(graph, stream, bias="output_norm.bias" in shape.loose)
+    stream.kept = True
+    if shape.architecture.memory != "none":
+        graph.op(settings.outputs * shape.n_vocab * F32_BYTES, stream, kept=True)

@@ -1,0 +1,87 @@
+"""The answer of the estimate, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Exactness = Literal["measured", "engine", "estimated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What is needed of one device, in bytes. `free_bytes` is None where nobody knows.
+
+    `compute_bytes` holds the activations of one batch and, on the host, the buffer of results;
+    `overhead_bytes` what the driver takes for itself.
+    """
+
+    id: str
+    name: str
+    weights_bytes: int
+    kv_cache_bytes: int
+    compute_bytes: int
+    overhead_bytes: int
+    free_bytes: int | None
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        return self.weights_bytes + self.kv_cache_bytes + self.compute_bytes + self.overhead_bytes
+
+    @property
+    def fits(self) -> bool:
+        """True if that much is free, or nobody knows."""
+        return self.free_bytes is None or self.total_bytes <= self.free_bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        return {**asdict(self), "total_bytes": self.total_bytes, "fits": self.fits}
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one launch needs. `context_length` is in tokens over all `parallel` slots.
+
+    `max_context_length` is the largest that fits with the same GPU layers; None where none does.
+    `options` are the choices that were made where the caller left them open.
+    """
+
+    context_length: int
+    parallel: int
+    devices: tuple[Need, ...]
+    host: Need
+    max_context_length: int | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    exactness: Exactness = "estimated"
+    engine: str = "llama.cpp"
+
+    @property
+    def fits(self) -> bool:
+        """True if every device has room."""
+        return all(need.fits for need in (*self.devices, self.host))
+
+    def total(self, name: str) -> int:
+        """The sum of one of the numbers of `Need` over all devices and the host."""
+        return sum(int(getattr(need, name)) for need in (*self.devices, self.host))
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready form; the sums over all devices stand beside them."""
+        return {
+            "engine": self.engine,
+            "context_length": self.context_length,
+            "parallel": self.parallel,
+            "devices": [need.to_json() for need in self.devices],
+            "host": self.host.to_json(),
+            "fits": self.fits,
+            "max_context_length": self.max_context_length,
+            "options": dict(self.options),
+            "exactness": self.exactness,
+            "warnings": list(self.warnings),
+            **{name: self.total(name) for name in _SUMS},
+        }
+
+
+_SUMS = ("weights_bytes", "kv_cache_bytes", "compute_bytes", "total_bytes")

@@ -1,0 +1,201 @@
+"""Steps of attention: with a cache or without, by flash attention or by a matrix of scores, MLA too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ostler.fit.graph_feed_forward import norm
+from ostler.fit.graph_memory import Graph, Piece
+from ostler.fit.kv_cache import cells_of, widest_values
+from ostler.fit.llamacpp_settings import Settings
+from ostler.fit.model_shape import Layer, ModelShape
+
+F32_BYTES, F16_BYTES, INDEX_BYTES = 4, 2, 8
+ROTATION_STEP = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """The Hadamard matrices by which queries, keys and values are turned before they are quantized.
+
+    0 stands for none. Conditions and sizes: the end of the constructor of `llama_kv_cache`.
+    """
+
+    k: int
+    v: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionInputs:
+    """What each attention layer reads: positions, places in the cache, the mask; by full and sliding."""
+
+    positions: Piece
+    masks: tuple[Piece, Piece]
+    k_places: tuple[Piece, Piece]
+    v_places: tuple[Piece, Piece]
+    rotation: Rotation
+
+
+def attention_inputs(graph: Graph, shape: ModelShape, settings: Settings) -> AttentionInputs:
+    """Place the inputs that all layers share."""
+    tokens = settings.batch_tokens
+    kinds = {layer.sliding for layer in shape.layers if not layer.recurrent}
+    uses_cache = shape.architecture.memory != "none"
+    mask_bytes = F16_BYTES if settings.flash_attention else F32_BYTES
+    rows = 1 if settings.flash_attention else widest_values(shape)
+    rotation = rotation_of(shape, settings)
+    empty = graph.input(0)
+    masks, k_places, v_places = [empty, empty], [empty, empty], [empty, empty]
+    for sliding in (False, True):
+        if sliding not in kinds:
+            continue
+        cells = (settings.window_cells if sliding else settings.cells) if uses_cache else tokens
+        masks[sliding] = graph.input(cells * tokens * mask_bytes)
+        if uses_cache:
+            k_places[sliding] = graph.input(tokens * INDEX_BYTES)
+            v_places[sliding] = graph.input(0 if shape.mla else tokens * rows * INDEX_BYTES)
+            graph.input(rotation.k**2 * F32_BYTES)
+            graph.input(rotation.v**2 * F32_BYTES)
+    return AttentionInputs(
+        positions=graph.input(tokens * 4),
+        masks=(masks[0], masks[1]),
+        k_places=(k_places[0], k_places[1]),
+        v_places=(v_places[0], v_places[1]),
+        rotation=rotation,
+    )
+
+
+def rotation_of(shape: ModelShape, settings: Settings) -> Rotation:
+    """Which rotations the cache's types and the heads' widths ask for."""
+    heads_k = {layer.head_k for layer in shape.layers if layer.kv}
+    heads_v = {layer.head_v for layer in shape.layers if layer.kv}
+    turn_k = settings.type_k.quantized and len(heads_k) == 1 and next(iter(heads_k)) % ROTATION_STEP == 0
+    turn_v = settings.type_v.quantized and len(heads_v) == 1 and next(iter(heads_v)) % ROTATION_STEP == 0
+    if shape.mla:
+        return Rotation(0, 0)
+    size_k = ROTATION_STEP
+    while turn_k and next(iter(heads_k)) % (2 * size_k) == 0:
+        size_k *= 2
+    return Rotation(size_k if turn_k else 0, ROTATION_STEP if turn_v else 0)
+
+
+def attention(
+    graph: Graph,
+    shape: ModelShape,
+    settings: Settings,
+    layer: Layer,
+    normed: Piece,
+    inputs: AttentionInputs,
+) -> Piece:
+    """From the normed stream to the output projection."""
+    if shape.mla and layer.has("attn_k_b.weight"):
+        mixed = _compressed(graph, settings, layer, normed, inputs)
+    else:
+        mixed = _plain(graph, shape, settings, layer, normed, inputs)
+    return graph.op(settings.batch_tokens * shape.n_embd * F32_BYTES, mixed)
+
+
+def _plain(
+    graph: Graph,
+    shape: ModelShape,
+    settings: Settings,
+    layer: Layer,
+    normed: Piece,
+    inputs: AttentionInputs,
+) -> Piece:
+    tokens, rotation = settings.batch_tokens, inputs.rotation
+    cached = layer.kv
+    fused = graph.op(tokens * layer.rows("attn_qkv") * F32_BYTES, normed) if layer.rows("attn_qkv") else None
+    q_bytes = tokens * layer.n_heads * layer.head_k * F32_BYTES
+    k_bytes, v_bytes = tokens * layer.k_elements * F32_BYTES, tokens * layer.v_elements * F32_BYTES
+
+    def project(n_bytes: int, name: str, *, turned: bool) -> Piece:
+        """A matrix product, or a view of the fused one, which a rotation copies out."""
+        piece = fused if fused is not None else graph.op(n_bytes, normed)
+        if turned:
+            piece = graph.op(n_bytes, piece, inputs.positions) if fused is not None else graph.change(piece)
+        if layer.has(f"{name}_norm.weight"):
+            piece = norm(graph, piece, bias=layer.has(f"{name}_norm.bias"))
+        return piece
+
+    q = project(q_bytes, "attn_q", turned=True)
+    q = graph.op(q_bytes, q) if rotation.k else q
+    if not cached and shape.architecture.memory == "kv":
+        return _mix(graph, settings, layer, (q, None, None), inputs)
+    if not cached:
+        k = project(k_bytes, "attn_k", turned=True)
+        v = project(v_bytes, "attn_v", turned=False)
+        return _mix(graph, settings, layer, (q, k, v), inputs)
+    v = project(v_bytes, "attn_v", turned=False)
+    v = graph.op(v_bytes, v) if rotation.v else v
+    k = project(k_bytes, "attn_k", turned=True)
+    k = graph.op(k_bytes, k) if rotation.k else k
+    graph.consume(k, inputs.k_places[layer.sliding])
+    graph.consume(v, inputs.v_places[layer.sliding])
+    mixed = _mix(graph, settings, layer, (q, None, None), inputs)
+    return graph.op(mixed.n_bytes, mixed) if rotation.v else mixed
+
+
+def _mix(
+    graph: Graph,
+    settings: Settings,
+    layer: Layer,
+    qkv: tuple[Piece, Piece | None, Piece | None],
+    inputs: AttentionInputs,
+) -> Piece:
+    """`build_attn_mha`. Keys and values are None where they lie in the cache.
+
+    Flash attention wants halves (f16), so f32 is copied first, a whole cache of it as well.
+    """
+    q, k, v = qkv
+    tokens, mask = settings.batch_tokens, inputs.masks[layer.sliding]
+    out_bytes = tokens * layer.n_heads * layer.head_v * F32_BYTES
+    if settings.flash_attention:
+        halves = [graph.op(piece.n_bytes // 2, piece) for piece in (k, v) if piece is not None]
+        if k is None:
+            halves = _cast_cache(graph, settings, layer)
+        return graph.op(out_bytes, q, *halves, mask)
+    cells = tokens if k is not None else cells_of(layer, settings)
+    sources = (q,) if k is None else (k, q)
+    scores = graph.op(cells * tokens * layer.n_heads * F32_BYTES, *sources)
+    scores = graph.change(scores, mask)
+    values = () if v is None else (graph.op(v.n_bytes, v),)
+    return graph.op(out_bytes, graph.op(out_bytes, *values, scores))
+
+
+def _cast_cache(graph: Graph, settings: Settings, layer: Layer) -> list[Piece]:
+    rows = cells_of(layer, settings) * settings.streams
+    sides = ((settings.type_k, layer.k_elements), (settings.type_v, layer.v_elements))
+    return [graph.op(rows * width * F16_BYTES) for kind, width in sides if kind.row.name == "F32"]
+
+
+def _compressed(
+    graph: Graph, settings: Settings, layer: Layer, normed: Piece, inputs: AttentionInputs
+) -> Piece:
+    """MLA with the key matrix absorbed into the query, as models/deepseek2.cpp builds it."""
+    tokens, heads = settings.batch_tokens, layer.n_heads
+    k_up, v_up = layer.tensors["attn_k_b.weight"].shape, layer.tensors["attn_v_b.weight"].shape
+    rank, v_head = k_up[1], v_up[1]
+    rope = layer.rows("attn_kv_a_mqa") - rank
+
+    def size(width: int) -> int:
+        return tokens * width * F32_BYTES
+
+    q = normed
+    if layer.rows("attn_q_a"):
+        q = norm(graph, graph.op(size(layer.rows("attn_q_a")), normed))
+    q = graph.op(size(layer.rows("attn_q_b") or layer.rows("attn_q")), q)
+    absorbed = graph.op(size(rank * heads), q)
+    q_turned = graph.op(size(rope * heads), q, inputs.positions)
+    query = graph.op(size((rank + rope) * heads), absorbed, q_turned)
+    both = graph.op(size(rank + rope), normed)
+    values = graph.change(graph.op(size(rank), both))
+    k_turned = graph.op(size(rope), both, inputs.positions)
+    graph.consume(graph.op(size(rank + rope), values, k_turned), inputs.k_places[0])
+    if settings.flash_attention:
+        mixed = graph.op(size(rank * heads), query, inputs.masks[0])
+    else:
+        scores = graph.change(graph.op(settings.cells * size(heads), query), inputs.masks[0])
+        turned = graph.op(settings.type_k.bytes_of(rank) * settings.cells * settings.streams)
+        mixed = graph.op(size(rank * heads), turned, scores)
+    return graph.op(size(v_head * heads), graph.op(size(v_head * heads), mixed))
