@@ -37,6 +37,7 @@ from ostler.core.server_lock import ServerLock
 from ostler.core.settings import LoadedSettings, Settings
 from ostler.downloads.service import Downloads
 from ostler.engines.registry import Engines, default_engines
+from ostler.fit.answering import Fits
 from ostler.fit.devices import Devices
 from ostler.fit.reading import Shapes
 from ostler.gateway.app import Gateway
@@ -136,6 +137,7 @@ def build(
     instances = Instances(database, events, clock, live, models, engines, runtimes, secret, node)
     registry = CollectorRegistry()
     usage_writer = UsageWriter(database)
+    devices = Devices()
     services = Services(
         settings=live,
         database=database,
@@ -151,8 +153,9 @@ def build(
         models=models,
         instances=instances,
         usage=UsageLog(database, clock),
-        devices=Devices(),
+        devices=devices,
         shapes=Shapes(),
+        fits=Fits(devices),
         metrics=registry,
         node=node,
         version=__version__,

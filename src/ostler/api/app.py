@@ -13,6 +13,7 @@ from ostler.api.native import (
     downloads,
     events,
     files,
+    fit,
     hub,
     instances,
     jobs,
@@ -25,7 +26,7 @@ from ostler.api.native import (
 )
 from ostler.api.services import Services
 
-_NOUNS = (models, instances, files, downloads, jobs, events, hub, keys, users, settings, system, usage)
+_NOUNS = (models, instances, files, downloads, jobs, events, hub, fit, keys, users, settings, system, usage)
 
 _SECURITY_HEADERS = {
     b"x-content-type-options": b"nosniff",

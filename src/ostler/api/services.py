@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ostler.core.live_settings import LiveSettings
     from ostler.downloads.service import Downloads
     from ostler.engines.registry import Engines
+    from ostler.fit.answering import Fits
     from ostler.fit.devices import Devices
     from ostler.fit.reading import Shapes
     from ostler.hub.service import Hub
@@ -57,6 +58,7 @@ class Services:
     usage: UsageLog
     devices: Devices
     shapes: Shapes
+    fits: Fits
     metrics: CollectorRegistry
     version: str
     node: str = "local"

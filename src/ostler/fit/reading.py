@@ -10,6 +10,7 @@ from ostler.fit.errors import NotEstimable
 from ostler.fit.model_shape import ModelShape
 from ostler.library.filesets import FileSet
 from ostler.library.gguf import read_gguf_header
+from ostler.library.gguf_header import GgufHeader
 
 MAX_KEPT = 64
 
@@ -40,6 +41,13 @@ def model_files(files: FileSet) -> list[Path]:
         raise NotEstimable(f"the memory of a model in the format '{files.format}' is not known here")
     rest = [file.path for file in files.files if file.path not in (files.path, files.mmproj)]
     return [files.path, *sorted(path for path in rest if path.suffix == ".gguf")]
+
+
+async def projector_of(files: FileSet) -> GgufHeader | None:
+    """The header of the file set's mmproj, if it has one. Raises what reading a header raises."""
+    if files.mmproj is None:
+        return None
+    return await asyncio.to_thread(read_gguf_header, files.mmproj)
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from ostler.library.errors import BrokenFile, NotAModelFile, PathNotFound, Unsaf
 from ostler.library.facts import ModelFacts
 from ostler.library.hf_config import summarize_adapter_config, summarize_config, with_template
 from ostler.library.paths import safe_join
-from ostler.library.safetensors import SafetensorsTensor, read_safetensors_header
+from ostler.library.safetensors import SafetensorsHeader, SafetensorsTensor, read_safetensors_header
 from ostler.library.summaries import Summary
 
 MAX_INDEX_BYTES = 32 * 1024 * 1024
@@ -75,7 +75,11 @@ def inspect_folder(
 
 def summarize_safetensors(path: Path) -> Summary:
     """Read one file's header. Raises as `read_safetensors_header` does."""
-    header = read_safetensors_header(path)
+    return summary_of_safetensors(read_safetensors_header(path))
+
+
+def summary_of_safetensors(header: SafetensorsHeader) -> Summary:
+    """The short form of a header that has been read, from wherever."""
     counts: dict[str, int] = {}
     for tensor in header.tensors:
         key = f"{_role(tensor)}:{tensor.dtype}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from ostler.core.errors import Conflict, InvalidField, NotAllowed, NotFound
 from ostler.core.principals import Principal, Role
-from ostler.hub.specs import parse_spec
+from ostler.hub.specs import HubSpec, parse_spec
 from ostler.library.filesets import FileSet
 from ostler.library.paths import safe_join
 from ostler.library.service import Library
@@ -21,6 +21,18 @@ class ModelFileGone(NotFound):
 
 class ModelFileBroken(Conflict):
     """The files of a model are there and cannot be loaded."""
+
+
+def source_of(spec: HubSpec) -> Source:
+    """The source that a spec names: its selector is a file or a quantization."""
+    is_file = spec.selector is not None and spec.selector.lower().endswith((".gguf", ".safetensors"))
+    return Source(
+        kind="hub",
+        repo=spec.repo,
+        file=spec.selector if is_file else None,
+        tag=None if is_file else spec.selector,
+        revision=spec.revision,
+    )
 
 
 class SourceReader:
@@ -52,15 +64,7 @@ class SourceReader:
         if set(fields) == {"path"}:
             return await self._read_path(fields["path"], principal)
         if set(fields) == {"hub"}:
-            spec = parse_spec(fields["hub"])
-            is_file = spec.selector is not None and spec.selector.lower().endswith((".gguf", ".safetensors"))
-            return Source(
-                kind="hub",
-                repo=spec.repo,
-                file=spec.selector if is_file else None,
-                tag=None if is_file else spec.selector,
-                revision=spec.revision,
-            )
+            return source_of(parse_spec(fields["hub"]))
         if "repo" in fields and set(fields) <= {"repo", "file", "tag", "revision"}:
             parse_spec(fields["repo"])
             return Source(kind="hub", **fields)

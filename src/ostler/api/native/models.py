@@ -171,7 +171,7 @@ async def start_model(
     rooms: Rooms, who: Who, name: Name, response: Response, body: StartIn | None = None
 ) -> Any:
     """Start a model. One that is starting already is not started twice; one that runs stays as it is."""
-    model = _allowed(rooms, who, name)
+    model = allowed(rooms, who, name)
     wait = body.wait if body else True
     view = await rooms.instances.start(model.name, who, wait=wait)
     response.status_code = 200 if view.state is InstanceState.RUNNING else 202
@@ -181,26 +181,26 @@ async def start_model(
 @routes.post("/models/{name:path}/stop", response_model=InstanceOut, **needs(Role.POWER_USER))
 async def stop_model(rooms: Rooms, who: Who, name: Name, body: StopIn | None = None) -> Any:
     """Stop a model: no new requests, those in flight end first, then the engine ends."""
-    model = _allowed(rooms, who, name)
+    model = allowed(rooms, who, name)
     return view_for(who, await rooms.instances.stop(model.name, who, now=body.now if body else False))
 
 
 @routes.post("/models/{name:path}/restart", response_model=InstanceOut, **needs(Role.POWER_USER))
 async def restart_model(rooms: Rooms, who: Who, name: Name) -> Any:
     """Stop it and start it again."""
-    return view_for(who, await rooms.instances.restart(_allowed(rooms, who, name).name, who))
+    return view_for(who, await rooms.instances.restart(allowed(rooms, who, name).name, who))
 
 
 @routes.post("/models/{name:path}/apply", response_model=InstanceOut, **needs(Role.POWER_USER))
 async def apply_changes(rooms: Rooms, who: Who, name: Name) -> Any:
     """Restart it only if what runs differs from its recipe."""
-    return view_for(who, await rooms.instances.apply(_allowed(rooms, who, name).name, who))
+    return view_for(who, await rooms.instances.apply(allowed(rooms, who, name).name, who))
 
 
 @routes.post("/models/{name:path}/dry-run", response_model=JsonObject, **needs(Role.POWER_USER))
 async def dry_run(rooms: Rooms, who: Who, name: Name) -> Any:
     """What exactly would run and what it needs, with warnings and errors; nothing is started."""
-    model = _allowed(rooms, who, name)
+    model = allowed(rooms, who, name)
     answer = _dry_run_out(await rooms.instances.dry_run(model.name))
     return {**answer, "needs": await memory_needs(rooms, model)}
 
@@ -210,14 +210,14 @@ async def dry_run(rooms: Rooms, who: Who, name: Name) -> Any:
 )
 async def copy_model(rooms: Rooms, who: Who, name: Name, body: CopyIn) -> Any:
     """A second model of the same files."""
-    copied = await rooms.models.copy(_allowed(rooms, who, name).name, body.name, who)
+    copied = await rooms.models.copy(allowed(rooms, who, name).name, body.name, who)
     return await model_with_files(rooms, who, copied)
 
 
 @routes.get("/models/{name:path}/instance", response_model=InstanceOut, **needs(Role.USER))
 async def show_instance(rooms: Rooms, who: Who, name: Name) -> Any:
     """The model's instance; `stopped` where it never ran."""
-    return view_for(who, rooms.instances.view(_allowed(rooms, who, name).id))
+    return view_for(who, rooms.instances.view(allowed(rooms, who, name).id))
 
 
 @routes.get("/models/{name:path}/logs", response_class=StreamingResponse, **needs(Role.MANAGER))
@@ -229,7 +229,7 @@ async def read_logs(
     follow: Annotated[bool, Query(description="Go on with new lines as they come.")] = False,
 ) -> Response:
     """The engine's log as plain text, oldest line first."""
-    model = _allowed(rooms, who, name)
+    model = allowed(rooms, who, name)
     lines: AsyncIterator[str] = rooms.instances.logs(model.name, tail=tail, follow=follow)
     return text_lines(lines, rooms.closing)
 
@@ -237,7 +237,7 @@ async def read_logs(
 @routes.get("/models/{name:path}", response_model=ModelDetailOut, **needs(Role.USER))
 async def show_model(rooms: Rooms, who: Who, name: Name, response: Response) -> Any:
     """One model, with its files and its instance. The header ETag holds its revision."""
-    model = _allowed(rooms, who, name)
+    model = allowed(rooms, who, name)
     response.headers["ETag"] = f'"{model.revision}"'
     return await model_with_files(rooms, who, model)
 
@@ -252,7 +252,7 @@ async def change_model(
     if_match: Annotated[str | None, Header(max_length=50)] = None,
 ) -> Any:
     """Change a model; one that runs keeps running as it is until `apply` (see `drift`)."""
-    model = _allowed(rooms, who, name)
+    model = allowed(rooms, who, name)
     changes = body.model_dump(exclude_unset=True, exclude={"revision"})
     if "source" in changes and body.source is not None:
         changes["source"] = body.source.model_dump(exclude_unset=True)
@@ -272,13 +272,13 @@ async def change_model(
 @routes.delete("/models/{name:path}", response_model=ModelOut, **needs(Role.POWER_USER))
 async def delete_model(rooms: Rooms, who: Who, name: Name) -> Any:
     """Delete the model. Its files are kept."""
-    model = _allowed(rooms, who, name)
+    model = allowed(rooms, who, name)
     shown = model_out(rooms, who, model)
     await rooms.models.delete(model.name, who)
     return shown
 
 
-def _allowed(rooms: Services, who: Principal, name: str) -> Model:
+def allowed(rooms: Services, who: Principal, name: str) -> Model:
     """The model of that name if this principal may use it. Raises ModelNotFound, ModelNotForYou."""
     model = rooms.models.get(_name_or_id(name))
     if not may_use(who, *model.names):

@@ -1,0 +1,101 @@
+"""Fit: does a model go in, and with which settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from ostler.api.door import needs, router
+from ostler.api.native.models import allowed
+from ostler.api.services import Rooms, Services, Who
+from ostler.api.shapes import Body
+from ostler.core.errors import InvalidField
+from ostler.core.principals import Principal, Role
+from ostler.fit.answering import MAX_CONTEXTS
+from ostler.fit.errors import NotEstimable
+from ostler.fit.model_shape import ModelShape
+from ostler.fit.reading import projector_of
+from ostler.hub.specs import MAX_SPEC_LENGTH, parse_spec
+from ostler.library.filesets import FileSet
+from ostler.library.gguf_header import GgufHeader
+from ostler.models.records import NewModel
+from ostler.models.sources import source_of
+
+routes = router("fit")
+
+
+class FitIn(Body):
+    """What is asked: exactly one of `model` (a name), `path` and `hub` (`org/repo:quant`).
+
+    `options` are engine options over those of the recipe. `contexts` are context lengths in tokens to
+    try. `on` describes hardware in words ("2x24GiB", "rtx-4090"), `hardware` as an object; without
+    either it is this host's. `gpus` takes some of the GPUs by their place.
+    """
+
+    model: str | None = Field(None, max_length=300)
+    path: str | None = Field(None, max_length=4096)
+    hub: str | None = Field(None, max_length=MAX_SPEC_LENGTH)
+    engine: str | None = Field(None, max_length=100)
+    options: dict[str, Any] = Field(default_factory=dict)
+    contexts: list[int] = Field(default_factory=list, max_length=MAX_CONTEXTS)
+    gpus: list[int] | None = Field(None, max_length=256)
+    on: str | None = Field(None, max_length=1000)
+    hardware: dict[str, Any] | None = None
+
+
+@routes.post("/fit", response_model=None, **needs(Role.POWER_USER))
+async def fit(rooms: Rooms, who: Who, body: FitIn) -> dict[str, Any]:
+    """What a model needs on each device against what is free, and the largest context that fits.
+
+    With several `contexts` the answer is that of the first, and `contexts` holds all of them. A model
+    on the hub is not downloaded: the headers of its files are read.
+    """
+    shape, projector, options = await _what_is_asked(rooms, who, body)
+    devices = await rooms.fits.hardware(body.on, body.hardware, body.gpus)
+    found = await rooms.fits.answer(shape, options, devices, body.contexts, projector=projector)
+    answer = found[0].to_json()
+    if len(found) > 1:
+        answer["contexts"] = [one.to_json() for one in found]
+    return answer
+
+
+async def _what_is_asked(
+    rooms: Services, who: Principal, body: FitIn
+) -> tuple[ModelShape, GgufHeader | None, dict[str, Any]]:
+    """The model's shape, its projector, and all options in their canonical names."""
+    given = [name for name in ("model", "path", "hub") if getattr(body, name) is not None]
+    if len(given) != 1:
+        raise InvalidField("model", "say which model: exactly one of model, path and hub")
+    if body.model is not None:
+        model = allowed(rooms, who, body.model)
+        rules = rooms.engines.get(model.engine)
+        options = {**model.options, **rules.options.validate(body.options)}
+        return (*await _of_files(rooms, await rooms.models.resolve_files(model)), options)
+    if body.path is not None:
+        new = NewModel({"path": body.path}, engine=body.engine, options=body.options)
+        model = await rooms.models.preview(new, who)
+        return (*await _of_files(rooms, await rooms.models.resolve_files(model)), dict(model.options))
+    return await _of_spec(rooms, body)
+
+
+async def _of_spec(rooms: Services, body: FitIn) -> tuple[ModelShape, GgufHeader | None, dict[str, Any]]:
+    """From the files here where the repo was pulled, else from parts of those on the hub."""
+    spec = parse_spec(str(body.hub), endpoint=rooms.hub.endpoint)
+    source = source_of(spec)
+    here = await rooms.library.find(
+        repo=source.repo, file=source.file, tag=source.tag, revision=source.revision
+    )
+    remote = None if here else await rooms.hub.inspect(spec)
+    file_format = here.format if here else remote.format if remote else ""
+    engine = rooms.engines.get(body.engine) if body.engine else rooms.engines.for_format(file_format)
+    checked = engine.options.validate(body.options)
+    if here is not None:
+        return (*await _of_files(rooms, here), checked)
+    if remote is None or file_format != "gguf":
+        raise NotEstimable(f"the memory of a model in the format '{file_format}' is not known here")
+    return ModelShape.of(remote.gguf), remote.mmproj_header, checked
+
+
+async def _of_files(rooms: Services, files: FileSet) -> tuple[ModelShape, GgufHeader | None]:
+    return await rooms.shapes.of(files), await projector_of(files)
