@@ -20,6 +20,8 @@ NO = ("false", "off", "no", "0", "disabled")
 class BadOptionValue(InvalidField):
     """An option has a value that it cannot have."""
 
+    hint = "Correct it, or leave the option out: then the engine's own default holds."
+
 
 def check_value(option: Option, value: Any, given: str | None = None) -> OptionValue:
     """One value, checked and in its option's type; text is read where a number is wanted."""

@@ -66,7 +66,7 @@ def _chosen(devices: Sequence[Device], gpus: Sequence[int]) -> list[Device]:
     there = [device for device in devices if device.kind != "cpu"]
     for number in gpus:
         if not 0 <= number < len(there):
-            known = f"there are {len(there)}, from 0" if there else "there is none"
-            raise InvalidField("gpus", f"there is no GPU {number}", hint=f"Of GPUs {known}.")
+            known = f"The GPUs are 0 to {len(there) - 1}." if there else "There is no GPU at all."
+            raise InvalidField("gpus", f"there is no GPU {number}", hint=known)
     hosts = [device for device in devices if device.kind == "cpu"]
     return [*(there[number] for number in dict.fromkeys(gpus)), *hosts]

@@ -56,7 +56,7 @@ class Estimate:
     options: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     exactness: Exactness = "estimated"
-    engine: str = "llama.cpp"
+    engine: str = "llamacpp"
 
     @property
     def fits(self) -> bool:

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from ostler.cli import human
-from ostler.cli.client import Json
+from ostler.cli.client import Json, model_path
 from ostler.cli.connection import Server
-from ostler.cli.failures import DOES_NOT_FIT, USAGE, CommandFailed
+from ostler.cli.failures import DOES_NOT_FIT, NOT_FOUND, USAGE, CommandFailed
 from ostler.cli.options import JsonFlag, Target, with_server
 from ostler.cli.output import note, paint, print_json, print_table
 from ostler.cli.targets import file_source, hub_spec
@@ -27,7 +27,7 @@ _PARTS = ("weights_bytes", "kv_cache_bytes", "compute_bytes", "overhead_bytes", 
 def fit(
     server: Server,
     model: Target,
-    ctx: Annotated[
+    contexts: Annotated[
         str | None, typer.Option("--ctx", metavar="TOKENS,...", help="Context lengths to try: 8k,32k.")
     ] = None,
     parallel: Annotated[int | None, typer.Option("--parallel", min=1, help="Slots.")] = None,
@@ -67,7 +67,7 @@ def fit(
     }
     body: Json = {
         "options": {name: value for name, value in given.items() if value is not None},
-        "contexts": [_tokens(part) for part in ctx.split(",")] if ctx else [],
+        "contexts": [_tokens(part) for part in contexts.split(",")] if contexts else [],
         "engine": engine,
         "gpus": _numbers("--gpu", gpu, int),
         **_hardware(on),
@@ -89,15 +89,18 @@ def fit(
 def _ask(server: Server, text: str, body: Json) -> Json:
     """The answer for a stored model of that name, a file, or a repo."""
     client = server.client()
-    names = {str(one["name"]) for one in client.every("/models")["items"]}
-    if text in names or text.startswith("id:"):
-        target: Json = {"model": text}
-    elif source := file_source(text):
-        target = source
-    elif spec := hub_spec(text):
-        target = {"hub": spec}
-    else:
-        target = {"model": text}
+    try:
+        target: Json = {"model": client.get(model_path(text))["name"]}
+    except CommandFailed as unknown:
+        spec = hub_spec(text)
+        if unknown.exit_code not in (NOT_FOUND, USAGE):
+            raise
+        if source := file_source(text):
+            target = source
+        elif spec is not None:
+            target = {"hub": spec}
+        else:
+            raise
     return client.post("/fit", {**target, **body}, timeout_s=120.0)
 
 
@@ -134,7 +137,7 @@ def _hardware(on: str | None) -> Json:
     except (OSError, ValueError) as error:
         raise CommandFailed(
             f"{on} cannot be read as JSON: {error}",
-            hint='It holds, for example: {"devices": [{"name": "my GPU", "memory": "24GiB"}], "host": "64GiB"}',
+            hint='It holds: {"devices": [{"name": "my GPU", "memory": "24GiB"}], "host": "64GiB"}',
             exit_code=USAGE,
         ) from None
     return {"hardware": described}

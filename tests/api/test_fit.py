@@ -1,0 +1,75 @@
+"""The question whether a model fits, over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ostler.core.principals import Role
+from tests.api.conftest import Api, MakeApi, problem
+
+PARTS = ("weights_bytes", "kv_cache_bytes", "compute_bytes", "overhead_bytes", "total_bytes")
+
+
+async def test_a_stored_model_is_told_by_device_and_sums_up(api: Api, demo_model: Path) -> None:
+    await api.model(demo_model, "demo", options={"context_length": 512, "parallel_slots": 1})
+    told = (await api.post("/fit", {"model": "demo"})).json()
+    assert (told["engine"], told["context_length"], told["parallel"]) == ("llamacpp", 512, 1)
+    assert told["fits"] is True and told["exactness"] == "estimated"
+    for place in (*told["devices"], told["host"]):
+        assert place["total_bytes"] == sum(place[name] for name in PARTS[:-1])
+        assert place["fits"] == (place["total_bytes"] <= place["free_bytes"])
+
+
+async def test_options_of_the_question_win_over_those_of_the_recipe(api: Api, demo_model: Path) -> None:
+    await api.model(demo_model, "demo", options={"context_length": 512, "parallel_slots": 1})
+    recipe = (await api.post("/fit", {"model": "demo"})).json()
+    asked = (await api.post("/fit", {"model": "demo", "options": {"ctx_size": 1024}})).json()
+    assert asked["context_length"] == 1024
+    assert asked["host"]["kv_cache_bytes"] == 2 * recipe["host"]["kv_cache_bytes"]
+
+
+async def test_described_hardware_is_filled_as_far_as_it_goes(api: Api, demo_model: Path) -> None:
+    on = {"path": str(demo_model), "on": "2x1GiB+1GiB host"}
+    roomy = (await api.post("/fit", on)).json()
+    assert [device["id"] for device in roomy["devices"]] == ["cuda:0", "cuda:1"] and roomy["fits"]
+    one = (await api.post("/fit", {**on, "gpus": [1]})).json()
+    assert [device["id"] for device in one["devices"]] == ["cuda:1"]
+    huge = (await api.post("/fit", {**on, "contexts": [1 << 26]})).json()
+    assert huge["fits"] is False and huge["max_context_length"] == 1024
+
+
+async def test_several_contexts_are_answered_in_their_order(api: Api, demo_model: Path) -> None:
+    told = (await api.post("/fit", {"path": str(demo_model), "contexts": [256, 1024, 512]})).json()
+    assert [one["context_length"] for one in told["contexts"]] == [256, 1024, 512]
+    assert told["context_length"] == 256
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "model"),
+        ({"model": "a", "hub": "b/c"}, "model"),
+        ({"path": "{demo}", "on": "much"}, "on"),
+        ({"path": "{demo}", "on": "24GiB", "hardware": {}}, "hardware"),
+        ({"path": "{demo}", "gpus": [99]}, "gpus"),
+        ({"path": "{demo}", "options": {"kv_cache_type": "q9"}}, "options.kv_cache_type"),
+        ({"path": "{demo}", "contexts": [-1]}, "context_length"),
+        ({"path": "../x.gguf"}, None),
+        ({"path": "{demo}", "modell": 1}, "modell"),
+    ],
+)
+async def test_a_wrong_question_is_told_what_is_wrong(
+    api: Api, demo_model: Path, body: dict[str, object], field: str | None
+) -> None:
+    filled = {key: str(demo_model) if value == "{demo}" else value for key, value in body.items()}
+    told = problem(await api.post("/fit", filled), 422)
+    assert field is None or told["facts"]["field"] == field
+
+
+async def test_a_path_outside_the_library_is_for_administrators(make_api: MakeApi, demo_model: Path) -> None:
+    api = await make_api(host="0.0.0.0")
+    who = await api.as_role(Role.POWER_USER)
+    answer = await api("POST", "/fit", {"path": str(demo_model)}, headers=who)
+    assert answer.status_code == 403
