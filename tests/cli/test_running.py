@@ -69,6 +69,18 @@ def test_run_answers_one_question_and_prints_nothing_else(cli: Cli, demo: str) -
     assert (answer.code, answer.out, answer.err) == (0, ANSWER + "\n", "")
 
 
+def test_a_model_that_run_started_stops_when_idle_and_one_that_start_keeps_stays(
+    cli: Cli, own_model: str
+) -> None:
+    cli.ok("run", own_model, "What is the capital of France?")
+    by_run = cli.model(own_model)
+    assert by_run["desired_state"] == "stopped" and by_run["instance"]["expires_at"] is not None
+    cli.ok("start", own_model)
+    by_start = cli.model(own_model)
+    assert by_start["desired_state"] == "running" and by_start["instance"]["expires_at"] is None
+    cli.ok("stop", own_model)
+
+
 def test_run_takes_words_without_quotes_and_what_is_piped_in(cli: Cli, demo: str) -> None:
     assert cli.ok("run", demo, *QUESTION.split()) == ANSWER + "\n"
     assert cli.ok("run", demo, stdin=QUESTION) == ANSWER + "\n"

@@ -117,9 +117,13 @@ class Instances:
         principal: Principal,
         *,
         wait: bool = True,
+        keep: bool = True,
         overrides: Mapping[str, Any] | None = None,
     ) -> InstanceView:
         """Make it run, and keep it running: also after a crash and a restart of the server.
+
+        Without `keep` it is as if a request had started it: it stops when idle. One that requests may
+        not start is kept all the same: nothing would bring it back.
 
         Two starts are one; one that gives up does not end it for the others. `overrides` are engine
         options for this launch. Raises StartFailed, StartCancelled, NoRoom, ModelFileGone and what
@@ -135,9 +139,15 @@ class Instances:
                 f"{model.name} is {keeper.state.value} already",
                 hint=f"Stop it first: ostler stop {model.name}",
             )
-        await self._want(model, DesiredState.RUNNING)
-        started = keeper.ask_start(StartCause.PERSON, principal.name, overrides=overrides)
-        await self._keep_for_person(keeper, principal)
+        keep = keep or not model.policy.on_demand
+        if keep:
+            await self._want(model, DesiredState.RUNNING)
+        else:
+            keeper.faults.clear()
+        cause = StartCause.PERSON if keep else StartCause.DEMAND
+        started = keeper.ask_start(cause, principal.name, overrides=overrides)
+        if keep:
+            await self._keep_for_person(keeper, principal)
         if wait:
             await asyncio.shield(started)
         return keeper.view()
