@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
@@ -96,6 +97,12 @@ async def test_a_body_that_is_not_said_to_be_json_is_400(api: Api) -> None:
         answer = await api("POST", "/keys", content=b'{"name": "a"}', headers={"Content-Type": kind})
         assert "Content-Type" in problem(answer, 400, "not_json")["hint"]
     assert (await api.get("/keys")).json()["total"] == 0
+
+
+async def test_a_compressed_body_is_called_that(api: Api) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    told = problem(await api("POST", "/keys", content=gzip.compress(b"{}"), headers=headers), 400, "not_json")
+    assert "gzip" in told["detail"] and "uncompressed" in told["hint"]
 
 
 async def test_a_body_of_100_mb_is_413_and_not_read(api: Api) -> None:
