@@ -23,6 +23,7 @@ def _take_terminal() -> None:
     """As a login does: the terminal is ours, and Ctrl-C is heard even where the test run ignores it."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 class Terminal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,12 @@ def test_a_model_starts_with_its_states_told_and_stops_again(cli: Cli, demo: str
 
 
 @pytest.fixture
-def own_model(cli: Cli, demo: str) -> str:
+def own_model(cli: Cli, demo: str) -> Iterator[str]:
     """A copy of the demo's recipe that a test may change."""
     cli.ok("cp", demo, "own-context")
-    return "own-context"
+    yield "own-context"
+    cli.ok("stop", "own-context")
+    cli.ok("rm", "own-context")
 
 
 def test_stop_needs_a_name_or_all(cli: Cli) -> None:
