@@ -12,6 +12,7 @@ TOKENS = "tokenizer.ggml.tokens"
 LENGTH_BYTES = 8
 MERGES_PER_TOKEN: Mapping[str, float] = {
     "llama-bpe": 2.18,
+    "llama4": 2.18,
     "gpt-4o": 2.22,
     "glm4": 2.10,
     "chatglm-bpe": 2.10,
