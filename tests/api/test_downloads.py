@@ -50,6 +50,19 @@ async def test_a_repo_is_found_shown_planned_and_pulled_as_a_job(online: Api) ->
     assert not Path(listed[0]["path"]).exists()
 
 
+async def test_a_model_is_inspected_without_downloading_it(online: Api, hub_server: HubServer) -> None:
+    told = (await online.get("/hub/inspect", spec="org/tiny-GGUF:Q8_0")).json()
+    assert told["facts"]["architecture"] == "llama" and told["facts"]["quantization"] == "Q8_0"
+    assert told["size_bytes"] == told["files"][0]["size_bytes"] > told["fetched_bytes"] > 0
+    assert "gguf" not in told and told["requests"] == len(hub_server.requests_for("*.gguf"))
+    problem(await online.get("/hub/inspect", spec="no spec"), 422)
+    problem(await online.get("/hub/inspect", spec="org/tiny-GGUF:Q2_K"), 404)
+    hub_server.add_repo("org/other-GGUF", {"other-Q8_0.gguf": b"GGUF" + bytes(1 << 20)})
+    problem(await online.get("/hub/inspect", spec="org/other-GGUF"), 422, "broken_file")
+    hub_server.faults.no_ranges("*.gguf")
+    problem(await online.get("/hub/inspect", spec="org/other-GGUF"), 502, "ranges_refused")
+
+
 async def test_a_download_is_cancelled(online: Api, hub_server: HubServer) -> None:
     stalled = hub_server.faults.stall("*.gguf", host="cdn", after_bytes=4096)
     started = (await online.post("/downloads", {"spec": "org/tiny-GGUF"})).json()
@@ -82,6 +95,7 @@ async def test_offline_nothing_is_asked_of_the_hub(make_api: MakeApi, hub_server
     for answer in (
         await api.get("/hub/search", q="tiny"),
         await api.get("/hub/repos/org/tiny-GGUF"),
+        await api.get("/hub/inspect", spec="org/tiny-GGUF"),
         await api.post("/downloads/plan", {"spec": "org/tiny-GGUF"}),
     ):
         problem(answer, 503, "offline")

@@ -53,6 +53,20 @@ def test_pull_shows_its_progress_and_makes_a_model_that_runs(
     assert with_hub.json("list", "org/pulled", "--files")["items"] == []
 
 
+def test_a_model_on_the_hub_is_inspected_and_shown_without_downloading_it(
+    with_hub: Cli, hub: HubServer, demo_model: Path
+) -> None:
+    hub.add_repo("org/looked-at-GGUF", {"tiny-Q8_0.gguf": demo_model})
+    for command in ("inspect", "show"):
+        out = with_hub.ok(command, "org/looked-at-GGUF:Q8_0")
+        assert "llama" in out and "Q8_0" in out and "ostler pull org/looked-at-GGUF:Q8_0" in out
+        told = with_hub.json(command, "org/looked-at-GGUF")
+        assert told["facts"]["context_length"] and told["fetched_bytes"] < told["size_bytes"]
+    assert with_hub.json("list", "org/looked-at", "--files")["items"] == []
+    assert with_hub("inspect", "org/not-there-GGUF").code == with_hub("show", "org/not-there-GGUF").code == 4
+    assert with_hub("inspect", "org/looked-at-GGUF", env={"OSTLER_OFFLINE": "1"}).code != 0
+
+
 def test_run_pulls_what_is_missing_and_prints_the_answer_only(
     with_hub: Cli, hub: HubServer, demo_model: Path
 ) -> None:

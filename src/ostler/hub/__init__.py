@@ -4,7 +4,9 @@ A spec that a person writes (`org/repo:Q4_K_M`) becomes a list of files at one p
 sizes and hashes. `specs.py` reads what people write, `service.py` is the `Hub` that the other rooms
 call, `choosing.py` decides (without any network) which files of a repo belong together,
 `reading.py` checks every name and number of the hub's answers before anything else sees them,
-`calls.py` is the only file that talks to the network.
+`inspecting.py` reads the headers of files that stay on the hub, and makes of them the same facts as the
+library does of files that are here. Only `calls.py` (JSON) and `ranges.py` (parts of files) talk to
+the network.
 
 Fetching the files is the downloads' work and does not come in here, nor does anything that writes
 to disk. No module of this room imports `huggingface_hub` when it is imported itself: that costs a
@@ -22,12 +24,15 @@ from ostler.hub.errors import (
     HubUnreachable,
     IncompleteRepo,
     NoSuchFile,
+    RangesRefused,
     RepoNotFound,
     RevisionNotFound,
+    StorageRefused,
     TokenRefused,
     UnsupportedRepo,
     UntrustedAnswer,
 )
+from ostler.hub.inspecting import RemoteModel
 from ostler.hub.records import HubFile, RepoInfo, Resolution, SearchHit, Variant
 from ostler.hub.service import Hub
 from ostler.hub.specs import HubSpec, looks_like_spec, parse_spec
@@ -44,11 +49,14 @@ __all__ = [
     "HubUnreachable",
     "IncompleteRepo",
     "NoSuchFile",
+    "RangesRefused",
+    "RemoteModel",
     "RepoInfo",
     "RepoNotFound",
     "Resolution",
     "RevisionNotFound",
     "SearchHit",
+    "StorageRefused",
     "TokenRefused",
     "UnsupportedRepo",
     "UntrustedAnswer",

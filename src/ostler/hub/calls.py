@@ -1,4 +1,4 @@
-"""The only file that talks to the hub: one bounded GET for JSON, with the hub's errors in our words.
+"""Questions to the hub: one bounded GET for JSON, tried again, with the hub's errors in our words.
 
 It stands on huggingface_hub's connection pool and its reading of error headers. Its `HfApi` is not
 used, because `list_models` takes no timeout and repeats for minutes, no answer has a largest size,
@@ -12,9 +12,9 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from ostler import __version__
@@ -32,6 +32,9 @@ from ostler.hub.errors import (
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+USER_AGENT = f"ostler/{__version__}"
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 LONGEST_PAUSE_S = 5.0
 """A hub that asks for a longer pause than this is reported as busy at once."""
@@ -63,13 +66,31 @@ def get_json(endpoint: str, call: Call, token: str | None, patience: Patience) -
 
     Broken connections and 5xx answers are tried again. Raises the errors of this room.
     """
+    deadline = time.monotonic() + patience.total_s
+    return patiently(
+        lambda: _get_once(endpoint, call, token, patience.silence_s, deadline),
+        endpoint,
+        call,
+        token,
+        patience,
+        deadline,
+    )
+
+
+def patiently(
+    once: Callable[[], T], endpoint: str, call: Call, token: str | None, patience: Patience, deadline: float
+) -> T:
+    """What `once` gives, tried again after broken connections and 5xx answers.
+
+    `deadline` is a time of `time.monotonic()`. `once` may raise huggingface_hub's HfHubHTTPError; what
+    comes out are the errors of this room.
+    """
     # Imported here and not above: huggingface_hub takes over 0.1 s, see the package's text.
     from huggingface_hub.errors import HfHubHTTPError
 
-    deadline = time.monotonic() + patience.total_s
     for pause_s in (*patience.pauses_s, None):
         try:
-            return _get_once(endpoint, call, token, patience.silence_s, deadline)
+            return once()
         except HfHubHTTPError as error:
             pause_s = _pause_asked_for(error, pause_s)
             if pause_s is None or time.monotonic() + pause_s > deadline:
@@ -89,9 +110,8 @@ def _get_once(endpoint: str, call: Call, token: str | None, silence_s: float, de
     import httpx2
     from huggingface_hub import get_session
     from huggingface_hub.errors import OfflineModeIsEnabled
-    from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]  # exported late
 
-    headers = {"user-agent": f"ostler/{__version__}", "accept": "application/json"}
+    headers = {"user-agent": USER_AGENT, "accept": "application/json"}
     if token is not None:
         headers["authorization"] = f"Bearer {token}"
     try:
@@ -103,18 +123,26 @@ def _get_once(endpoint: str, call: Call, token: str | None, silence_s: float, de
     except OfflineModeIsEnabled as error:
         raise Offline("HF_HUB_OFFLINE is set in the environment, so the hub is not asked") from error
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise _unreachable(endpoint, error) from error
-    known = [(name, value) for name, value in response.headers.multi_items() if name in _ERROR_HEADERS]
-    hf_raise_for_status(
-        httpx2.Response(response.status_code, headers=known, content=body, request=response.request)
-    )
+        raise unreachable(endpoint, error) from error
+    raise_for_status(response, body)
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise HubError(
-            f"{_shown(endpoint)} does not answer like a Hugging Face hub",
+            f"{shown(endpoint)} does not answer like a Hugging Face hub",
             hint="Check HF_ENDPOINT, and whether a proxy or a login page stands in between.",
         ) from error
+
+
+def raise_for_status(response: Any, body: bytes) -> None:
+    """Raise huggingface_hub's HfHubHTTPError where the answer is an error; `body` is what was read of it."""
+    import httpx2
+    from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]  # exported late
+
+    known = [(name, value) for name, value in response.headers.multi_items() if name in _ERROR_HEADERS]
+    hf_raise_for_status(
+        httpx2.Response(response.status_code, headers=known, content=body, request=response.request)
+    )
 
 
 _ERROR_HEADERS = frozenset({"x-error-code", "x-error-message", "retry-after", "content-type"})
@@ -161,7 +189,7 @@ def _in_our_words(error: Any, call: Call, token: str | None, endpoint: str) -> O
     if isinstance(error, RevisionNotFoundError):
         return RevisionNotFound(
             f"{call.repo} has no revision {call.revision!r}",
-            hint=f"Leave it out to take main, or see {_shown(endpoint)}/{call.repo}/tree/main",
+            hint=f"Leave it out to take main, or see {shown(endpoint)}/{call.repo}/tree/main",
             repo=call.repo,
             revision=call.revision,
         )
@@ -186,7 +214,7 @@ def _in_our_words(error: Any, call: Call, token: str | None, endpoint: str) -> O
 
 def gated(repo: str, endpoint: str, token: str | None) -> GatedRepo:
     """The error for a repo whose owner has not let this token in."""
-    page = f"{_shown(endpoint)}/{repo}"
+    page = f"{shown(endpoint)}/{repo}"
     if token is None:
         hint = f"Accept its terms at {page}, then set HF_TOKEN or log in with: hf auth login"
     else:
@@ -205,13 +233,14 @@ def _repo_not_found(repo: str, token: str | None) -> RepoNotFound:
     return RepoNotFound(f"the hub has no repo {repo}, or your token may not see it", hint=hint, repo=repo)
 
 
-def _unreachable(endpoint: str, error: Exception) -> HubUnreachable:
+def unreachable(endpoint: str, error: Exception) -> HubUnreachable:
+    """The error for a connection that failed, without a password that may stand in the address."""
     import httpx2
 
     if isinstance(error, httpx2.TimeoutException):
-        return HubUnreachable(f"no answer from {_shown(endpoint)} in time", endpoint=_shown(endpoint))
+        return HubUnreachable(f"no answer from {shown(endpoint)} in time", endpoint=shown(endpoint))
     reason = type(error).__name__ if not str(error) else _clean(str(error), 160)
-    return HubUnreachable(f"{_shown(endpoint)} cannot be reached: {reason}", endpoint=_shown(endpoint))
+    return HubUnreachable(f"{shown(endpoint)} cannot be reached: {reason}", endpoint=shown(endpoint))
 
 
 def _server_says(error: Any, token: str | None) -> str:
@@ -228,7 +257,7 @@ def _clean(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[:limit] + "..."
 
 
-def _shown(endpoint: str) -> str:
+def shown(endpoint: str) -> str:
     """The endpoint without a password that may stand in it."""
     url = urlsplit(endpoint)
     return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"

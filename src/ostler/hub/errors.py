@@ -61,6 +61,16 @@ class UntrustedAnswer(HubError):
     hint = "Nothing was fetched. Check HF_ENDPOINT, and tell the owner of the repo."
 
 
+class RangesRefused(UpstreamError):
+    """The hub, or a proxy before it, sends whole files where a part was asked for."""
+
+    hint = "Check HF_ENDPOINT and the proxies on the way, or download the model first: ostler pull REPO"
+
+
+class StorageRefused(HubError):
+    """The storage behind the hub does not take the address that the hub gave."""
+
+
 class IncompleteRepo(UpstreamError):
     """Files that belong to the model are missing in the repo; `missing` names them."""
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from ostler.core.errors import InvalidField, Offline
 from ostler.core.settings import Settings
 from ostler.hub.calls import Call, Patience, gated, get_json
 from ostler.hub.choosing import choose
 from ostler.hub.errors import HubError, HubUnreachable, TokenRefused
+from ostler.hub.inspecting import RemoteModel, inspect_remote
+from ostler.hub.ranges import RemoteFile
 from ostler.hub.reading import read_hits, read_repo
-from ostler.hub.records import RepoInfo, Resolution, SearchHit
+from ostler.hub.records import HubFile, RepoInfo, Resolution, SearchHit
 from ostler.hub.specs import HubSpec, check_repo, check_revision
 
 log = logging.getLogger(__name__)
@@ -25,6 +28,9 @@ MAX_HITS = 100
 MAX_QUERY_LENGTH = 200
 CALLS_AT_ONCE = 4
 """So that a silent hub cannot take all threads of the process."""
+
+MAX_INSPECTED = 16
+"""Models whose headers are remembered: a few MB each."""
 
 _SORT_NAMES = {"last_modified": "lastModified", "created": "createdAt", "trending": "trendingScore"}
 _SEARCH_FIELDS = (
@@ -48,6 +54,7 @@ class Hub:
         self._settings = settings
         self._token_file = token_file
         self._patience = patience or Patience()
+        self._inspected: dict[tuple[str, str, str], RemoteModel] = {}
         self._free = asyncio.Semaphore(CALLS_AT_ONCE)
 
     @property
@@ -139,6 +146,29 @@ class Hub:
             gated=info.gated,
             renamed_from=info.renamed_from,
         )
+
+    async def inspect(self, spec: HubSpec) -> RemoteModel:
+        """What the headers of a spec's files say; the weights stay where they are.
+
+        For each file one request to the hub and a few to its storage, at most 2 MB as a rule
+        (`gguf_gaps.py` says when it is more); then it is remembered by commit. Raises what `resolve`
+        raises, RangesRefused, and BrokenFile or UnsupportedFile of the library.
+        """
+        found = await self.resolve(spec)
+        key = (found.repo, found.commit, found.primary)
+        known = self._inspected.get(key)
+        if known is None:
+            token = await asyncio.to_thread(self.token)
+            known = await inspect_remote(found, lambda file: self._open(found, file, token), self._free)
+            self._inspected[key] = known
+            while len(self._inspected) > MAX_INSPECTED:
+                del self._inspected[next(iter(self._inspected))]
+        return replace(known, revision=found.revision, gated=found.gated, renamed_from=found.renamed_from)
+
+    def _open(self, found: Resolution, file: HubFile, token: str | None) -> RemoteFile:
+        url = self.file_url(found.repo, found.commit, file.path)
+        call = Call(urlsplit(url).path, {}, found.repo, found.commit)
+        return RemoteFile(self.endpoint, url, file, call, token, self._patience)
 
     async def _check_access(self, info: RepoInfo) -> None:
         """Raise GatedRepo before anything is planned, not when the first file is refused."""

@@ -94,13 +94,24 @@ def _read(group: Group, summarize: Summarize) -> _Read:
 
 
 def _gguf_facts(group: Group, summarize: Summarize) -> ModelFacts:
+    names = [os.path.basename(file.path) for file in group.weights]  # noqa: PTH119
     summaries = [summarize(file, summarize_gguf) for file in group.weights]
-    for file, summary in zip(group.weights, summaries, strict=True):
+    return facts_of_gguf(names, summaries, group.shard_count, complete=not group.missing)
+
+
+def facts_of_gguf(
+    names: Sequence[str], summaries: Sequence[Summary], shard_count: int, *, complete: bool = True
+) -> ModelFacts:
+    """The facts of a GGUF model by the headers of its files; `complete` when all shards are among them.
+
+    Raises BrokenFile where the files contradict each other or their names.
+    """
+    for name, summary in zip(names, summaries, strict=True):
         if summary.error is not None:
             raise BrokenFile(summary.error)
-        _check_shard(os.path.basename(file.path), summary, group.shard_count)  # noqa: PTH119
+        _check_shard(name, summary, shard_count)
     expected = summaries[0].split_tensors
-    if not group.missing and group.shard_count > 1 and expected is not None:
+    if complete and shard_count > 1 and expected is not None:
         found = sum(summary.n_tensors for summary in summaries)
         if found != expected:
             raise BrokenFile(f"the parts hold {found} tensors, the model has {expected}")
@@ -174,7 +185,7 @@ def _file_set(where: Where, near: Neighbourhood, item: _Read, projector: _Read |
     facts = item.facts
     if projector is not None:
         files += projector.weights
-        facts = _with_projector(facts, projector.facts)
+        facts = with_projector(facts, projector.facts)
     size_bytes = sum(file.size_bytes for file in files)
     tag = tag_from_name(group.key) if group.format == "gguf" else None
     return FileSet(
@@ -199,7 +210,8 @@ def _file_set(where: Where, near: Neighbourhood, item: _Read, projector: _Read |
     )
 
 
-def _with_projector(facts: ModelFacts | None, projector: ModelFacts | None) -> ModelFacts | None:
+def with_projector(facts: ModelFacts | None, projector: ModelFacts | None) -> ModelFacts | None:
+    """The model's facts with what its projector adds."""
     if facts is None or projector is None:
         return facts
     words = projector.capabilities or ("vision",)

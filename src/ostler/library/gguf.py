@@ -73,7 +73,7 @@ def read_gguf_header_from(read: ReadAt, size_bytes: int) -> GgufHeader:
 
     `size_bytes` is the whole file's size. Raises as `read_gguf_header` does.
     """
-    return _Parser(Window(read, size_bytes)).parse()
+    return GgufParser(Window(read, size_bytes)).parse()
 
 
 @dataclass(slots=True)
@@ -85,8 +85,8 @@ class _Budget:
     kept_bytes: int = MAX_KEPT_BYTES
 
 
-class _Parser:
-    """Walks through one header; `_at` is the position in the file."""
+class GgufParser:
+    """Walks through one header that a window shows; `_at` is the position in the file."""
 
     def __init__(self, window: Window) -> None:
         self._window = window
@@ -97,6 +97,7 @@ class _Parser:
         self._u64 = struct.Struct("<Q")
 
     def parse(self) -> GgufHeader:
+        """The header. Raises as `read_gguf_header` does."""
         version = self._read_version()
         n_tensors, n_keys = self._number(self._u64, "the counts"), self._number(self._u64, "the counts")
         self._check_counts(n_tensors, n_keys)

@@ -61,7 +61,11 @@ class Summary:
 
 def summarize_gguf(path: Path) -> Summary:
     """Read a GGUF's header. Raises as `read_gguf_header` does."""
-    header = read_gguf_header(path)
+    return summary_of_gguf(read_gguf_header(path))
+
+
+def summary_of_gguf(header: GgufHeader) -> Summary:
+    """The short form of a header that has been read, from wherever."""
     counts = TypeCounts.of(header.tensors)
     return Summary(
         facts=gguf_facts(header, counts),

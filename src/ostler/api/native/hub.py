@@ -10,7 +10,9 @@ from ostler.api.door import needs, router
 from ostler.api.services import Rooms, Who
 from ostler.api.shapes import Out, PageOut, shape_of
 from ostler.core.principals import Role
+from ostler.hub import RemoteModel
 from ostler.hub.records import HubFile, RepoInfo, SearchHit, Variant
+from ostler.hub.specs import MAX_SPEC_LENGTH, parse_spec
 
 routes = router("hub")
 
@@ -25,6 +27,20 @@ class VariantOut(Out):
     """One model among those of a repo; `tag` is what comes after the colon of a spec."""
 
     files: list[HubFileOut]
+
+
+class RemoteFileOut(Out):
+    """One file that belongs to the model."""
+
+    path: str
+    size_bytes: int
+
+
+@shape_of(RemoteModel, without=("gguf", "mmproj_header", "safetensors", "config"))
+class RemoteModelOut(Out):
+    """A model that is not downloaded, as the headers of its files describe it."""
+
+    files: list[RemoteFileOut]
 
 
 @shape_of(RepoInfo, without=("mmprojs",))
@@ -50,6 +66,16 @@ async def search_hub(
     """Repos of the hub that fit the words, best first."""
     hits = await rooms.hub.search(q, limit=limit, filter_gguf=gguf, sort=sort)
     return {"items": hits, "total": len(hits), "limit": limit, "offset": 0}
+
+
+@routes.get("/hub/inspect", response_model=RemoteModelOut, **needs(Role.POWER_USER))
+async def inspect_spec(
+    rooms: Rooms,
+    who: Who,
+    spec: Annotated[str, Query(max_length=MAX_SPEC_LENGTH, description="Such as org/repo:Q4_K_M.")],
+) -> Any:
+    """What the headers of a model on the hub say. Nothing is downloaded: parts of files are read."""
+    return await rooms.hub.inspect(parse_spec(spec, endpoint=rooms.hub.endpoint))
 
 
 @routes.get("/hub/repos/{org}/{repo}", response_model=RepoOut, **needs(Role.POWER_USER))

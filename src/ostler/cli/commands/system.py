@@ -2,73 +2,38 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ostler.cli import human
 from ostler.cli.client import Json
 from ostler.cli.connection import Server
 from ostler.cli.failures import USAGE, CommandFailed
+from ostler.cli.inspection import inspect_here, print_inspected
 from ostler.cli.options import JsonFlag, with_server
-from ostler.cli.output import paint, print_facts, print_json
+from ostler.cli.output import paint, print_json
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A GGUF file or a safetensors folder.")],
+    path: Annotated[
+        str, typer.Argument(metavar="PATH|REPO[:QUANT]", help="A GGUF file, a safetensors folder, or a repo.")
+    ],
     json: JsonFlag = False,
 ) -> None:
     """Read what a model file says of itself. Needs no server and changes nothing.
 
+    Of a repo on the hub only the headers are read, a few hundred KB.
     Example: ostler inspect qwen3-8b-Q4_K_M.gguf
     """
-    from ostler.library.loose import inspect_loose
-
-    found = inspect_loose(path.expanduser()).to_json()
+    found = inspect_here(path)
     if json:
         print_json(found)
     else:
-        _print_file_set(found)
+        print_inspected(found)
     if found.get("error"):
         raise CommandFailed(
             str(found["error"]), hint="Fetch or copy the file again.", exit_code=USAGE, code="broken_file"
         )
-
-
-_SHAPE = (
-    ("block_count", "layers"),
-    ("embedding_length", "embedding length"),
-    ("n_heads", "attention heads"),
-    ("n_kv_heads", "KV heads"),
-    ("vocab_size", "vocabulary"),
-    ("expert_count", "experts"),
-)
-
-
-def _print_file_set(found: Json) -> None:
-    facts = found.get("facts") or {}
-    print_facts(
-        "Model",
-        [
-            ("name", facts.get("name") or found["name"]),
-            ("kind", facts.get("kind")),
-            ("format", found["format"]),
-            ("architecture", facts.get("architecture")),
-            ("parameters", human.count(facts["parameters"]) if facts.get("parameters") else None),
-            ("quantization", facts.get("quantization")),
-            ("context length", str(facts["context_length"]) if facts.get("context_length") else None),
-            ("capabilities", ", ".join(facts.get("capabilities") or ()) or None),
-            ("chat template", "yes" if facts.get("chat_template") else None),
-            ("license", facts.get("license")),
-        ],
-    )
-    shape = [(label, str(facts[name])) for name, label in _SHAPE if facts.get(name) is not None]
-    print_facts("Shape", shape)
-    files = [(Path(file["path"]).name, human.size(file["size_bytes"])) for file in found["files"]]
-    print_facts("Files", [("total", human.size(found["size_bytes"])), *files])
-    if found.get("missing"):
-        print_facts("Missing", [(name, "not here") for name in found["missing"]])
 
 
 @with_server
