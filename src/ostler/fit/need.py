@@ -1,0 +1,76 @@
+"""What a start needs of each device: the one place where an estimate becomes bytes by device.
+
+The scheduler knows `Need` and nothing of how it was found; a better estimate is plugged in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ostler.fit.devices import Device
+from ostler.fit.estimate import estimate
+from ostler.fit.ledger import Bytes
+from ostler.library.facts import ModelFacts
+
+OPEN = (None, "auto", -1)
+"""Values of `gpu_layers` that leave it to the engine how many layers go to GPUs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes by device that a model will hold.
+
+    `unknown_why` says why the need is not known; then `by_device` is empty and memory does not count.
+    """
+
+    by_device: Bytes = field(default_factory=dict)
+    unknown_why: str | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """False where the files do not say enough."""
+        return self.unknown_why is None
+
+
+def need_of(
+    facts: ModelFacts | None, options: Mapping[str, Any], devices: Sequence[Device], reserve: Bytes
+) -> Need:
+    """What a model with these engine options will need, on the devices where it would run.
+
+    Without a GPU, or with no layers on one, that is the host. Layers that the options put on GPUs are
+    shared out by the size of the GPUs (as llama.cpp does); where the options leave it open, what the
+    GPUs cannot hold falls to the host.
+    """
+    if facts is None:
+        return Need(unknown_why="its files do not say how large it is")
+    needs = estimate(facts, options)
+    if needs.kv_cache_bytes is None or needs.compute_bytes is None:
+        return Need(unknown_why="its files do not say how large its cache and buffers are")
+    gpus = _gpus_of(options, devices)
+    on_gpus = int(needs.total_bytes * _offloaded(facts, options)) if gpus else 0
+    capacity = {gpu.id: max(1, gpu.total_bytes - reserve.get(gpu.id, reserve.get("", 0))) for gpu in gpus}
+    if options.get("gpu_layers") in OPEN:
+        on_gpus = min(on_gpus, sum(capacity.values()))
+    shares = {id: on_gpus * size // sum(capacity.values()) for id, size in capacity.items()}
+    on_host = needs.total_bytes - on_gpus
+    return Need({id: n for id, n in {**shares, "cpu": on_host}.items() if n})
+
+
+def _gpus_of(options: Mapping[str, Any], devices: Sequence[Device]) -> list[Device]:
+    gpus = [device for device in devices if device.kind == "cuda"]
+    if options.get("devices") == ["none"]:
+        return []
+    if options.get("split_mode") == "none":
+        main = options.get("main_gpu") or 0
+        return gpus[main : main + 1]
+    return gpus
+
+
+def _offloaded(facts: ModelFacts, options: Mapping[str, Any]) -> float:
+    """The part of the model that goes to GPUs, 0 to 1. The output layer counts as one more layer."""
+    layers = options.get("gpu_layers")
+    if isinstance(layers, int) and layers >= 0:
+        return min(1.0, layers / ((facts.block_count or 1) + 1))
+    return 1.0
