@@ -38,6 +38,7 @@ from ostler.core.settings import LoadedSettings, Settings
 from ostler.downloads.service import Downloads
 from ostler.engines.registry import Engines, default_engines
 from ostler.fit.devices import Devices
+from ostler.fit.pretend import pretended
 from ostler.gateway.app import Gateway
 from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.server import OneWriteProtocol, acceptors, settle_memory
@@ -132,7 +133,8 @@ def build(
     sources = SourceReader(library, settings.effective_models_dir)
     models = Models(database, events, clock, engines, sources, node)
     runtimes = runtimes or default_runtimes(settings)
-    instances = Instances(database, events, clock, live, models, engines, runtimes, secret, node)
+    devices = Devices(pretend=pretended(settings.devices) if settings.devices else ())
+    instances = Instances(database, events, clock, live, models, engines, runtimes, secret, node, devices)
     registry = CollectorRegistry()
     usage_writer = UsageWriter(database)
     services = Services(
@@ -150,7 +152,7 @@ def build(
         models=models,
         instances=instances,
         usage=UsageLog(database, clock),
-        devices=Devices(),
+        devices=devices,
         metrics=registry,
         node=node,
         version=__version__,

@@ -171,7 +171,7 @@ async def test_what_nobody_expected_is_500_without_the_inside_and_logged_once(
     def broken() -> Any:
         raise RuntimeError("the secret inside")
 
-    api.services.devices.list = broken  # type: ignore[method-assign]
+    api.services.devices.look = broken  # type: ignore[method-assign]
     answer = await api.get("/devices")
     assert "secret" not in json.dumps(problem(answer, 500, "internal"))
     logged = [record for record in caplog.records if record.exc_info]

@@ -115,10 +115,12 @@ class CopyIn(Body):
 class StartIn(Body):
     """`wait`: answer when it runs (200) or has failed; else at once (202). `keep`: it runs until it is
     stopped, also after a restart of the server; else it stops when idle, as if a request had started it.
+    `ignore_fit`: start it also where its memory is not there (overrides `will_not_fit`).
     """
 
     wait: bool = True
     keep: bool = True
+    ignore_fit: bool = False
 
 
 class StopIn(Body):
@@ -176,7 +178,7 @@ async def start_model(
     """Start a model. One that is starting already is not started twice; one that runs stays as it is."""
     model = _allowed(rooms, who, name)
     asked = body or StartIn()
-    view = await rooms.instances.start(model.name, who, wait=asked.wait, keep=asked.keep)
+    view = await rooms.instances.start(model.name, who, **asked.model_dump())
     response.status_code = 200 if view.state is InstanceState.RUNNING else 202
     return view_for(who, view)
 

@@ -1,0 +1,132 @@
+"""Memory as the scheduler sees it: what was seen last, and the ledger made of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ostler.core.errors import OstlerError
+from ostler.core.launch import Handle
+from ostler.core.settings import Settings
+from ostler.fit.devices import Device, Devices, Sight
+from ostler.fit.ledger import Bytes, Claim, Ledger, open_ledger
+from ostler.fit.need import Need, need_of
+from ostler.fit.processes import gpu_bytes, shared_bytes
+from ostler.library.facts import ModelFacts
+from ostler.models.records import Model
+from ostler.models.service import Models
+from ostler.runtimes.base import Observed, Runtime
+
+log = logging.getLogger(__name__)
+
+INSPECT_TIMEOUT_S = 5.0
+HERE = ("process", "docker")
+"""Runtimes whose engines use the memory of this host."""
+LEAST_CONTEXT_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine that exists, as it can be looked at."""
+
+    instance_id: int
+    runtime: Runtime
+    handle: Handle
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What was seen at one moment: the devices, and what each of our engines held, by instance."""
+
+    devices: Sequence[Device] = ()
+    claims: Mapping[int, Claim] = field(default_factory=dict)
+
+
+class Memory:
+    """Looks at devices and engines, and answers from what it saw last. `engines` gives ours."""
+
+    def __init__(
+        self,
+        devices: Devices,
+        models: Models,
+        settings: Callable[[], Settings],
+        engines: Callable[[], Iterable[Engine]],
+    ) -> None:
+        self._devices = devices
+        self._models = models
+        self._settings = settings
+        self._engines = engines
+        self._seen = Moment()
+
+    @property
+    def devices(self) -> Sequence[Device]:
+        """The devices as they were seen last."""
+        return self._seen.devices
+
+    async def look(self) -> None:
+        """See what is true now: devices first, so that what engines take meanwhile is not called foreign."""
+        engines = list(self._engines())
+        sight = await self._devices.look()
+        observed = await asyncio.gather(*(_inspect(engine) for engine in engines))
+        alive = {id: seen for id, seen in observed if seen is not None and seen.is_alive}
+        self._seen = Moment(sight.devices, await asyncio.to_thread(_measure, alive, sight))
+
+    async def need(self, model: Model, overrides: Mapping[str, Any] | None = None) -> Need:
+        """What a start of this model needs. Raises ModelFileGone, BrokenFile."""
+        if model.runtime not in HERE:
+            return Need()
+        facts = (await self._models.resolve_files(model)).facts
+        return self._need_of(facts, {**model.options, **(overrides or {})})
+
+    async def context_that_fits(self, model: Model, overrides: Mapping[str, Any] | None = None) -> int | None:
+        """A context length in tokens with which a model that can never fit would; None where none does."""
+        facts = (await self._models.resolve_files(model)).facts
+        options = {**model.options, **(overrides or {})}
+        tokens = options.get("context_length") or (facts.context_length if facts else None) or 0
+        while (tokens := tokens // 2) >= LEAST_CONTEXT_TOKENS:
+            need = self._need_of(facts, {**options, "context_length": tokens})
+            if not self.ledger(()).never(need.by_device):
+                return int(tokens)
+        return None
+
+    def claim(self, instance_id: int, need: Bytes) -> Claim:
+        """What this instance needs, beside what it was seen to hold."""
+        seen = self._seen.claims.get(instance_id, Claim())
+        return Claim(need, seen.measured, seen.private)
+
+    def ledger(self, claims: Iterable[Claim]) -> Ledger:
+        """The ledger with these claims entered, on the devices as they were seen last."""
+        reserve = self._settings().reserve_by_device
+        return open_ledger(self._seen.devices, self._seen.claims.values(), claims, reserve)
+
+    def _need_of(self, facts: ModelFacts | None, options: Mapping[str, Any]) -> Need:
+        return need_of(facts, options, self._seen.devices, self._settings().reserve_by_device)
+
+
+async def _inspect(engine: Engine) -> tuple[int, Observed | None]:
+    try:
+        async with asyncio.timeout(INSPECT_TIMEOUT_S):
+            return engine.instance_id, await engine.runtime.inspect(engine.handle)
+    except (TimeoutError, OSError, OstlerError) as error:
+        log.warning("the memory of instance %d cannot be seen: %r", engine.instance_id, error)
+        return engine.instance_id, None
+
+
+def _measure(alive: Mapping[int, Observed], sight: Sight) -> dict[int, Claim]:
+    real = {device.id for device in sight.devices if device.is_real}
+    claims = {}
+    for instance_id, seen in alive.items():
+        measured: dict[str, int] = {}
+        private: dict[str, int] = {}
+        if seen.memory_bytes is not None and "cpu" in real:
+            measured["cpu"] = seen.memory_bytes
+            private["cpu"] = max(0, seen.memory_bytes - (shared_bytes(seen.pid) if seen.pid else 0))
+        if seen.pid is not None:
+            on_gpus = gpu_bytes(seen.pid, sight.processes)
+            measured |= on_gpus
+            private |= on_gpus
+        claims[instance_id] = Claim(measured=measured, private=private)
+    return claims
