@@ -25,14 +25,16 @@ WORDS = {
 _LAST = ("instance.running", "instance.failed")
 
 
-def start_and_watch(client: Client, name: str, *, say: Callable[[str], None], keep: bool = True) -> Json:
+def start_and_watch(
+    client: Client, name: str, *, say: Callable[[str], None], keep: bool = True, ignore_fit: bool = False
+) -> Json:
     """Start a model, wait until it is running and hand each state to `say`; the instance is returned.
 
     The states come from the event stream, which is opened before the start so that none is missed.
-    One that runs already is returned at once. Without `keep` it stops again when idle. Raises
-    CommandFailed with the engine's reason.
+    One that runs already is returned at once. Without `keep` it stops again when idle;
+    with `ignore_fit` it starts also where its memory is not there. Raises CommandFailed with the reason.
     """
-    path, order = model_path(name, "start"), {"wait": True, "keep": keep}
+    path, order = model_path(name, "start"), {"wait": True, "keep": keep, "ignore_fit": ignore_fit}
     if client.get(model_path(name)).get("state") == "running":
         return client.post(path, order, timeout_s=START_TIMEOUT_S)
     watch = _Watch(client, name, say)
