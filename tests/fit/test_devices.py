@@ -14,7 +14,7 @@ import pytest
 
 from ostler.fit.devices import Devices
 from ostler.fit.pretend import BadDevices, pretended
-from ostler.fit.processes import gpu_bytes, shared_bytes
+from ostler.fit.processes import gpu_bytes, shared_bytes, strangers
 
 
 async def test_the_host_is_always_a_device_with_its_memory(tmp_path: Path) -> None:
@@ -29,6 +29,8 @@ async def test_a_limit_of_the_cgroup_counts_as_the_host_s_memory(tmp_path: Path)
     (tmp_path / "memory.current").write_text("400000\n")
     host = (await Devices(tmp_path).list())[-1]
     assert (host.total_bytes, host.free_bytes) == (1_000_000, 600_000)
+    (tmp_path / "memory.stat").write_text("anon 100000\nactive_file 50000\ninactive_file 200000\nshmem 7\n")
+    assert (await Devices(tmp_path).list())[-1].free_bytes == 850_000, "page cache can be taken back"
 
 
 async def test_a_cgroup_without_a_limit_changes_nothing(tmp_path: Path) -> None:
@@ -116,6 +118,9 @@ async def test_what_processes_hold_on_gpus_is_seen(tmp_path: Path) -> None:
     assert gpu_bytes(os.getpid(), sight.processes) == {"cuda:0": 77}
     assert gpu_bytes(os.getppid(), sight.processes) == {"cuda:0": 77}, "a child's count"
     assert gpu_bytes(2**22 + 1, sight.processes) == {}
+    assert strangers([os.getpid()], sight.processes) == {"cuda:0": {f"{psutil.Process(1).name()} (pid 1)": 5}}
+    gone = {"cuda:0": {2**22 + 1: 9}}
+    assert strangers([], gone) == {"cuda:0": {f"pid {2**22 + 1}": 9}}
     assert shared_bytes(os.getpid()) > 0 and shared_bytes(2**22 + 1) == 0
 
 

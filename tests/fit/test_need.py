@@ -61,3 +61,15 @@ def test_what_files_do_not_say_is_not_made_up(facts: ModelFacts) -> None:
     for unknown in (None, replace(facts, n_heads=None, n_kv_heads=None), replace(facts, embedding_length=0)):
         need = need_of(unknown, {}, GPUS, {})
         assert not need.is_known and need.unknown_why and need.by_device == {}
+
+
+def test_an_open_context_length_comes_down_as_the_engine_brings_it_down(facts: ModelFacts) -> None:
+    host = pretended("cpu:3GiB")
+    long = replace(facts, context_length=50_000_000)
+    need = need_of(long, {}, host, {})
+    assert need.shortened_to is not None and need.shortened_to > 4096
+    assert 2**31 - 10_000 < need.by_device["cpu"] <= 2**31, "what it has in all, less 1 GiB"
+    for options in ({"context_length": 50_000_000}, {"fit": "off"}):
+        assert need_of(long, options, host, {}).by_device["cpu"] > 90 * 2**30
+    assert need_of(long, {"fit_ctx": 40_000_000}, host, {}).shortened_to == 40_000_000, "the shortest it may"
+    assert need_of(facts, {}, host, {}).shortened_to is None

@@ -107,6 +107,13 @@ def test_memory_of_other_programs_may_come_back() -> None:
     assert "other programs 70 B" in refused.reason
 
 
+def test_programs_that_the_driver_names_are_named() -> None:
+    others = {"cuda:0": {"python3 (pid 7)": 50}}
+    ledger = open_ledger([device(100, free=30)], [], [], {}, others)
+    refused = plan_room(wants(60), [], 0, ledger)
+    assert "held: python3 (pid 7) 50 B, other programs 20 B" in refused.reason
+
+
 def test_what_is_larger_than_the_whole_device_never_goes() -> None:
     ledger = open_ledger([device(100)], [], [], {"": 10})
     never = plan_room(wants(91), [], 0, ledger)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from ostler.core.principals import LOCAL_ADMIN
 from ostler.fit.devices import Device, Devices, Sight
 from ostler.instances.errors import NoRoom, WillNotFit
 from tests.instances.conftest import Fake
+from tests.library.gguf_files import model_metadata, write_model
 from tests.runtimes.fake import FakeRuntime
 
 Build = Callable[..., Awaitable[Fake]]
@@ -101,6 +103,21 @@ async def test_a_dry_run_shows_the_fit_and_who_would_leave_and_why(tight: Fake) 
     assert "does not fit" in large.errors[0] and tight.runtime.starts == ["a"]
 
 
+async def test_a_model_whose_files_do_not_say_enough_is_started_and_the_dry_run_warns(
+    tight: Fake, models_dir: Path
+) -> None:
+    write_model(
+        models_dir / "d.gguf",
+        metadata=model_metadata(llama__attention__head_count=None, llama__attention__head_count_kv=None),
+    )
+    model = await tight.add("d")
+    run = await tight.instances.dry_run("d")
+    assert (run.fits, run.fit) == (None, None)
+    assert "whether it fits is not known: its files do not say how large its cache" in run.warnings[-1]
+    (await tight.lease(model)).release()
+    assert tight.state(model) == "running"
+
+
 class SlowDevices(Devices):
     """A host whose memory comes back when the test says so."""
 
@@ -141,8 +158,10 @@ async def test_memory_that_does_not_come_back_is_a_refusal_that_names_the_holder
     house = await build(settings={"device_reserve": "0", "memory_return_s": 0.3}, devices=devices)
     devices.used = 150_000_000
     model = await house.add("a", options={"context_length": 75_000})
-    with pytest.raises(NoRoom, match=r"it needs 151 MiB on cpu.*held: other programs 143 MiB"):
+    with pytest.raises(NoRoom, match=r"it needs 151 MiB on cpu.*held: other programs 143 MiB") as e:
         await house.lease(model)
+    assert e.value.hint is not None and e.value.hint.startswith("It would fit now with the option context_")
+    assert e.value.facts["context_length_that_fits"] == 18_750
     assert house.runtime.starts == []
 
 

@@ -16,6 +16,7 @@ import psutil
 
 log = logging.getLogger(__name__)
 CGROUP = Path("/sys/fs/cgroup")
+_CACHED = ("active_file", "inactive_file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Devices:
         limit, used = self._read("memory.max"), self._read("memory.current")
         if limit is not None and limit < total:
             total = limit
-            free = min(free, max(0, limit - (used or 0)))
+            free = min(free, max(0, limit - max(0, (used or 0) - self._cached())))
         return Device("cpu", f"{psutil.cpu_count() or 1} CPU cores", "cpu", total, free)
 
     def _read(self, name: str) -> int | None:
@@ -85,6 +86,18 @@ class Devices:
         except OSError:
             return None
         return int(text) if text.isdigit() else None
+
+    def _cached(self) -> int:
+        """Bytes of page cache within the cgroup, which the kernel takes back before it runs short.
+
+        `memory.current` counts them as used (cgroup-v2.rst, "memory.stat").
+        """
+        try:
+            lines = (self._cgroup / "memory.stat").read_text().splitlines()
+        except OSError:
+            return 0
+        words = [line.split() for line in lines]
+        return sum(int(w[1]) for w in words if len(w) == 2 and w[0] in _CACHED and w[1].isdigit())
 
     def _nvidia(self) -> tuple[builtins.list[Device], dict[str, dict[int, int]]]:
         """Every GPU that answers. One that does not is left out, and that is said once."""

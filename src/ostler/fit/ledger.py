@@ -44,7 +44,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One device's memory in bytes; the module says what each part is."""
+    """One device's memory in bytes; the module says what each part is.
+
+    `others` are the programs known to hold the foreign part, as far as the driver tells them.
+    """
 
     device_id: str
     total_bytes: int
@@ -52,6 +55,7 @@ class Account:
     foreign_bytes: int = 0
     measured_bytes: int = 0
     promised_bytes: int = 0
+    others: Bytes = field(default_factory=dict)
 
     @property
     def capacity_bytes(self) -> int:
@@ -118,12 +122,17 @@ class Ledger:
 
 
 def open_ledger(
-    devices: Sequence[Device], seen: Iterable[Claim], claims: Iterable[Claim], reserve: Bytes
+    devices: Sequence[Device],
+    seen: Iterable[Claim],
+    claims: Iterable[Claim],
+    reserve: Bytes,
+    others: Mapping[str, Bytes] | None = None,
 ) -> Ledger:
     """The ledger of these devices.
 
     `seen` are the claims as they were measured at the moment at which the devices were asked, of all
     our engines that existed then: they tell what is foreign. `claims` are those that hold a place now.
+    `others` are the bytes by device and name of programs that are not ours.
     """
     seen, claims = list(seen), list(claims)
     accounts = {}
@@ -134,5 +143,6 @@ def open_ledger(
         measured = sum(claim.measured.get(id, 0) for claim in claims) if device.is_real else 0
         held = sum(claim.held.get(id, 0) for claim in claims)
         kept = reserve.get(id, reserve.get("", 0))
-        accounts[id] = Account(id, device.total_bytes, kept, max(0, used - ours), measured, held - measured)
+        foreign, names = max(0, used - ours), (others or {}).get(id, {})
+        accounts[id] = Account(id, device.total_bytes, kept, foreign, measured, held - measured, names)
     return Ledger(accounts)

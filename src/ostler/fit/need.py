@@ -10,10 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ostler.fit.devices import Device
-from ostler.fit.estimate import estimate
+from ostler.fit.estimate import Needs, estimate
 from ostler.fit.ledger import Bytes
 from ostler.library.facts import ModelFacts
 
+MIB = 1024 * 1024
+FIT_TARGET_MIB = 1024
+FIT_CONTEXT_TOKENS = 4096
+"""The engine's defaults of its options `fit_target` and `fit_ctx`."""
 OPEN = (None, "auto", -1)
 """Values of `gpu_layers` that leave it to the engine how many layers go to GPUs."""
 
@@ -23,10 +27,12 @@ class Need:
     """Bytes by device that a model will hold.
 
     `unknown_why` says why the need is not known; then `by_device` is empty and memory does not count.
+    `shortened_to` is the context length in tokens to which the engine itself will come down.
     """
 
     by_device: Bytes = field(default_factory=dict)
     unknown_why: str | None = None
+    shortened_to: int | None = None
 
     @property
     def is_known(self) -> bool:
@@ -49,13 +55,46 @@ def need_of(
     if needs.kv_cache_bytes is None or needs.compute_bytes is None:
         return Need(unknown_why="its files do not say how large its cache and buffers are")
     gpus = _gpus_of(options, devices)
+    where = gpus or [device for device in devices if device.kind == "cpu"]
+    shortened_to = _shortened_to(facts, options, needs, where)
+    if shortened_to is not None:
+        needs = estimate(facts, {**options, "context_length": shortened_to})
     on_gpus = int(needs.total_bytes * _offloaded(facts, options)) if gpus else 0
     capacity = {gpu.id: max(1, gpu.total_bytes - reserve.get(gpu.id, reserve.get("", 0))) for gpu in gpus}
     if options.get("gpu_layers") in OPEN:
         on_gpus = min(on_gpus, sum(capacity.values()))
     shares = {id: on_gpus * size // sum(capacity.values()) for id, size in capacity.items()}
     on_host = needs.total_bytes - on_gpus
-    return Need({id: n for id, n in {**shares, "cpu": on_host}.items() if n})
+    by_device = {id: n for id, n in {**shares, "cpu": on_host}.items() if n}
+    return Need(by_device, shortened_to=shortened_to)
+
+
+def _shortened_to(
+    facts: ModelFacts, options: Mapping[str, Any], needs: Needs, where: Sequence[Device]
+) -> int | None:
+    """The context length to which llama.cpp comes down by itself; None where it leaves it alone.
+
+    It does so where the context length is left open and the whole does not fit into what the devices
+    have in all, less `fit_target` of each, but not below `fit_ctx` (`common_params_fit_impl`).
+    """
+    least = int(options.get("fit_ctx") or FIT_CONTEXT_TOKENS)
+    longest = needs.context_length or 0
+    if options.get("context_length") or options.get("fit") == "off" or longest <= least:
+        return None
+    targets = options.get("fit_target") or [FIT_TARGET_MIB]
+    kept = [targets[min(n, len(targets) - 1)] * MIB for n in range(len(where))]
+    budget: int = sum(device.total_bytes for device in where) - sum(kept)
+
+    def fits(tokens: int) -> bool:
+        return estimate(facts, {**options, "context_length": tokens}).total_bytes <= budget
+
+    if fits(longest):
+        return None
+    low, high = least, longest
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def _gpus_of(options: Mapping[str, Any], devices: Sequence[Device]) -> list[Device]:

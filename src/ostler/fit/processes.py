@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import psutil
 
@@ -25,6 +25,24 @@ def gpu_bytes(pid: int, processes: Mapping[str, Mapping[int, int]]) -> dict[str,
     family = {process.pid for process in _family(pid)}
     held = {gpu: sum(n for p, n in by_pid.items() if p in family) for gpu, by_pid in processes.items()}
     return {gpu: n for gpu, n in held.items() if n}
+
+
+def strangers(ours: Iterable[int], processes: Mapping[str, Mapping[int, int]]) -> dict[str, dict[str, int]]:
+    """Bytes by GPU and program that is not ours nor a child of ours: {"cuda:0": {"python3 (pid 7)": 9}}."""
+    if not any(processes.values()):
+        return {}
+    known = {process.pid for pid in ours for process in _family(pid)}
+    return {
+        gpu: {_name(pid): n for pid, n in by_pid.items() if pid not in known}
+        for gpu, by_pid in processes.items()
+    }
+
+
+def _name(pid: int) -> str:
+    try:
+        return f"{psutil.Process(pid).name()} (pid {pid})"
+    except psutil.Error:
+        return f"pid {pid}"
 
 
 def _family(pid: int) -> list[psutil.Process]:

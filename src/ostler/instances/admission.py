@@ -7,7 +7,7 @@ from typing import Any
 
 from ostler.core.launch import LaunchSpec
 from ostler.fit.need import Need
-from ostler.instances.errors import WillNotFit
+from ostler.instances.errors import NoRoom, WillNotFit
 from ostler.instances.house import House
 from ostler.instances.orders import Attempt
 from ostler.instances.plan import Candidate
@@ -30,9 +30,15 @@ def candidate(
 
 
 async def admit(house: House, model: Model, wanted: Candidate, attempt: Attempt) -> None:
-    """Return when it has its place. Raises NoRoom, WillNotFit (with a context length that fits, if any)."""
+    """Return when it has its place. Raises NoRoom and WillNotFit, with a context length that fits, if any."""
     try:
         await house.scheduler.admit(wanted, timeout_s=house.settings().request_wait_s)
     except WillNotFit as error:
         fitting = await house.memory.context_that_fits(model, attempt.overrides)
         raise WillNotFit(model.name, error.reason, error.numbers, fitting) from None
+    except NoRoom as error:
+        if "devices" not in error.facts:
+            raise
+        stay = [holder.claim for holder in house.scheduler.holders() if not holder.may_leave]
+        fitting = await house.memory.context_that_fits(model, attempt.overrides, beside=stay)
+        raise error.with_context(fitting) from None

@@ -45,6 +45,12 @@ class StillLoading(Busy):
 class NoRoom(Busy):
     """As many models run as may, or as memory holds, and none of them may leave."""
 
+    def with_context(self, fitting: int | None) -> NoRoom:
+        """The same with a context length in tokens with which there would be room now."""
+        shorter = f"It would fit now with the option context_length={fitting}. " if fitting else ""
+        facts = {**self.facts, "context_length_that_fits": fitting}
+        return NoRoom(self.message, hint=f"{shorter}{self.hint or ''}", **facts)
+
 
 class WillNotFit(OstlerError):
     """The model needs more memory than its devices have, even if nothing else ran.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from ostler.core.settings import Settings
 from ostler.fit.devices import Device, Devices, Sight
 from ostler.fit.ledger import Bytes, Claim, Ledger, open_ledger
 from ostler.fit.need import Need, need_of
-from ostler.fit.processes import gpu_bytes, shared_bytes
+from ostler.fit.processes import gpu_bytes, shared_bytes, strangers
 from ostler.library.facts import ModelFacts
 from ostler.models.records import Model
 from ostler.models.service import Models
@@ -39,10 +40,15 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What was seen at one moment: the devices, and what each of our engines held, by instance."""
+    """What was seen at one moment: the devices, and what each of our engines held, by instance.
 
+    `number` counts the looks by when they began; `others` are bytes by device and foreign program.
+    """
+
+    number: int = 0
     devices: Sequence[Device] = ()
     claims: Mapping[int, Claim] = field(default_factory=dict)
+    others: Mapping[str, Bytes] = field(default_factory=dict)
 
 
 class Memory:
@@ -60,6 +66,7 @@ class Memory:
         self._settings = settings
         self._engines = engines
         self._seen = Moment()
+        self._looks = itertools.count(1)
 
     @property
     def devices(self) -> Sequence[Device]:
@@ -68,11 +75,13 @@ class Memory:
 
     async def look(self) -> None:
         """See what is true now: devices first, so that what engines take meanwhile is not called foreign."""
-        engines = list(self._engines())
+        number, engines = next(self._looks), list(self._engines())
         sight = await self._devices.look()
         observed = await asyncio.gather(*(_inspect(engine) for engine in engines))
         alive = {id: seen for id, seen in observed if seen is not None and seen.is_alive}
-        self._seen = Moment(sight.devices, await asyncio.to_thread(_measure, alive, sight))
+        claims, others = await asyncio.to_thread(_measure, alive, sight)
+        if number > self._seen.number:  # a later look may have been quicker
+            self._seen = Moment(number, sight.devices, claims, others)
 
     async def need(self, model: Model, overrides: Mapping[str, Any] | None = None) -> Need:
         """What a start of this model needs. Raises ModelFileGone, BrokenFile."""
@@ -81,14 +90,24 @@ class Memory:
         facts = (await self._models.resolve_files(model)).facts
         return self._need_of(facts, {**model.options, **(overrides or {})})
 
-    async def context_that_fits(self, model: Model, overrides: Mapping[str, Any] | None = None) -> int | None:
-        """A context length in tokens with which a model that can never fit would; None where none does."""
+    async def context_that_fits(
+        self,
+        model: Model,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        beside: Iterable[Claim] | None = None,
+    ) -> int | None:
+        """A context length in tokens with which a model that does not fit would; None where none does.
+
+        With `beside` it would fit now beside these, and beside other programs; without, if nothing else ran.
+        """
         facts = (await self._models.resolve_files(model)).facts
         options = {**model.options, **(overrides or {})}
+        ledger = self.ledger(beside or ())
+        is_short = ledger.never if beside is None else ledger.short
         tokens = options.get("context_length") or (facts.context_length if facts else None) or 0
         while (tokens := tokens // 2) >= LEAST_CONTEXT_TOKENS:
-            need = self._need_of(facts, {**options, "context_length": tokens})
-            if not self.ledger(()).never(need.by_device):
+            if not is_short(self._need_of(facts, {**options, "context_length": tokens}).by_device):
                 return int(tokens)
         return None
 
@@ -100,7 +119,8 @@ class Memory:
     def ledger(self, claims: Iterable[Claim]) -> Ledger:
         """The ledger with these claims entered, on the devices as they were seen last."""
         reserve = self._settings().reserve_by_device
-        return open_ledger(self._seen.devices, self._seen.claims.values(), claims, reserve)
+        seen = self._seen
+        return open_ledger(seen.devices, seen.claims.values(), claims, reserve, seen.others)
 
     def _need_of(self, facts: ModelFacts | None, options: Mapping[str, Any]) -> Need:
         return need_of(facts, options, self._seen.devices, self._settings().reserve_by_device)
@@ -115,7 +135,10 @@ async def _inspect(engine: Engine) -> tuple[int, Observed | None]:
         return engine.instance_id, None
 
 
-def _measure(alive: Mapping[int, Observed], sight: Sight) -> dict[int, Claim]:
+def _measure(
+    alive: Mapping[int, Observed], sight: Sight
+) -> tuple[dict[int, Claim], dict[str, dict[str, int]]]:
+    """What each of our engines holds, and what others hold on the GPUs."""
     real = {device.id for device in sight.devices if device.is_real}
     claims = {}
     for instance_id, seen in alive.items():
@@ -129,4 +152,5 @@ def _measure(alive: Mapping[int, Observed], sight: Sight) -> dict[int, Claim]:
             measured |= on_gpus
             private |= on_gpus
         claims[instance_id] = Claim(measured=measured, private=private)
-    return claims
+    pids = [seen.pid for seen in alive.values() if seen.pid is not None]
+    return claims, strangers(pids, sight.processes)

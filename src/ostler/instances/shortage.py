@@ -52,8 +52,10 @@ def _device(id: str, need: int, account: Account | None, residents: Sequence[Res
         for r in residents
         if (held := r.claim.held.get(id, 0))
     ]
-    if account.foreign_bytes:
-        holders.append({"name": OTHERS, "bytes": account.foreign_bytes, "why": ""})
+    named = {name: n for name, n in account.others.items() if n and account.foreign_bytes}
+    holders += [{"name": name, "bytes": n, "why": ""} for name, n in named.items()]
+    if (unnamed := account.foreign_bytes - sum(named.values())) > 0:
+        holders.append({"name": OTHERS, "bytes": unnamed, "why": ""})
     return {
         "id": id,
         "need_bytes": need,
