@@ -139,9 +139,9 @@ class Settings(BaseModel):
     )
     devices: str | None = _setting(
         None,
-        "Devices to plan with in place of those that are here, for tests and plans: `2x24GiB,cpu:64GiB`, or "
-        'the path of a JSON file with a list of `{"id": "cuda:0", "total_bytes": 25769803776, "free_bytes": '
-        '..., "name": "..."}`. A host that is not named is the real one.',
+        "Devices to plan with in place of those that are here, for tests and plans, described as for "
+        "`ostler fit --on`: `2x24GiB`, `rtx-4090+64GiB host` or the path of a JSON file. A host that is not "
+        "described is the real one.",
     )
     device_reserve: str = _setting(
         "256MiB",
