@@ -93,7 +93,7 @@ def test_a_command_whose_server_gives_way_waits_for_the_one_that_was_first(lone:
             time.sleep(0.01)
         lock.publish({"pid": first.pid, "url": first.url})
         out, _ = command.communicate(timeout=60)
-        assert command.returncode == 0 and json.loads(out) == cli.json("list")
+        assert command.returncode == 0 and json.loads(out)["total"] == cli.json("list")["total"]
     finally:
         lock.release()
 
