@@ -40,6 +40,7 @@ from ostler.engines.registry import Engines, default_engines
 from ostler.fit.answering import Fits
 from ostler.fit.devices import Devices
 from ostler.fit.reading import Shapes
+from ostler.fit.pretend import pretended
 from ostler.gateway.app import Gateway
 from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.server import OneWriteProtocol, acceptors, settle_memory
@@ -134,10 +135,11 @@ def build(
     sources = SourceReader(library, settings.effective_models_dir)
     models = Models(database, events, clock, engines, sources, node)
     runtimes = runtimes or default_runtimes(settings)
-    instances = Instances(database, events, clock, live, models, engines, runtimes, secret, node)
+    shapes = Shapes()
+    devices = Devices(pretend=pretended(settings.devices) if settings.devices else ())
+    instances = Instances(database, events, clock, live, models, engines, runtimes, secret, node, devices, shapes)
     registry = CollectorRegistry()
     usage_writer = UsageWriter(database)
-    devices = Devices()
     services = Services(
         settings=live,
         database=database,
@@ -154,7 +156,7 @@ def build(
         instances=instances,
         usage=UsageLog(database, clock),
         devices=devices,
-        shapes=Shapes(),
+        shapes=shapes,
         fits=Fits(devices),
         metrics=registry,
         node=node,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
@@ -98,6 +99,12 @@ async def test_a_body_that_is_not_said_to_be_json_is_400(api: Api) -> None:
     assert (await api.get("/keys")).json()["total"] == 0
 
 
+async def test_a_compressed_body_is_called_that(api: Api) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    told = problem(await api("POST", "/keys", content=gzip.compress(b"{}"), headers=headers), 400, "not_json")
+    assert "gzip" in told["detail"] and "uncompressed" in told["hint"]
+
+
 async def test_a_body_of_100_mb_is_413_and_not_read(api: Api) -> None:
     sent = 0
 
@@ -164,7 +171,7 @@ async def test_what_nobody_expected_is_500_without_the_inside_and_logged_once(
     def broken() -> Any:
         raise RuntimeError("the secret inside")
 
-    api.services.devices.list = broken  # type: ignore[method-assign]
+    api.services.devices.look = broken  # type: ignore[method-assign]
     answer = await api.get("/devices")
     assert "secret" not in json.dumps(problem(answer, 500, "internal"))
     logged = [record for record in caplog.records if record.exc_info]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import insert
@@ -71,6 +72,34 @@ async def test_a_command_line_is_taken_apart_and_secrets_in_it_are_hidden(api: A
 async def test_devices_name_the_host_with_its_memory(api: Api) -> None:
     devices = (await api.get("/devices")).json()["items"]
     assert devices[-1]["kind"] == "cpu" and devices[-1]["total_bytes"] > devices[-1]["free_bytes"] > 0
+
+
+async def test_devices_show_the_ledger(make_api: MakeApi, demo_model: Path) -> None:
+    api = await make_api(devices="24GiB,cpu:1GiB", device_reserve="1GiB,cpu=0")
+    await api.model(demo_model, "tiny", options={"gpu_layers": 0})
+    assert (await api.post("/models/tiny/start")).status_code == 200
+    gpu, host = (await api.get("/devices")).json()["items"]
+    assert (gpu["id"], gpu["is_real"], gpu["available_bytes"]) == ("cuda:0", False, 23 * 2**30)
+    assert host["promised_bytes"] > 0 == host["foreign_bytes"]
+    assert host["available_bytes"] == 2**30 - host["promised_bytes"]
+
+
+async def test_a_model_that_cannot_fit_is_refused_with_numbers_unless_told_otherwise(
+    make_api: MakeApi, demo_model: Path
+) -> None:
+    api = await make_api(devices="cpu:10MiB", device_reserve="0")
+    await api.model(demo_model, "large", options={"context_length": 4096})
+    dry = (await api.post("/models/large/dry-run")).json()
+    assert dry["fits"] is False and dry["blocked_by"] == "will_not_fit" and dry["fit"][0]["id"] == "cpu"
+    for call in (
+        api.post("/models/large/start"),
+        api.post("/models/large/start", {"wait": True, "ignore_fit": False}),
+    ):
+        refused = problem(await call, 409, "will_not_fit")
+        assert refused["kind"] == "does_not_fit"
+        assert refused["facts"]["devices"][0]["total_bytes"] == 10 * 2**20
+    started = await api.post("/models/large/start", {"ignore_fit": True})
+    assert (started.status_code, started.json()["state"]) == (200, "running")
 
 
 async def test_the_system_tells_paths_to_administrators_only(api: Api) -> None:

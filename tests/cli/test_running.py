@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,12 @@ def test_a_model_starts_with_its_states_told_and_stops_again(cli: Cli, demo: str
 
 
 @pytest.fixture
-def own_model(cli: Cli, demo: str) -> str:
+def own_model(cli: Cli, demo: str) -> Iterator[str]:
     """A copy of the demo's recipe that a test may change."""
     cli.ok("cp", demo, "own-context")
-    return "own-context"
+    yield "own-context"
+    cli.ok("stop", "own-context")
+    cli.ok("rm", "own-context")
 
 
 def test_stop_needs_a_name_or_all(cli: Cli) -> None:
@@ -67,6 +70,18 @@ def test_an_engine_that_cannot_load_is_exit_code_6_with_the_reason(
 def test_run_answers_one_question_and_prints_nothing_else(cli: Cli, demo: str) -> None:
     answer = cli("run", demo, QUESTION)
     assert (answer.code, answer.out, answer.err) == (0, ANSWER + "\n", "")
+
+
+def test_a_model_that_run_started_stops_when_idle_and_one_that_start_keeps_stays(
+    cli: Cli, own_model: str
+) -> None:
+    cli.ok("run", own_model, "What is the capital of France?")
+    by_run = cli.model(own_model)
+    assert by_run["desired_state"] == "stopped" and by_run["instance"]["expires_at"] is not None
+    cli.ok("start", own_model)
+    by_start = cli.model(own_model)
+    assert by_start["desired_state"] == "running" and by_start["instance"]["expires_at"] is None
+    cli.ok("stop", own_model)
 
 
 def test_run_takes_words_without_quotes_and_what_is_piped_in(cli: Cli, demo: str) -> None:

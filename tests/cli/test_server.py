@@ -6,12 +6,15 @@ import json
 import os
 import socket
 import subprocess
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ostler.cli.connection import find_running, is_alive, normal_url
 from ostler.cli.failures import CommandFailed
+from ostler.core.server_lock import ServerLock
 from tests.cli.conftest import COMMAND, Cli
 
 
@@ -73,6 +76,26 @@ def test_two_commands_at_once_start_one_server(lone: Cli) -> None:
     answers = [command.communicate(timeout=60) for command in commands]
     assert [command.returncode for command in commands] == [0, 0], answers
     assert [json.loads(out)["items"] for out, _ in answers] == [[], []]
+
+
+def test_a_command_whose_server_gives_way_waits_for_the_one_that_was_first(lone: Cli, cli: Cli) -> None:
+    first = find_running(cli.data)
+    assert first is not None
+    lock = ServerLock(lone.data)
+    lock.take()
+    try:
+        command = subprocess.Popen([*COMMAND, "list", "--json"], env=lone.environment, stdout=-1, text=True)
+        log = lone.data / "logs" / "server.log"
+        while not log.exists() or "already uses" not in log.read_text():
+            assert command.poll() is None
+            time.sleep(0.05)
+        while psutil.Process(command.pid).children():
+            time.sleep(0.01)
+        lock.publish({"pid": first.pid, "url": first.url})
+        out, _ = command.communicate(timeout=60)
+        assert command.returncode == 0 and json.loads(out)["total"] == cli.json("list")["total"]
+    finally:
+        lock.release()
 
 
 @pytest.mark.parametrize("words", [("--no-start", "list"), ("list", "--no-start")])

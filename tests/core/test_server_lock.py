@@ -19,6 +19,13 @@ def test_a_second_server_is_refused_and_told_who_is_first(tmp_path: Path) -> Non
     ServerLock(tmp_path / "data").take()
 
 
+def test_a_first_server_that_does_not_listen_yet_is_named_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "server.json").write_text('{"pid": 1, "url": "http://127.0.0.1:1"}')  # left by one that died
+    ServerLock(tmp_path).take()
+    with pytest.raises(DataDirInUse, match=rf"pid {os.getpid()} \(it is starting\)"):
+        ServerLock(tmp_path).take()
+
+
 def test_the_data_directory_is_made_for_its_owner_only(tmp_path: Path) -> None:
     ServerLock(tmp_path / "deep" / "data").take()
     assert (tmp_path / "deep" / "data").stat().st_mode & 0o777 == 0o700

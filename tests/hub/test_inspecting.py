@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -165,6 +166,39 @@ async def test_another_part_than_was_asked_for_is_not_believed(
         await hub.inspect(parse_spec("org/large-GGUF"))
 
 
+@pytest.mark.parametrize("named", ["tokenizer.json", "config.json", "../x.safetensors", "absent.safetensors"])
+async def test_an_index_that_names_what_is_no_weights_ends_in_our_error_or_in_facts(
+    hub: Hub, hub_server: HubServer, tmp_path: Path, named: str
+) -> None:
+    weights = write_safetensors(tmp_path / "model.safetensors", {"w": ("BF16", (4, 4))})
+    index = json.dumps({"weight_map": {"w": named}}).encode()
+    small = {"model.safetensors.index.json": index, "config.json": b"{}", "tokenizer.json": b"{}"}
+    hub_server.add_repo("org/odd", {"model.safetensors": weights, **small})
+    with contextlib.suppress(OstlerError):
+        assert (await hub.inspect(parse_spec("org/odd"))).format == "safetensors"
+
+
+async def test_other_contents_than_were_resolved_are_not_believed(
+    hub: Hub, hub_server: HubServer, large: Path
+) -> None:
+    add_large(hub_server, large)
+    for name in ("X-Linked-Etag", "X-Repo-Commit"):
+        headers = {name: '"0000"', "Location": f"{hub_server.cdn}/x"}
+        hub_server.faults.status("*.gguf", status=302, headers=headers, host="hub")
+        with pytest.raises(UntrustedAnswer, match="than it announced"):
+            await hub.inspect(parse_spec("org/large-GGUF"))
+
+
+@pytest.mark.parametrize("to", ["", "ftp://example.org/x", "file:///etc/passwd", "http://"])
+async def test_a_redirect_to_nowhere_is_not_followed(
+    hub: Hub, hub_server: HubServer, large: Path, to: str
+) -> None:
+    add_large(hub_server, large)
+    hub_server.faults.redirect("*.gguf", to, host="hub", times=None)
+    with pytest.raises(HubError, match="cannot be used"):
+        await hub.inspect(parse_spec("org/large-GGUF"))
+
+
 async def test_wrong_bytes_are_a_broken_file_named(hub: Hub, hub_server: HubServer, tmp_path: Path) -> None:
     hub_server.add_repo("org/bad-GGUF", {"bad-F16.gguf": b"GGUF\3\0\0\0" + bytes(range(200)) * 9})
     with pytest.raises(BrokenFile, match=r"bad-F16\.gguf"):
@@ -218,6 +252,7 @@ async def test_sharded_safetensors_give_the_facts_of_the_folder(
     found = await hub.inspect(parse_spec("org/safe"))
     assert found.facts == inspect_loose(tmp_path).facts
     assert found.facts.parameters == 2 * 512 * 1024 and found.facts.chat_template
+    assert "vision" not in found.facts.capabilities and found.facts.architecture == "LlamaForCausalLM"
     assert found.config == config and found.safetensors is not None and set(found.safetensors) == set(names)
     for name in names:
         (read,) = hub_server.requests_for(f"*{name}", host="cdn")

@@ -19,6 +19,8 @@ from ostler.core.principals import LOCAL_ADMIN
 from ostler.core.secrets import ServerSecret
 from ostler.core.settings import Settings
 from ostler.engines.registry import default_engines
+from ostler.fit.devices import Devices
+from ostler.fit.pretend import pretended
 from ostler.instances.service import Instances
 from ostler.library.service import Library
 from ostler.models.records import Model, NewModel
@@ -110,6 +112,7 @@ async def running_house(
     *,
     clock: Clock | None = None,
     settings: Mapping[str, Any] | None = None,
+    devices: Devices | None = None,
     house_type: type[House] = House,
 ) -> AsyncIterator[House]:
     """One server's rooms, started; closed at the end (its engines go on)."""
@@ -129,9 +132,9 @@ async def running_house(
     await models.start()
     secret = ServerSecret.load(folder / "data" / "secret")
     holder = Holder(values)
-    instances = Instances(
-        database, events, clock, holder, models, engines, {runtime.name: runtime}, secret, "here"
-    )
+    devices = devices or Devices(pretend=pretended(values.devices) if values.devices else ())
+    runtimes = {runtime.name: runtime}
+    instances = Instances(database, events, clock, holder, models, engines, runtimes, secret, "here", devices)
     await instances.start_service()
     try:
         yield house_type(instances, models, events, holder, runtime)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,44 @@ async def test_a_user_may_not_create_change_or_delete(
         await models.update("demo", {"description": "x"}, user)
     with pytest.raises(NotAllowed):
         await models.delete("demo", user)
+
+
+@pytest.mark.parametrize(
+    "reach",
+    [
+        {"options": {"log_file": "{models}/demo.gguf"}},
+        {"options": {"tools": "all"}},
+        {"options": {"lora": ["/etc/passwd"]}},
+        {"options": {"lora": ["{models}/../../x.gguf"]}},
+        {"options": {"grammar_file": "relative.gbnf"}},
+        {"extra_args": ["--log-file", "/tmp/x"]},
+        {"extra_args": ["--nobody-knows-this=1"]},
+        {"env": {"LLAMA_ARG_LOG_FILE": "/tmp/x"}},
+        {"env": {"GGML_BACKEND_PATH": "/tmp/x.so"}},
+    ],
+)
+async def test_only_an_administrator_lets_an_engine_reach_beyond_the_library(
+    models: Models, admin: Principal, manager: Principal, models_dir: Path, reach: dict[str, Any]
+) -> None:
+    reach = json.loads(json.dumps(reach).replace("{models}", str(models_dir)))
+    with pytest.raises(NotAllowed):
+        await models.create(replace(DEMO, **reach), manager)
+    await models.create(replace(DEMO, **reach), admin)
+    kept = await models.update("demo", {"description": "by the manager"}, manager)
+    assert kept.description == "by the manager"
+
+
+async def test_others_may_name_files_of_the_library_and_flags_that_are_known(
+    models: Models, manager: Principal, models_dir: Path
+) -> None:
+    adapter = str(models_dir / "adapter.gguf")
+    made = await models.create(
+        replace(DEMO, options={"lora": [adapter]}, extra_args=("--threads", "-1")), manager
+    )
+    assert made.options["lora"] == [adapter]
+    (models_dir / "away.gguf").symlink_to("/etc/hostname")
+    with pytest.raises(NotAllowed):
+        await models.update("demo", {"options": {"lora": [str(models_dir / "away.gguf")]}}, manager)
 
 
 @pytest.mark.parametrize(

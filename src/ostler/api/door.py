@@ -98,5 +98,10 @@ def _refuse_nul(request: Request) -> None:
 def _expect_json(request: Request) -> None:
     said = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    packed = request.headers.get("content-encoding", "identity").strip().lower()
+    if has_body and packed not in ("", "identity"):
+        raise NotJson(
+            f"the body is compressed ({packed}), which is not read here", hint="Send it uncompressed."
+        )
     if has_body and not (said == "application/json" or said.endswith("+json")):
         raise NotJson(f"the body is said to be {said or 'nothing in particular'}, not JSON")

@@ -48,7 +48,7 @@ def check_all(server: Server) -> list[Check]:
     source = f"configuration file {loaded.config_file}" if loaded.config_file else "no configuration file"
     checks = [_python(), Check("settings", "ok", source)]
     checks += [check(settings) for check in _CHECKS]
-    checks += _devices()
+    checks += _devices(settings, server)
     checks.append(_server(server))
     checks.append(_hub(settings))
     return checks
@@ -143,21 +143,45 @@ def _port(settings: Settings) -> Check:
 _CHECKS: tuple[Callable[[Settings], Check], ...] = (_data_dir, _disk, _database, _engines, _port)
 
 
-def _devices() -> list[Check]:
-    from ostler.fit.devices import Devices
-
-    found = asyncio.run(Devices().list())
-    checks = [
-        Check(
-            device.id,
-            "ok",
-            f"{device.name}, {human.size(device.free_bytes)} of {human.size(device.total_bytes)} memory free",
-        )
-        for device in found
-    ]
-    if all(device.kind == "cpu" for device in found):
+def _devices(settings: Settings, server: Server) -> list[Check]:
+    found = _ledger_of(server) or asyncio.run(_ledger_here(settings))
+    checks = [Check(device["id"], "ok", _account(device)) for device in found]
+    if all(device["kind"] == "cpu" for device in found):
         checks.append(Check("gpu", "ok", "none found: models run on the CPU"))
     return checks
+
+
+def _ledger_of(server: Server) -> list[Json]:
+    """The ledger as a running server keeps it; empty where none answers."""
+    try:
+        devices: list[Json] = server.client(start=False).get("/devices", timeout_s=5.0)["items"]
+    except CommandFailed:
+        return []  # what is wrong with the server is a finding of its own
+    return devices
+
+
+async def _ledger_here(settings: Settings) -> list[Json]:
+    """The ledger without a server: nothing is held by models that we know of."""
+    from ostler.fit.devices import Devices
+    from ostler.fit.ledger import open_ledger
+    from ostler.fit.pretend import pretended
+
+    pretend = pretended(settings.devices) if settings.devices else ()
+    devices = await Devices(pretend=pretend).list()
+    ledger = open_ledger(devices, (), (), settings.reserve_by_device)
+    return [ledger.accounts[d.id].to_json() | asdict(d) for d in devices]
+
+
+def _account(device: Json) -> str:
+    size = human.size
+    parts = [
+        f"{size(device['available_bytes'])} of {size(device['total_bytes'])} memory free for models",
+        f"models hold {size(device['measured_bytes'])}",
+        f"promised to them {size(device['promised_bytes'])}",
+        f"other programs {size(device['foreign_bytes'])}",
+        f"kept back {size(device['reserve_bytes'])}",
+    ]
+    return f"{device['name']}, {', '.join(parts)}"
 
 
 def _server(server: Server) -> Check:

@@ -166,7 +166,7 @@ def wait_until_ready(child: subprocess.Popen[Any], folder: Path, log_path: Path)
         if running := find_running(folder):
             if _is_ready(running):
                 return running
-        elif child.poll() is not None:
+        elif child.poll() is not None and not _another_starts(child, folder):
             break
         time.sleep(POLL_S)
     tail = _tail(log_path)
@@ -174,6 +174,14 @@ def wait_until_ready(child: subprocess.Popen[Any], folder: Path, log_path: Path)
         "the server did not start" + (f":\n{tail}" if tail else ""),
         hint=f"The whole log is {log_path}; look at: ostler doctor",
     )
+
+
+def _another_starts(child: subprocess.Popen[Any], folder: Path) -> bool:
+    """True when the child gave way to a server that took the folder first and does not listen yet."""
+    from ostler.core.server_lock import lock_holder
+
+    holder = lock_holder(folder)
+    return holder not in (None, child.pid) and is_alive(holder)
 
 
 def _is_ready(running: RunningServer) -> bool:

@@ -25,18 +25,21 @@ WORDS = {
 _LAST = ("instance.running", "instance.failed")
 
 
-def start_and_watch(client: Client, name: str, *, say: Callable[[str], None]) -> Json:
+def start_and_watch(
+    client: Client, name: str, *, say: Callable[[str], None], keep: bool = True, ignore_fit: bool = False
+) -> Json:
     """Start a model, wait until it is running and hand each state to `say`; the instance is returned.
 
     The states come from the event stream, which is opened before the start so that none is missed.
-    One that runs already is returned at once. Raises CommandFailed with the engine's reason.
+    One that runs already is returned at once. Without `keep` it stops again when idle;
+    with `ignore_fit` it starts also where its memory is not there. Raises CommandFailed with the reason.
     """
-    path = model_path(name, "start")
+    path, order = model_path(name, "start"), {"wait": True, "keep": keep, "ignore_fit": ignore_fit}
     if client.get(model_path(name)).get("state") == "running":
-        return client.post(path, {"wait": True}, timeout_s=START_TIMEOUT_S)
+        return client.post(path, order, timeout_s=START_TIMEOUT_S)
     watch = _Watch(client, name, say)
     try:
-        return client.post(path, {"wait": True}, timeout_s=START_TIMEOUT_S)
+        return client.post(path, order, timeout_s=START_TIMEOUT_S)
     finally:
         watch.over.wait(LAST_EVENT_S)
         watch.say = _nothing

@@ -123,9 +123,10 @@ class Database:
             async with AsyncSession(bind=connection, expire_on_commit=False) as session:
                 async with session.begin():
                     yield session
-                # Before anything is awaited: the next writer of the same row must not be told first.
-                for action in session.info.pop(_AFTER_COMMIT, []):
-                    action()
+                actions = session.info.pop(_AFTER_COMMIT, [])
+        # Last of all, so that who is told and who wrote see the same at the same moment.
+        for action in actions:
+            action()
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:

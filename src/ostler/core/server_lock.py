@@ -21,7 +21,9 @@ class DataDirUnusable(NotAllowed):
 
 
 class ServerLock:
-    """The lock file `server.lock`, and `server.json` that tells clients where the server listens."""
+    """The lock file `server.lock`, which holds the pid of its holder, and `server.json`, which tells
+    clients where the server listens once it does.
+    """
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
@@ -43,12 +45,17 @@ class ServerLock:
             ) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A holder that died may have left its note: it does not speak for us.
+            self._info.unlink(missing_ok=True)
+            os.ftruncate(fd, 0)
+            os.write(fd, str(os.getpid()).encode())
         except BlockingIOError:
             os.close(fd)
-            holder = read_server_info(self._data_dir) or {}
-            pid, url = holder.get("pid", "unknown"), holder.get("url", "an unknown address")
+            holder = read_server_info(self._data_dir) or {"pid": lock_holder(self._data_dir)}
+            pid, url = holder.get("pid") or "unknown", holder.get("url")
             raise DataDirInUse(
-                f"an Ostler server already uses {self._data_dir}: pid {pid} at {url}",
+                f"an Ostler server already uses {self._data_dir}: pid {pid} "
+                + (f"at {url}" if url else "(it is starting)"),
                 hint="Use that one, end it with `ostler serve --stop`, or choose another --data-dir.",
                 pid=holder.get("pid"),
                 url=holder.get("url"),
@@ -56,7 +63,7 @@ class ServerLock:
         except OSError as error:
             os.close(fd)
             raise DataDirUnusable(
-                f"{self._data_dir} cannot be locked: {error.strerror}", hint=hint
+                f"{self._data_dir} cannot be locked and written: {error.strerror}", hint=hint
             ) from error
         self._fd = fd
 
@@ -72,6 +79,14 @@ class ServerLock:
             self._info.unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = None
+
+
+def lock_holder(data_dir: Path) -> int | None:
+    """The pid of the server that took this data directory last, before it listens too."""
+    try:
+        return int((data_dir / "server.lock").read_bytes()[:20])
+    except (OSError, ValueError):
+        return None
 
 
 def read_server_info(data_dir: Path) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 from ostler.core.errors import Invalid
 from ostler.core.near import near_names
+from ostler.core.sizes import parse_size
 
 MIB = 1024 * 1024
 DEFAULT_PORT = 11500
@@ -132,7 +133,31 @@ class Settings(BaseModel):
     )
     max_running: int = _setting(
         4,
-        "How many models run at once; the longest idle one leaves for a new one. 0 means no limit.",
+        "How many models run at once; an idle one leaves for a new one. 0 means no limit but memory.",
+        live=True,
+        ge=0,
+    )
+    devices: str | None = _setting(
+        None,
+        "Devices to plan with in place of those that are here, for tests and plans, described as for "
+        "`ostler fit --on`: `2x24GiB`, `rtx-4090+64GiB host` or the path of a JSON file. A host that is not "
+        "described is the real one.",
+    )
+    device_reserve: str = _setting(
+        "256MiB",
+        "Memory of each device that models never get; after commas, of single devices: `512MiB,cuda:0=2GiB`.",
+        live=True,
+    )
+    swap_after_s: float = _setting(
+        10.0,
+        "How long a model may serve without a pause while another waits for its memory. After that, and not "
+        "before it has served as long as its load took, it finishes what it serves and leaves.",
+        live=True,
+        ge=0,
+    )
+    memory_return_s: float = _setting(
+        10.0,
+        "How long a start waits for the memory of a model that has ended to be free again.",
         live=True,
         ge=0,
     )
@@ -182,6 +207,12 @@ class Settings(BaseModel):
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - links stay
 
+    @field_validator("device_reserve")
+    @classmethod
+    def _reserve(cls, text: str) -> str:
+        _reserve_by_device(text)
+        return text
+
     @field_validator("hf_endpoint")
     @classmethod
     def _endpoint(cls, url: str) -> str:
@@ -200,9 +231,19 @@ class Settings(BaseModel):
         return self.models_dir or self.data_dir / "models"
 
     @property
+    def reserve_by_device(self) -> dict[str, int]:
+        """The reserve in bytes by the id of the device; "" for all that are not named."""
+        return _reserve_by_device(self.device_reserve)
+
+    @property
     def is_loopback(self) -> bool:
         """True when only this machine can reach the server."""
         return self.host in ("127.0.0.1", "::1", "localhost") or self.host.startswith("127.")
+
+
+def _reserve_by_device(text: str) -> dict[str, int]:
+    parts = [part.rpartition("=") for part in text.split(",") if part.strip()]
+    return {device.strip(): parse_size(size) for device, _, size in parts}
 
 
 def is_live(name: str) -> bool:

@@ -54,6 +54,8 @@ def _row(option: Option) -> str:
         flags = " and ".join(f"`{name}`" for name in option.stands_for)
     default = "" if option.default is None else f"`{str(option.default).lower()}`"
     help_text = option.help + (" **Obsolete.**" if option.old else "")
+    if option.admin_only:
+        help_text += " Only an administrator sets it."
     cells = (names, flags, _value(option), default, help_text)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

@@ -112,6 +112,10 @@ class OptionTable:
         """The row that a flag belongs to, and whether the flag says no."""
         return self._flags.get(plain_flag(flag))
 
+    def for_env(self, name: str) -> Option | None:
+        """The option that an environment variable sets."""
+        return next((option for option in self.rows if name in option.env), None)
+
     def owned_flag(self, flag: str) -> Owned | None:
         """What Ostler decides under that flag, if it does."""
         return self._owned_flags.get(plain_flag(flag))

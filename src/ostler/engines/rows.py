@@ -20,7 +20,8 @@ class Option:
     `default` is the engine's own, `unit` what a number counts, `values` how many arguments a flag
     takes. `since` and `until` are builds of the engine, `old` says that it does nothing any more.
     `quoted`: a joined value that holds the joiner is put in quotes, as in CSV. `stands_for` names
-    other options that all get the value unless they have their own.
+    other options that all get the value unless they have their own. `admin_only`: it names programs,
+    files that the engine writes, or folders that it opens to requests.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Option:
     values: int = 1
     old: bool = False
     stands_for: tuple[str, ...] = ()
+    admin_only: bool = False
 
     @property
     def flag(self) -> str | None:

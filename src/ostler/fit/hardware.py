@@ -28,10 +28,11 @@ from ostler.fit.known_gpus import KNOWN_GPUS, SHORT_NAMES
 
 FIELD = "on"
 ASSUMED_HOST_BYTES = 64 * 1024**3
+ASSUMED_HOST_NAME = "host (assumed)"
 MAX_GPUS = 64
 MAX_TEXT = 1_000
 MAX_FILE_BYTES = 1024 * 1024
-MIN_BYTES = 64 * 1024**2
+MIN_BYTES = 1024**2
 MAX_BYTES = 64 * 1024**4
 EXAMPLES = "Such as 24GiB, 2x24GiB, 1x80GiB+128GiB host, rtx-4090 or 2xa100-80gb."
 
@@ -125,7 +126,7 @@ def _devices(gpus: list[_Gpu], host: int | None) -> list[Device]:
         for index, gpu in enumerate(gpus)
     ]
     memory = host if host is not None else ASSUMED_HOST_BYTES
-    name = "host" if host is not None else "host (assumed)"
+    name = "host" if host is not None else ASSUMED_HOST_NAME
     return [*found, Device("cpu", name, "cpu", memory, memory)]
 
 

@@ -1,11 +1,10 @@
 """GPUs by name, with the memory that a program sees.
 
 `mib` is the total that `nvidia-smi` shows (`memory.total`, MiB) for the card as it is delivered: on
-data centre cards with GDDR memory ECC is on and takes a sixteenth. Drivers differ by a few MiB. Where
-no such figure is at hand the size of NVIDIA's data sheet stands, which is up to 2 % more.
-Sources: the cards' pages and data sheets at https://www.nvidia.com/en-us/data-center/ and
-https://www.nvidia.com/en-us/geforce/graphics-cards/, NVIDIA's list of GPUs with their memory at
-https://developer.nvidia.com/cuda-gpus, and output of `nvidia-smi` in public reports.
+data centre cards with GDDR memory ECC is on and takes a sixteenth. Drivers differ by a few MiB.
+Source: output of `nvidia-smi` in public repositories (looked up in November 2026) for most of the cards.
+For A30, A100 40GB, V100, P100, RTX 30, 20 and GTX 10 it is the size on NVIDIA's data sheet, for P40 that
+size without a sixteenth, for L40 the figure of the sister card.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from ostler.hub.ranges import RemoteFile, Spent
@@ -18,9 +17,10 @@ from ostler.library.errors import BrokenFile, NotAModelFile, UnsupportedFile
 from ostler.library.facts import ModelFacts
 from ostler.library.gguf_gaps import FIRST_PIECE, read_gguf_header_in_pieces
 from ostler.library.gguf_header import GgufHeader
-from ostler.library.hf_folder import INDEX_ENDING, inspect_folder, summary_of_safetensors
+from ostler.library.hf_config import summary_of_adapter_config, summary_of_config
+from ostler.library.hf_folder import INDEX_ENDING, inspect_folder, summary_of_index, summary_of_safetensors
 from ostler.library.safetensors import SafetensorsHeader, read_safetensors_header_from
-from ostler.library.summaries import gguf_facts, summary_of_gguf
+from ostler.library.summaries import Summary, gguf_facts, summary_of_gguf
 
 T = TypeVar("T")
 
@@ -183,26 +183,24 @@ def _facts_of_folder(
     contents: Mapping[str, bytes],
     names: Sequence[str],
 ) -> ModelFacts:
-    """What the library says of a folder with these small files and weights with these headers. Blocking."""
+    """What the library says of a folder with these small files and weights with these headers."""
     known = [
         name
         for name in names
         if name in headers or name in contents or not name.endswith((INDEX_ENDING, *_CONFIGS, *_TEMPLATES))
     ]
-    with TemporaryDirectory(prefix="ostler-headers-") as made:
-        folder = Path(made)
-        for name, content in contents.items():
-            (folder / name).write_bytes(content)
-        try:
-            return inspect_folder(
-                folder,
-                known,
-                lambda path, read: (
-                    summary_of_safetensors(headers[path.name]) if path.name in headers else read(path)
-                ),
-            ).facts
-        except (BrokenFile, NotAModelFile, UnsupportedFile) as error:
-            raise type(error)(error.message.replace(made, found.repo), hint=error.hint) from error
+
+    def read(path: Path, _: Callable[[Path], Summary]) -> Summary:
+        if path.name in headers:
+            return summary_of_safetensors(headers[path.name])
+        if path.name not in contents:
+            raise BrokenFile(f"{path.name} is named as weights and is no safetensors file")
+        parsed = parse_json_object(contents[path.name], path.name)
+        if path.name.endswith(INDEX_ENDING):
+            return summary_of_index(parsed, path)
+        return summary_of_config(parsed) if path.name == "config.json" else summary_of_adapter_config(parsed)
+
+    return inspect_folder(Path(found.repo), known, read, lambda path: contents[path.name]).facts
 
 
 def _model(found: Resolution, facts: ModelFacts) -> RemoteModel:

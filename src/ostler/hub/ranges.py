@@ -105,8 +105,9 @@ class RemoteFile:
             with get_session().stream(
                 "GET", url, headers=headers, timeout=self._patience.silence_s, follow_redirects=False
             ) as answer:
+                if is_hub:
+                    self._check_pinned(answer)
                 if answer.status_code in _REDIRECTS:
-                    self._check_commit(answer)
                     url = _target(url, answer.headers.get("location", ""))
                     continue
                 if not is_hub and answer.status_code in _RUN_OUT:
@@ -119,7 +120,13 @@ class RemoteFile:
             return body
         raise HubError(f"the hub redirects {self.file.path} in a circle")
 
-    def _check_commit(self, answer: Any) -> None:
+    def _check_pinned(self, answer: Any) -> None:
+        """The hub says of which commit and contents it speaks; it must be what was resolved."""
+        if answer.status_code >= 400:
+            return
+        etag = answer.headers.get("x-linked-etag", "").removeprefix("W/").strip('"')
+        if etag and etag != self.file.etag:
+            raise UntrustedAnswer(f"the hub serves other contents of {self.file.path} than it announced")
         commit = answer.headers.get("x-repo-commit")
         if commit and self._call.revision and commit != self._call.revision:
             raise UntrustedAnswer(f"the hub serves another commit of {self.file.path} than it announced")
@@ -128,7 +135,6 @@ class RemoteFile:
         """The part asked for; the connection is closed unread where the answer is anything else."""
         if answer.status_code >= 400 and answer.status_code != 416:
             raise_for_status(answer, self._take(answer, MAX_ERROR_BYTES, deadline))
-        self._check_commit(answer)
         size = self.file.size_bytes
         if answer.status_code == 206:
             match = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", ""))

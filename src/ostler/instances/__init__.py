@@ -2,7 +2,8 @@
 
 An instance is one engine serving one model. A keeper per model owns its state (`keeper.py`) and makes
 every transition (`life.py`); the scheduler decides who may start and who leaves for it (`plan.py` is
-the pure decision, `scheduler.py` the queue); leases count the requests in flight (`leases.py`).
+the pure decision, `scheduler.py` the queue, `residence.py` joins both to the keepers, `memory.py` sees
+what is free); leases count the requests in flight (`leases.py`).
 Command lines are built in `engines`, processes live in `runtimes`, recipes in `models`; HTTP and
 who may ask stay with the doors. Start reading at `service.py`.
 """

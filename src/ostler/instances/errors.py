@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ostler.core.errors import Busy, Conflict, EngineError
+from collections.abc import Mapping
+from typing import Any
+
+from ostler.core.errors import Busy, Conflict, EngineError, Kind, OstlerError
 from ostler.instances.views import Failure
 
 
@@ -40,7 +43,37 @@ class StillLoading(Busy):
 
 
 class NoRoom(Busy):
-    """As many models run as may, and none of them may leave."""
+    """As many models run as may, or as memory holds, and none of them may leave."""
+
+    def with_context(self, fitting: int | None) -> NoRoom:
+        """The same with a context length in tokens with which there would be room now."""
+        shorter = f"It would fit now with the option context_length={fitting}. " if fitting else ""
+        facts = {**self.facts, "context_length_that_fits": fitting}
+        return NoRoom(self.message, hint=f"{shorter}{self.hint or ''}", **facts)
+
+
+class WillNotFit(OstlerError):
+    """The model needs more memory than its devices have, even if nothing else ran.
+
+    `facts` hold the numbers by device. `fitting` is a context length in tokens with which it would fit.
+    """
+
+    kind = Kind.DOES_NOT_FIT
+
+    def __init__(
+        self, model_name: str, reason: str, facts: Mapping[str, Any], fitting: int | None = None
+    ) -> None:
+        anyway = f"Start it all the same with: ostler start {model_name} --ignore-fit"
+        shorter = f"It would fit with the option context_length={fitting}. " if fitting else ""
+        super().__init__(
+            f"{model_name} does not fit: {reason}",
+            hint=shorter + anyway,
+            model=model_name,
+            context_length_that_fits=fitting,
+            **facts,
+        )
+        self.reason = reason
+        self.numbers = facts
 
 
 class ShuttingDown(Busy):

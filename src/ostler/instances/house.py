@@ -12,6 +12,7 @@ from ostler.core.settings import Settings
 from ostler.engines.base import Engine
 from ostler.instances.health import HealthProbe
 from ostler.instances.leases import Routes
+from ostler.instances.memory import Memory
 from ostler.instances.preparing import Preparer
 from ostler.instances.scheduler import Scheduler
 from ostler.instances.store import InstanceStore, Record
@@ -31,6 +32,7 @@ class House:
     probe: HealthProbe
     routes: Routes
     scheduler: Scheduler
+    memory: Memory
     secret: ServerSecret
 
     def engine_key(self, instance_id: int) -> str:

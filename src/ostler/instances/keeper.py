@@ -30,8 +30,12 @@ class Keeper(Life):
         *,
         overrides: Mapping[str, Any] | None = None,
         may_evict: bool = True,
+        ignore_fit: bool = False,
     ) -> asyncio.Future[None]:
-        """Make it run. Two starts are one: all get the future of the start that is under way."""
+        """Make it run. Two starts are one: all get the future of the start that is under way.
+
+        `ignore_fit`: also where its memory is not there; holds until it is started in another way.
+        """
         if cause is StartCause.PERSON:
             self.faults.clear()
         if self.attempt is not None:
@@ -42,6 +46,7 @@ class Keeper(Life):
         if self.is_ready:
             return orders.done()
         self.attempt = Attempt(cause, actor, overrides or {}, may_evict=may_evict)
+        self.ignore_fit = ignore_fit
         self._go_on()
         return self.attempt.done
 

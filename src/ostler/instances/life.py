@@ -16,12 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ostler.core.errors import Busy, OstlerError
 from ostler.core.states import InstanceState
-from ostler.instances import failures, orders
+from ostler.instances import admission, failures, orders
 from ostler.instances.errors import StartFailed
 from ostler.instances.house import House
 from ostler.instances.leases import Endpoint, WaitingLine
 from ostler.instances.orders import Attempt, StopOrder
-from ostler.instances.plan import Candidate
 from ostler.instances.preparing import Prepared
 from ostler.instances.restarts import backoff_s
 from ostler.instances.standing import SYSTEM_ACTOR, Standing
@@ -36,6 +35,7 @@ log = logging.getLogger(__name__)
 PORT_TRIES = 3
 LEFTOVER_GRACE_S = 2.0
 REFUSAL_SILENCE_S = 60.0
+LOOK_AGAIN_S = 60.0
 _WHY = {
     StartCause.PERSON: "asked for by a person",
     StartCause.DEMAND: "asked for by a request",
@@ -64,6 +64,7 @@ class Life(Standing):
         if self._stop is not None:
             self._stop.now = self._stop.now or order.now
             self._stop.desired = order.desired or self._stop.desired
+            self._stop.cuts_requests = self._stop.cuts_requests or order.cuts_requests
         else:
             self._stop = order
             self._withdraw()
@@ -132,8 +133,11 @@ class Life(Standing):
     async def _prepare_and_admit(self, attempt: Attempt) -> Prepared:
         model, house = self.model, self._house
         prepared = await house.preparer.prepare(model, attempt.overrides)
-        candidate = Candidate(model.id, model.name, prepared.spec, model.policy.priority, attempt.may_evict)
-        await house.scheduler.admit(candidate, timeout_s=house.settings().request_wait_s)
+        self.need = await admission.need_now(house, model, attempt.overrides)
+        wanted = admission.candidate(
+            model, prepared.spec, self.need, may_evict=attempt.may_evict, ignore_fit=self.ignore_fit
+        )
+        await admission.admit(house, model, wanted, attempt)
         return prepared
 
     async def _load(self) -> None:
@@ -274,7 +278,7 @@ class Life(Standing):
         """Wait for the requests in flight, as long as may be; gives how many are cut off."""
         limit = self._now() + self._house.settings().drain_timeout_s
         while self.endpoint is not None and self.endpoint.in_flight and not order.now:
-            left = limit - self._now()
+            left = limit - self._now() if order.cuts_requests else LOOK_AGAIN_S
             if left <= 0:
                 break
             await self._bell.wait((), left)

@@ -64,6 +64,7 @@ class StopOrder:
 
     `reason` is one sentence for the history, `kind` the kind of the event ("instance.evicted", ...).
     `now`: do not wait for requests in flight. `desired` is stored with it, where given.
+    `cuts_requests` is False where those in flight are waited for however long they take.
     """
 
     reason: str
@@ -72,6 +73,7 @@ class StopOrder:
     kind: str = "instance.stopping"
     desired: DesiredState | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+    cuts_requests: bool = True
     done: asyncio.Future[None] = field(default_factory=_future)
 
     def copy(self) -> StopOrder:

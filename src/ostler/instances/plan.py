@@ -1,35 +1,47 @@
 """Who may start, and who leaves for it: a pure decision over a snapshot.
 
-`Planner` is where admission by memory plugs in: a ledger of devices is another function of the same
-shape. The scheduler carries the decision out.
+Two things are scarce: places (`max_running`) and the memory of each device (the ledger). The cheapest
+set of idle models that frees enough leaves, and nobody else; `leaving.py` chooses it. The scheduler
+carries the decision out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from ostler.core.launch import LaunchSpec
+from ostler.fit.ledger import Bytes, Claim, Ledger
+from ostler.instances import shortage
+from ostler.instances.leaving import cheapest
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model that wants to start. `may_evict` is False where it must not push others out."""
+    """A model that wants to start. `may_evict` is False where it must not push others out.
+
+    `need` is bytes by device; None where it is not known, or where a person said to start it all the
+    same: then only places count.
+    """
 
     model_id: int
     model_name: str
     spec: LaunchSpec
     priority: int = 0
     may_evict: bool = True
+    need: Bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """A model that holds a place. `idle_since` is monotonic seconds; memory is measured, if known.
+    """A model that holds a place. `idle_since` is monotonic seconds; `claim` is what it holds in memory.
 
     `is_leaving`: it is being stopped and its place will be free. `is_busy`: it loads, serves, or
-    somebody waits for it. `may_leave`: its policy lets it be evicted at all.
+    somebody waits for it. `had_its_turn`: it is ready and has served without a pause for long enough
+    that it may be told to finish. `may_leave`: its policy lets it be evicted at all. `idle_s` and
+    `load_s` (how long it would take to come back) are seconds.
     """
 
     model_id: int
@@ -39,47 +51,112 @@ class Resident:
     may_leave: bool
     idle_since: float
     priority: int = 0
-    memory_bytes: int | None = None
+    claim: Claim = field(default_factory=Claim)
+    had_its_turn: bool = False
+    idle_s: float = 0.0
+    load_s: float = 0.0
 
 
 class Verdict(StrEnum):
-    """What a start has to do."""
+    """What a start has to do. `NEVER`: not even if nothing else ran."""
 
     GO = "go"
     WAIT = "wait"
     REFUSE = "refuse"
+    NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The decision: go now; wait (after stopping those in `evict`, if any); or give up, for `reason`."""
+    """The decision: go now; wait (after stopping those in `evict`, if any); or give up, for `reason`.
+
+    Those in `finish` are busy: they take no new requests, end those in flight and leave. `facts` are the
+    numbers of a shortage of memory. `others_hold_it`: it would go if no program but ours used the devices.
+    """
 
     verdict: Verdict
     evict: tuple[int, ...] = ()
     reason: str = ""
+    finish: tuple[int, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    others_hold_it: bool = False
 
 
-Planner = Callable[[Candidate, Sequence[Resident]], Plan]
+def plan_room(
+    candidate: Candidate, residents: Sequence[Resident], max_running: int, ledger: Ledger | None = None
+) -> Plan:
+    """Room by count and by memory: at most `max_running` models (0: any number), and none over the ledger.
 
-
-def plan_room(candidate: Candidate, residents: Sequence[Resident], max_running: int) -> Plan:
-    """Room by count: at most `max_running` models (0: any number).
-
-    The longest idle leaves, of the lowest priority first; never one that is pinned, busy or serving.
+    In `ledger` the claims of all residents are entered. Idle ones leave, the cheapest set that is
+    enough; never one that is pinned or loads. One that serves is waited for, and only when it has had
+    its turn told to finish what it serves.
     """
-    staying = [r for r in residents if not r.is_leaving]
-    if max_running == 0 or len(residents) < max_running:
+    scene = _Scene(candidate, residents, max_running, ledger or Ledger())
+    if scene.need and scene.ledger.never(scene.need):
+        return scene.because(Verdict.NEVER)
+    if scene.is_enough(()):
         return Plan(Verdict.GO)
-    surplus = len(staying) + 1 - max_running
-    if surplus <= 0:
+    gone = [r for r in residents if r.is_leaving]
+    if gone and scene.is_enough(gone):
         return Plan(Verdict.WAIT, reason="another model is being stopped")
-    reason = f"{len(staying)} of {max_running} models run"
     if not candidate.may_evict:
-        return Plan(Verdict.REFUSE, reason=f"{reason}, and this start may not stop one")
-    can_leave = [r for r in staying if r.may_leave]
-    if len(can_leave) < surplus:
-        return Plan(Verdict.REFUSE, reason=f"{reason}, and none of them may leave")
-    idle = sorted((r for r in can_leave if not r.is_busy), key=lambda r: (r.priority, r.idle_since))
-    if len(idle) < surplus:
-        return Plan(Verdict.WAIT, reason=f"{reason}, and those that may leave are busy")
-    return Plan(Verdict.WAIT, evict=tuple(r.model_id for r in idle[:surplus]), reason=reason)
+        return scene.because(Verdict.REFUSE, "this start may not stop one")
+    can_leave = [r for r in residents if r.may_leave and not r.is_leaving]
+    if not scene.is_enough([*gone, *can_leave]):
+        return scene.because(Verdict.REFUSE, "none of them may leave")
+    for movable in (
+        [r for r in can_leave if not r.is_busy],
+        [r for r in can_leave if not r.is_busy or r.had_its_turn],
+    ):
+        if scene.is_enough([*gone, *movable]):
+            chosen = cheapest(movable, lambda some: scene.is_enough([*gone, *some]))
+            return scene.after_leave_of(chosen)
+    return scene.because(Verdict.WAIT, "those that may leave are busy")
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """The question with its numbers."""
+
+    candidate: Candidate
+    residents: Sequence[Resident]
+    max_running: int
+    ledger: Ledger
+
+    @property
+    def need(self) -> Bytes:
+        return self.candidate.need or {}
+
+    def is_enough(self, gone: Sequence[Resident]) -> bool:
+        """Is there a place and memory once these are gone?"""
+        if self.max_running and len(self.residents) - len(gone) >= self.max_running:
+            return False
+        return not self._without(gone).short(self.need)
+
+    def after_leave_of(self, chosen: Sequence[Resident]) -> Plan:
+        plan = self.because(Verdict.WAIT)
+        evict = tuple(r.model_id for r in chosen if not r.is_busy)
+        finish = tuple(r.model_id for r in chosen if r.is_busy)
+        return Plan(Verdict.WAIT, evict, plan.reason, finish, plan.facts)
+
+    def because(self, verdict: Verdict, rest: str = "") -> Plan:
+        """The verdict with its numbers, and the rest of the sentence where places are what is scarce."""
+        staying = [r for r in self.residents if not r.is_leaving]
+        if self.max_running and len(staying) >= self.max_running and verdict is not Verdict.NEVER:
+            reason = f"{len(staying)} of {self.max_running} models run"
+            return Plan(verdict, reason=", and ".join(filter(None, (reason, rest))))
+        never = verdict is Verdict.NEVER
+        facts = shortage.facts(self.need, self.ledger, self.residents, never=never)
+        reason = shortage.in_words(facts)
+        if rest and staying:
+            reason = f"{reason}; {rest}"
+        movable = [r for r in self.residents if r.is_leaving or (r.may_leave and self.candidate.may_evict)]
+        alone = self._without(movable).without_others()
+        others = verdict is Verdict.REFUSE and not alone.short(self.need)
+        return Plan(verdict, reason=reason, facts=facts, others_hold_it=others)
+
+    def _without(self, gone: Sequence[Resident]) -> Ledger:
+        ledger = self.ledger
+        for resident in gone:
+            ledger = ledger.give_back(resident.claim.held)
+        return ledger

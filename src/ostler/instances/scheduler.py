@@ -1,48 +1,76 @@
-"""The queue of starts. It asks the planner, lets others be stopped, and hands out places in order."""
+"""The queue of starts: it asks for a plan, lets others leave, and hands out places in order.
+
+The line is kept by priority with ageing: who waits long enough comes before a later one of higher
+priority. The first in line is never overtaken, so whoever waits gets its turn.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ostler.core.clock import Clock
-from ostler.instances.errors import NoRoom
-from ostler.instances.plan import Candidate, Plan, Planner, Resident, Verdict
+from ostler.core.errors import OstlerError
+from ostler.core.settings import Settings
+from ostler.fit.ledger import Claim
+from ostler.instances.errors import NoRoom, WillNotFit
+from ostler.instances.plan import Candidate, Plan, Resident, Verdict
+
+log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 5.0
+AGEING_S = 30.0
+"""Waiting so long counts as one step of priority."""
+LOOK_EVERY_S = 0.25
+"""How often memory is looked at while somebody waits."""
+
+
+class Room(Protocol):
+    """Where there is room or none. Everything but `look` is immediate."""
+
+    async def look(self) -> None:
+        """See anew what the devices and the engines hold."""
+
+    def residents(self) -> Sequence[Resident]:
+        """The models that hold a place."""
+
+    def plan(self, candidate: Candidate, residents: Sequence[Resident]) -> Plan:
+        """May it start, and who leaves for it?"""
+
+    def evict(self, model_id: int, for_name: str) -> bool:
+        """Begin to stop one, if it is still idle."""
+
+    def finish(self, model_id: int, for_name: str) -> bool:
+        """Let one that is busy end what it serves and leave."""
 
 
 @dataclass
 class _Ticket:
     candidate: Candidate
     order: int
+    rank: float
     granted: asyncio.Future[None]
-    reason: str = field(default="")
+    plan: Plan = field(default_factory=lambda: Plan(Verdict.WAIT))
 
 
 class Scheduler:
-    """Places for running models.
+    """Places for running models."""
 
-    `residents` gives the models that hold a place, `evict(model_id, for_name)` begins to stop one if
-    it is still idle. Both are called on the event loop and do not wait.
-    """
-
-    def __init__(
-        self,
-        planner: Planner,
-        residents: Callable[[], Sequence[Resident]],
-        evict: Callable[[int, str], bool],
-        clock: Clock,
-    ) -> None:
-        self._planner = planner
-        self._residents = residents
-        self._evict = evict
+    def __init__(self, room: Room, clock: Clock, settings: Callable[[], Settings]) -> None:
+        self._room = room
         self._clock = clock
+        self._settings = settings
         self._waiting: list[_Ticket] = []
         self._granted: dict[int, Candidate] = {}
         self._numbers = itertools.count()
+        self._rung = asyncio.Event()
+        self._attending: asyncio.Task[None] | None = None
+        self._is_stale = True
+        self._looked_at = self._released_at = float("-inf")
 
     @property
     def has_waiting(self) -> bool:
@@ -50,17 +78,19 @@ class Scheduler:
         return bool(self._waiting)
 
     async def admit(self, candidate: Candidate, *, timeout_s: float) -> None:
-        """Return when the model has a place; it keeps it until `release`. Raises NoRoom."""
+        """Return when the model has a place; it keeps it until `release`. Raises NoRoom, WillNotFit."""
         granted = asyncio.get_running_loop().create_future()
-        ticket = _Ticket(candidate, next(self._numbers), granted)
+        rank = self._clock.monotonic() / AGEING_S - candidate.priority
+        ticket = _Ticket(candidate, next(self._numbers), rank, granted)
         self._waiting.append(ticket)
-        self._waiting.sort(key=lambda t: (-t.candidate.priority, t.order))
+        self._waiting.sort(key=lambda t: (t.rank, t.order))
+        self._is_stale = True
         try:
             self.poke()
             async with asyncio.timeout(timeout_s):
                 await granted
         except TimeoutError:
-            raise _no_room(candidate, ticket.reason) from None
+            raise _refusal(candidate, ticket.plan) from None
         except asyncio.CancelledError:
             if granted.done() and not granted.cancelled() and granted.exception() is None:
                 self.release(candidate.model_id)
@@ -72,44 +102,100 @@ class Scheduler:
 
     def release(self, model_id: int) -> None:
         """The model does not hold its place any more."""
-        self._granted.pop(model_id, None)
+        if self._granted.pop(model_id, None) is not None or self._waiting:
+            self._released_at = self._clock.monotonic()
+        self._is_stale = True
         self.poke()
 
-    def preview(self, candidate: Candidate) -> Plan:
+    async def preview(self, candidate: Candidate) -> Plan:
         """What `admit` would decide now."""
-        return self._planner(candidate, self._holders())
+        await self._look()
+        return self._room.plan(candidate, self.holders())
 
     def poke(self) -> None:
-        """Something changed: decide again. The first in line is never overtaken by a later one."""
-        while self._waiting:
-            ticket = self._waiting[0]
-            plan = self._planner(ticket.candidate, self._holders())
-            ticket.reason = plan.reason
-            if plan.verdict is Verdict.GO:
-                self._waiting.pop(0)
-                self._granted[ticket.candidate.model_id] = ticket.candidate
-                _settle(ticket.granted, None)
-            elif plan.verdict is Verdict.REFUSE:
-                self._waiting.pop(0)
-                _settle(ticket.granted, _no_room(ticket.candidate, plan.reason))
-            else:
-                for model_id in plan.evict:
-                    self._evict(model_id, ticket.candidate.model_name)
-                return
+        """Something changed: decide again."""
+        if self._waiting:
+            self._rung.set()
+            if self._attending is None:
+                self._attending = asyncio.create_task(self._attend(), name="scheduler")
 
-    def _holders(self) -> list[Resident]:
+    async def close(self) -> None:
+        """End deciding; who waits is told by its keeper."""
+        if self._attending is not None:
+            self._attending.cancel()
+            await asyncio.gather(self._attending, return_exceptions=True)
+
+    def holders(self) -> list[Resident]:
         """Who holds a place: residents, and starts that have one but are not resident yet."""
-        residents = list(self._residents())
+        residents = list(self._room.residents())
         known = {resident.model_id for resident in residents}
         now = self._clock.monotonic()
         return residents + [
-            Resident(c.model_id, c.model_name, False, True, True, now, c.priority)
+            Resident(c.model_id, c.model_name, False, True, True, now, c.priority, Claim(c.need or {}))
             for c in self._granted.values()
             if c.model_id not in known
         ]
 
+    async def _attend(self) -> None:
+        """Look and decide for as long as somebody waits."""
+        try:
+            while self._waiting:
+                self._rung.clear()
+                if self._is_stale or self._clock.monotonic() - self._looked_at >= LOOK_EVERY_S:
+                    await self._look()
+                if self._is_stale:  # somebody left meanwhile: what was seen is not true any more
+                    continue
+                self._decide()
+                if self._waiting:
+                    await _heard(self._rung, LOOK_EVERY_S)
+        except Exception as error:
+            log.exception("the scheduler failed")
+            for ticket in self._waiting:
+                _settle(ticket.granted, error)
+            self._waiting.clear()
+        finally:
+            self._attending = None
 
-def _settle(future: asyncio.Future[None], error: NoRoom | None) -> None:
+    async def _look(self) -> None:
+        self._is_stale = False
+        await self._room.look()
+        self._looked_at = self._clock.monotonic()
+
+    def _decide(self) -> None:
+        """Serve the line from its head until one has to wait."""
+        while self._waiting:
+            ticket = self._waiting[0]
+            ticket.plan = plan = self._room.plan(ticket.candidate, self.holders())
+            name = ticket.candidate.model_name
+            if plan.verdict is Verdict.GO:
+                self._waiting.pop(0)
+                self._granted[ticket.candidate.model_id] = ticket.candidate
+                _settle(ticket.granted, None)
+            elif plan.verdict is Verdict.WAIT or self._may_come_back(plan):
+                for model_id in plan.evict:
+                    self._room.evict(model_id, name)
+                for model_id in plan.finish:
+                    self._room.finish(model_id, name)
+                return
+            else:
+                self._waiting.pop(0)
+                _settle(ticket.granted, _refusal(ticket.candidate, plan))
+
+    def _may_come_back(self, plan: Plan) -> bool:
+        """Is it memory that the driver still shows as used, of a model that has just ended?"""
+        since_s = self._clock.monotonic() - self._released_at
+        return plan.others_hold_it and since_s < self._settings().memory_return_s
+
+
+async def _heard(bell: asyncio.Event, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await bell.wait()
+    except TimeoutError:
+        return
+
+
+def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
     if future.done():
         return
     if error is None:
@@ -118,10 +204,17 @@ def _settle(future: asyncio.Future[None], error: NoRoom | None) -> None:
         future.set_exception(error)
 
 
-def _no_room(candidate: Candidate, reason: str) -> NoRoom:
+def _refusal(candidate: Candidate, plan: Plan) -> OstlerError:
+    name = candidate.model_name
+    if plan.verdict is Verdict.NEVER:
+        return WillNotFit(name, plan.reason, plan.facts)
+    hint = "Stop a model (ostler ps, ostler stop NAME) or raise the setting max_running."
+    if plan.facts:
+        hint = f"Stop a model (ostler ps, ostler stop NAME), or: ostler start {name} --ignore-fit"
     return NoRoom(
-        f"there is no room for {candidate.model_name}: {reason}",
+        f"there is no room for {name}: {plan.reason}",
         retry_after_s=RETRY_AFTER_S,
-        hint="Stop a model (ostler ps, ostler stop NAME) or raise the setting max_running.",
-        model=candidate.model_name,
+        hint=hint,
+        model=name,
+        **plan.facts,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from dataclasses import replace
 from typing import Any, Protocol
 
 from ostler.core.clock import Clock
@@ -17,6 +16,10 @@ from ostler.core.secrets import ServerSecret
 from ostler.core.settings import Settings
 from ostler.core.states import DesiredState, InstanceState
 from ostler.engines.registry import Engines
+from ostler.fit.devices import Device, Devices
+from ostler.fit.reading import Shapes
+from ostler.fit.ledger import Account
+from ostler.instances import admission, dry_runs
 from ostler.instances.adoption import adopt, stop_unknown
 from ostler.instances.errors import AlreadyRunning
 from ostler.instances.health import HealthProbe
@@ -24,9 +27,10 @@ from ostler.instances.house import House
 from ostler.instances.keeper import Keeper
 from ostler.instances.leases import Lease, Routes
 from ostler.instances.lending import Lending
+from ostler.instances.memory import Memory
 from ostler.instances.orders import StopOrder
-from ostler.instances.plan import Candidate, Plan, Resident, plan_room
 from ostler.instances.preparing import Preparer
+from ostler.instances.residence import Residence
 from ostler.instances.scheduler import Scheduler
 from ostler.instances.standing import SYSTEM_ACTOR
 from ostler.instances.store import InstanceStore
@@ -62,6 +66,8 @@ class Instances:
         runtimes: Mapping[str, Runtime],
         secret: ServerSecret,
         node: str,
+        devices: Devices,
+        shapes: Shapes,
     ) -> None:
         self._settings = settings
         self._models = models
@@ -69,6 +75,12 @@ class Instances:
         self._clock = clock
         self._keepers: dict[int, Keeper] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._memory = Memory(
+            devices, models, lambda: settings.current, lambda: self._residence.engines(), shapes
+        )
+        self._residence = Residence(
+            lambda: list(self._keepers.values()), self._memory, lambda: settings.current
+        )
         self._house = House(
             store=InstanceStore(database, events, clock, node),
             clock=clock,
@@ -77,7 +89,8 @@ class Instances:
             preparer=Preparer(models, engines, runtimes),
             probe=HealthProbe(),
             routes=Routes(),
-            scheduler=Scheduler(self._plan, self._residents, self._evict, clock),
+            scheduler=Scheduler(self._residence, clock, lambda: settings.current),
+            memory=self._memory,
             secret=secret,
         )
         self._lending = Lending(self._house, self._keeper)
@@ -93,6 +106,7 @@ class Instances:
         await asyncio.gather(*(stop_unknown(self._runtimes, item, grace_s) for item in unknown))
         for keeper in list(self._keepers.values()):
             if keeper.record is not None and keeper.record.state.is_active:
+                await self._learn_need(keeper)
                 self._spawn(self._refresh_drift(keeper))
         self._spawn(self._start_wanted())
         self._spawn(self._tidy())
@@ -106,6 +120,7 @@ class Instances:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._house.scheduler.close()
         await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
         await self._house.probe.close()
 
@@ -117,13 +132,18 @@ class Instances:
         principal: Principal,
         *,
         wait: bool = True,
+        keep: bool = True,
         overrides: Mapping[str, Any] | None = None,
+        ignore_fit: bool = False,
     ) -> InstanceView:
         """Make it run, and keep it running: also after a crash and a restart of the server.
 
+        Without `keep` it is as if a request had started it: it stops when idle. One that requests may
+        not start is kept all the same: nothing would bring it back.
+
         Two starts are one; one that gives up does not end it for the others. `overrides` are engine
-        options for this launch. Raises StartFailed, StartCancelled, NoRoom, ModelFileGone and what
-        a launch spec may raise.
+        options for this launch. `ignore_fit` starts it also where its memory is not there. Raises
+        StartFailed, StartCancelled, NoRoom, WillNotFit, ModelFileGone and what a launch spec may raise.
         """
         principal.require(Role.POWER_USER, "start models")
         model = self._models.get(name)
@@ -135,9 +155,15 @@ class Instances:
                 f"{model.name} is {keeper.state.value} already",
                 hint=f"Stop it first: ostler stop {model.name}",
             )
-        await self._want(model, DesiredState.RUNNING)
-        started = keeper.ask_start(StartCause.PERSON, principal.name, overrides=overrides)
-        await self._keep_for_person(keeper, principal)
+        keep = keep or not model.policy.on_demand
+        if keep:
+            await self._want(model, DesiredState.RUNNING)
+        else:
+            keeper.faults.clear()
+        cause = StartCause.PERSON if keep else StartCause.DEMAND
+        started = keeper.ask_start(cause, principal.name, overrides=overrides, ignore_fit=ignore_fit)
+        if keep:
+            await self._keep_for_person(keeper, principal)
         if wait:
             await asyncio.shield(started)
         return keeper.view()
@@ -216,14 +242,13 @@ class Instances:
         run = await self._house.preparer.dry_run(model, overrides)
         if run.errors or self._keeper_state(model.id).is_active:
             return run
-        prepared = await self._house.preparer.prepare(model, overrides)
-        candidate = Candidate(model.id, model.name, prepared.spec, model.policy.priority)
-        plan = self._house.scheduler.preview(candidate)
-        leaving = tuple(self._models.get(model_id).name for model_id in plan.evict)
-        warnings = run.warnings
-        if plan.reason and not leaving:
-            warnings = (*warnings, f"there is no room now: {plan.reason}")
-        return replace(run, would_stop=leaving, warnings=warnings)
+        return await dry_runs.with_fit(self._house, self._residence, run, model, overrides)
+
+    async def devices(self) -> list[tuple[Device, Account]]:
+        """The devices as they are now, each with its account in the ledger: who holds its memory."""
+        await self._memory.look()
+        ledger = self._memory.ledger([holder.claim for holder in self._house.scheduler.holders()])
+        return [(device, ledger.accounts[device.id]) for device in self._memory.devices]
 
     # For the gateway
 
@@ -285,26 +310,12 @@ class Instances:
                 await self._want(keeper.model, order.desired)
         return [keeper.view() for keeper in keepers]
 
-    def _plan(self, candidate: Candidate, residents: Any) -> Plan:
-        return plan_room(candidate, residents, self._settings.current.max_running)
-
-    def _residents(self) -> list[Resident]:
-        return [r for k in self._keepers.values() if (r := k.resident()) is not None]
-
-    def _evict(self, model_id: int, for_name: str) -> bool:
-        keeper = self._keepers[model_id]
-        if keeper.is_busy or keeper.is_leaving:
-            return False
-        idle_s = keeper.idle_s()
-        order = StopOrder(
-            f"idle for {idle_s:.0f} s, left to make room for {for_name}",
-            SYSTEM_ACTOR,
-            kind="instance.evicted",
-            desired=DesiredState.STOPPED,
-            data={"for": for_name, "idle_s": idle_s},
-        )
-        keeper.ask_stop(order)
-        return True
+    async def _learn_need(self, keeper: Keeper) -> None:
+        """What an engine needs that an earlier server started."""
+        try:
+            keeper.need = await admission.need_now(self._house, keeper.model)
+        except OstlerError as error:
+            log.info("what %s needs is not known: %s", keeper.model.name, error.message)
 
     def _refuse_in_use(self, model: Model) -> str | None:
         state = self._keeper_state(model.id)

@@ -6,8 +6,10 @@ from dataclasses import replace
 from datetime import timedelta
 
 from ostler.core.states import DesiredState, InstanceState
+from ostler.fit.need import Need
 from ostler.instances.house import House
 from ostler.instances.leases import Endpoint
+from ostler.instances.memory import Engine
 from ostler.instances.orders import Attempt, StopOrder
 from ostler.instances.plan import Resident
 from ostler.instances.restarts import Faults
@@ -24,6 +26,7 @@ class Standing:
 
     `record` is the newest launch, as stored. `failure` is why it is `failed`. `claims` counts the
     requests that wait for it. `ready_since` is monotonic. `drift`: what runs differs from the recipe.
+    `need` is what its launch needs of each device; `ignore_fit`: a person said to start it all the same.
     """
 
     def __init__(self, model_id: int, house: House) -> None:
@@ -39,6 +42,8 @@ class Standing:
         self.claims = 0
         self.faults = Faults()
         self.ready_since = 0.0
+        self.need = Need()
+        self.ignore_fit = False
         self._house = house
         self._stop: StopOrder | None = None
 
@@ -95,7 +100,7 @@ class Standing:
         record = self.record
         if record is None or not record.state.is_active:
             return None
-        model, seen = self.model, self.observed
+        model = self.model
         return Resident(
             model_id=self.model_id,
             model_name=model.name,
@@ -104,8 +109,25 @@ class Standing:
             may_leave=not model.policy.pinned and model.policy.on_demand,
             idle_since=self.endpoint.last_used if self.endpoint else self._now(),
             priority=model.policy.priority,
-            memory_bytes=seen.memory_bytes if seen else None,
+            had_its_turn=self._had_its_turn(),
+            idle_s=self.idle_s(),
+            load_s=record.load_seconds or 0.0,
         )
+
+    def engine(self) -> Engine | None:
+        """Its engine as it can be looked at; None where there is none."""
+        record = self.record
+        if record is None or not record.state.is_active or record.handle is None:
+            return None
+        runtime, handle = self._house.runtime_of(record)
+        return Engine(record.id, runtime, handle)
+
+    def _had_its_turn(self) -> bool:
+        """Has it been ready for so long that it may be told to finish and leave?"""
+        if not self.is_ready or self.record is None:
+            return False
+        turn_s = max(self._house.settings().swap_after_s, self.record.load_seconds or 0.0)
+        return self._now() - self.ready_since >= turn_s
 
     def view(self) -> InstanceView:
         """What is shown of it."""

@@ -100,7 +100,9 @@ class DryRun:
 
     `argv` is the exact command line, with the port (taken at launch) and secrets not shown; `env`
     what the engine gets on top of the server's own cleaned environment. `errors` would make it fail.
-    `would_stop` names the models that would leave to make room.
+    `would_stop` names the models that would leave to make room, `evictions` says why of each.
+    `fit` are the devices with what the start needs of them, `fits` whether it can ever fit (both None
+    where the need is not known). `blocked_by` names the error that `ignore_fit` overrides.
     """
 
     model_name: str
@@ -113,6 +115,10 @@ class DryRun:
     warnings: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     would_stop: tuple[str, ...] = ()
+    evictions: tuple[Mapping[str, Any], ...] = ()
+    fits: bool | None = None
+    fit: tuple[Mapping[str, Any], ...] | None = None
+    blocked_by: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form."""

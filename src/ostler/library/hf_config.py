@@ -34,11 +34,15 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 
 
 def summarize_config(path: Path) -> Summary:
-    """Read a `config.json`. Raises PathNotFound, BrokenFile.
+    """Read a `config.json`. Raises PathNotFound, BrokenFile."""
+    return summary_of_config(read_json_object(path, MAX_CONFIG_BYTES))
+
+
+def summary_of_config(config: Mapping[str, Any]) -> Summary:
+    """What a parsed `config.json` says.
 
     `counts` holds "bits" (of a quantized weight) where the file names them.
     """
-    config = read_json_object(path, MAX_CONFIG_BYTES)
     text = _language_part(config)
     values: dict[str, Any] = {fact: _first_count(names, text, config) for fact, names in _NAMES.items()}
     if values["head_dim_k"] is None and values["embedding_length"] and values["n_heads"]:
@@ -60,7 +64,11 @@ def summarize_config(path: Path) -> Summary:
 
 def summarize_adapter_config(path: Path) -> Summary:
     """Read the `adapter_config.json` of a LoRA. Raises PathNotFound, BrokenFile."""
-    config = read_json_object(path, MAX_CONFIG_BYTES)
+    return summary_of_adapter_config(read_json_object(path, MAX_CONFIG_BYTES))
+
+
+def summary_of_adapter_config(config: Mapping[str, Any]) -> Summary:
+    """What a parsed `adapter_config.json` says."""
     return Summary(
         facts=ModelFacts(
             format="safetensors",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ostler.library.bounded_json import read_json_object
 from ostler.library.byte_windows import open_regular, reader_of
@@ -47,9 +48,15 @@ class FolderInspection:
 
 
 def inspect_folder(
-    folder: Path, names: Sequence[str] | None = None, read: Read | None = None
+    folder: Path,
+    names: Sequence[str] | None = None,
+    read: Read | None = None,
+    read_text: Callable[[Path], bytes] | None = None,
 ) -> FolderInspection:
     """Inspect a safetensors folder; `names` are its files where they are known already.
+
+    `read` and `read_text` (up to MAX_TEMPLATE_BYTES of a file) may get contents from elsewhere: with both
+    and `names` the folder need not be on this disk.
 
     Raises PathNotFound, NotAModelFile (no safetensors in it), BrokenFile, UnsupportedFile.
     """
@@ -62,7 +69,7 @@ def inspect_folder(
     weights, missing = _weight_files(folder, present, read)
     if not weights and not missing:
         raise NotAModelFile(f"{folder} holds no safetensors files", path=str(folder))
-    facts, missing_config = _config_facts(folder, present, read)
+    facts, missing_config = _config_facts(folder, present, read, read_text or _read_text)
     shards = [_checked(read(folder / name, summarize_safetensors)) for name in weights]
     return FolderInspection(
         facts=_add_weights(facts, shards),
@@ -95,7 +102,12 @@ def summary_of_safetensors(header: SafetensorsHeader) -> Summary:
 
 def summarize_index(path: Path) -> Summary:
     """Read the names of files in a `*.safetensors.index.json`. Raises PathNotFound, BrokenFile."""
-    weight_map = read_json_object(path, MAX_INDEX_BYTES).get("weight_map")
+    return summary_of_index(read_json_object(path, MAX_INDEX_BYTES), path)
+
+
+def summary_of_index(index: Mapping[str, Any], path: Path) -> Summary:
+    """The names of files in a parsed index that lies at `path`. Raises BrokenFile."""
+    weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise BrokenFile(f"{path} has no weight_map", path=str(path))
     files = set(weight_map.values()) if all(isinstance(v, str) for v in weight_map.values()) else set()
@@ -136,26 +148,32 @@ def _wanted_by_name(found: list[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _config_facts(folder: Path, present: set[str], read: Read) -> tuple[Summary, tuple[str, ...]]:
+def _config_facts(
+    folder: Path, present: set[str], read: Read, read_text: Callable[[Path], bytes]
+) -> tuple[Summary, tuple[str, ...]]:
     if "config.json" in present:
         config = _checked(read(folder / "config.json", summarize_config))
-        template = _template(folder, present)
+        template = _template(folder, present, read_text)
         return replace(config, facts=with_template(config.facts, template) if config.facts else None), ()
     if "adapter_config.json" in present:
         return _checked(read(folder / "adapter_config.json", summarize_adapter_config)), ()
     return Summary(facts=ModelFacts(format="safetensors")), ("config.json",)
 
 
-def _template(folder: Path, present: set[str]) -> str | None:
+def _template(folder: Path, present: set[str], read_text: Callable[[Path], bytes]) -> str | None:
     """The chat template's text: a file of its own, or an entry of the tokenizer's configuration."""
     for name in ("chat_template.jinja", "chat_template.json", "tokenizer_config.json"):
         if name not in present:
             continue
-        with open_regular(folder / name) as (descriptor, size_bytes):
-            text = reader_of(descriptor, folder / name)(0, min(size_bytes, MAX_TEMPLATE_BYTES))
+        text = read_text(folder / name)
         if name.endswith(".jinja") or b'"chat_template"' in text:
             return text.decode("utf-8", "replace")
     return None
+
+
+def _read_text(path: Path) -> bytes:
+    with open_regular(path) as (descriptor, size_bytes):
+        return reader_of(descriptor, path)(0, min(size_bytes, MAX_TEMPLATE_BYTES))
 
 
 def _add_weights(config: Summary, shards: Sequence[Summary]) -> ModelFacts:

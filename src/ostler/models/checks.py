@@ -8,12 +8,10 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ostler.core.errors import InvalidField
-from ostler.core.principals import Principal, Role
 from ostler.models.records import Model, NewModel
 
 DOCUMENTS = ("options", "env", "request_defaults", "policy")
 _NOT_DEFAULTS = frozenset({"model", "messages", "prompt", "input", "stream"})
-_LOADS_CODE = ("LD_", "DYLD_", "PYTHON", "PATH")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
@@ -39,21 +37,6 @@ def merged(model: Model, changes: Mapping[str, Any]) -> NewModel:
         elif name != "archived":
             values[name] = value
     return replace(new, **values)
-
-
-def refuse_programs(new: NewModel, before: Model | None, principal: Principal) -> None:
-    """Only an administrator says which program runs: by a command, or by a variable that loads code.
-
-    What an administrator set before may stay. Raises InvalidField, NotAllowed.
-    """
-    command = new.engine_command
-    if command is not None and (not isinstance(command, str) or not command.strip()):
-        raise InvalidField("engine_command", "engine_command must be a text that is not empty, or null")
-    if command is not None and command != (before.engine_command if before else None):
-        principal.require(Role.ADMIN, "choose the program that an engine runs")
-    for name, value in new.env.items():
-        if name.startswith(_LOADS_CODE) and value != (before.env.get(name) if before else None):
-            principal.require(Role.ADMIN, f"set the variable {name}, which decides what code an engine loads")
 
 
 def _texts(name: str, value: Any) -> tuple[str, ...]:

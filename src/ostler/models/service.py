@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import PurePath
@@ -27,7 +28,6 @@ from ostler.models.checks import (
     environment,
     flag,
     merged,
-    refuse_programs,
     text,
 )
 from ostler.models.index import Listener, ModelIndex, ModelNotFound
@@ -35,6 +35,7 @@ from ostler.models.names import check_name, name_from
 from ostler.models.records import ORIGINS, Model, NewModel, Policy, Source
 from ostler.models.sources import SourceReader
 from ostler.models.tables import ModelRow
+from ostler.models.trust import refuse_untrusted
 
 RUNTIMES = ("process", "docker", "kserve")
 _CHANGEABLE = frozenset(
@@ -257,7 +258,8 @@ class Models:
         rules = self._engines.get(engine)
         rules.check_extra_args(new.extra_args)
         rules.check_env(environment(new.env))
-        refuse_programs(new, keep_source, principal)
+        roots = await self._sources.roots()
+        await asyncio.to_thread(refuse_untrusted, new, keep_source, rules.options, roots, principal)
         now = self._clock.now()
         return Model(
             id=0,

@@ -80,13 +80,16 @@ class SourceReader:
             return Source(kind="file", path=str(safe_join(self._models_dir, text)))
         if ".." in path.parts:
             raise InvalidField("source.path", f"{text!r} has '..' in it", hint="Give the path without '..'.")
-        roots = [root.path for root in await self._library.roots()]
-        if not any(path.is_relative_to(root) for root in roots) and principal.role < Role.ADMIN:
+        if not any(path.is_relative_to(root) for root in await self.roots()) and principal.role < Role.ADMIN:
             raise NotAllowed(
                 f"{path} is outside every library folder",
                 hint="Use a path inside the models folder, or ask an administrator to add the folder.",
             )
         return Source(kind="file", path=str(path))
+
+    async def roots(self) -> list[Path]:
+        """The folders of the library."""
+        return [root.path for root in await self._library.roots()]
 
     async def files(self, source: Source) -> FileSet | None:
         """The file set that a source means, None where there is none. Raises BrokenFile and the like."""

@@ -113,9 +113,14 @@ class CopyIn(Body):
 
 
 class StartIn(Body):
-    """`wait`: answer when it runs (200) or has failed; else at once (202)."""
+    """`wait`: answer when it runs (200) or has failed; else at once (202). `keep`: it runs until it is
+    stopped, also after a restart of the server; else it stops when idle, as if a request had started it.
+    `ignore_fit`: start it also where its memory is not there (overrides `will_not_fit`).
+    """
 
     wait: bool = True
+    keep: bool = True
+    ignore_fit: bool = False
 
 
 class StopIn(Body):
@@ -172,8 +177,8 @@ async def start_model(
 ) -> Any:
     """Start a model. One that is starting already is not started twice; one that runs stays as it is."""
     model = allowed(rooms, who, name)
-    wait = body.wait if body else True
-    view = await rooms.instances.start(model.name, who, wait=wait)
+    asked = body or StartIn()
+    view = await rooms.instances.start(model.name, who, **asked.model_dump())
     response.status_code = 200 if view.state is InstanceState.RUNNING else 202
     return view_for(who, view)
 

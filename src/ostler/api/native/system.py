@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import psutil
@@ -72,10 +72,26 @@ class SystemOut(Out):
     config_file: str | None = None
 
 
-@routes.get("/devices", response_model=PageOut[Device], **needs(Role.USER))
+@shape_of(Device)
+class DeviceOut(Out):
+    """A device, with its account in the ledger.
+
+    `total_bytes` is `reserve_bytes` (kept back) + `foreign_bytes` (other programs) + `measured_bytes`
+    (held by models) + `promised_bytes` (what models need beyond that) + `available_bytes`.
+    """
+
+    reserve_bytes: int
+    foreign_bytes: int
+    measured_bytes: int
+    promised_bytes: int
+    available_bytes: int
+
+
+@routes.get("/devices", response_model=PageOut[DeviceOut], **needs(Role.USER))
 async def list_devices(rooms: Rooms, who: Who, page: Listing) -> Any:
-    """GPUs and the host, with their memory now."""
-    return page_out(page.cut(await rooms.devices.list()))
+    """GPUs and the host, with their memory now and who holds it."""
+    found = await rooms.instances.devices()
+    return page_out(page.cut([asdict(device) | account.to_json() for device, account in found]))
 
 
 @routes.get("/engines", response_model=PageOut[EngineOut], **needs(Role.USER))

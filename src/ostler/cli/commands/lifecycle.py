@@ -9,6 +9,7 @@ import typer
 from ostler.cli import human
 from ostler.cli.client import Json, model_path
 from ostler.cli.connection import Server
+from ostler.cli.dry_run import show_dry_run
 from ostler.cli.failures import USAGE, CommandFailed
 from ostler.cli.options import JsonFlag, ModelName, Target, complete_models, with_server
 from ostler.cli.output import clean, note, print_json, print_table, state
@@ -27,19 +28,31 @@ def start(
     server: Server,
     model: Target,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is ready.")] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would run, whether it fits and who would leave.")
+    ] = False,
+    ignore_fit: Annotated[
+        bool, typer.Option("--ignore-fit", help="Start it also where its memory is not there.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Start a model and say each state as it becomes true.
+
+    Exit code 3 where it does not fit into the memory of this machine.
 
     Example: ostler start my-model
     """
     client = server.client()
     found = resolve_model(client, model)
     name = found["name"]
+    if dry_run:
+        show_dry_run(client.post(model_path(name, "dry-run"), {}), json=json)
+        return
     if not wait:
-        view = client.post(model_path(name, "start"), {"wait": False})
+        view = client.post(model_path(name, "start"), {"wait": False, "ignore_fit": ignore_fit})
     else:
-        view = start_and_watch(client, name, say=(lambda _: None) if json else _say)
+        say = (lambda _: None) if json else _say
+        view = start_and_watch(client, name, say=say, ignore_fit=ignore_fit)
     if json:
         print_json(view)
     elif not wait:

@@ -33,7 +33,8 @@ def run(
 ) -> None:
     """Chat with a model; where it is missing it is pulled first.
 
-    Without a prompt a conversation begins: /? lists its commands, /bye leaves.
+    Without a prompt a conversation begins: /? lists its commands, /bye leaves. The model stops again
+    when nobody has used it for a while; to keep it running: ostler start.
     Example: ostler run org/repo:Q4_K_M "Why is the sky blue?"
     """
     client = server.client()
@@ -73,7 +74,7 @@ def _start(client: Client, name: str) -> None:
         if is_terminal(sys.stderr)
         else _silent
     )
-    start_and_watch(client, name, say=say)
+    start_and_watch(client, name, say=say, keep=False)
 
 
 def _silent(_: str) -> None:

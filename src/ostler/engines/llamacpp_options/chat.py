@@ -160,6 +160,7 @@ MEDIA = (
         env=("LLAMA_ARG_VIDEO_FFMPEG_DIR",),
         group="media",
         help="Folder with ffmpeg and ffprobe. Unset: PATH.",
+        admin_only=True,
     ),
     Option(
         "media_path",
@@ -167,6 +168,7 @@ MEDIA = (
         ("--media-path",),
         group="media",
         help="Folder from which requests may name files by file:// addresses.",
+        admin_only=True,
     ),
 )
 

@@ -68,6 +68,7 @@ SERVING = (
         ("--slot-save-path",),
         group="serving",
         help="Folder into which a slot's cache can be saved.",
+        admin_only=True,
     ),
     Option(
         "sleep_idle_seconds",
@@ -193,6 +194,7 @@ SERVING = (
         env=("LLAMA_ARG_STATIC_PATH",),
         group="serving",
         help="Folder of files to serve in place of that page.",
+        admin_only=True,
     ),
     Option(
         "cors_origins",
@@ -241,6 +243,7 @@ SERVING = (
         quoted=True,
         group="serving",
         help="Tools that the engine itself carries out, on this machine. Unsafe.",
+        admin_only=True,
     ),
     Option(
         "tools_runtime",
@@ -249,6 +252,7 @@ SERVING = (
         env=("LLAMA_ARG_TOOLS_RUNTIME",),
         group="serving",
         help="A container or machine where those tools run instead.",
+        admin_only=True,
     ),
     Option(
         "agent",
@@ -259,6 +263,7 @@ SERVING = (
         default=False,
         group="serving",
         help="All of those tools and the proxy. Unsafe.",
+        admin_only=True,
     ),
     Option(
         "mcp_servers_config",
@@ -267,6 +272,7 @@ SERVING = (
         env=("LLAMA_ARG_MCP_SERVERS_CONFIG",),
         group="serving",
         help="A file that names MCP servers for those tools. Unsafe.",
+        admin_only=True,
     ),
     Option(
         "mcp_servers_json",
@@ -275,6 +281,7 @@ SERVING = (
         env=("LLAMA_ARG_MCP_SERVERS_JSON",),
         group="serving",
         help="The same as JSON. Unsafe.",
+        admin_only=True,
     ),
 )
 
@@ -306,6 +313,7 @@ LOGGING = (
         env=("LLAMA_ARG_LOG_FILE",),
         group="logging",
         help="A further file to log to.",
+        admin_only=True,
     ),
     Option(
         "log_jsonl",
@@ -353,5 +361,6 @@ LOGGING = (
         ("--log-prompts-dir",),
         group="logging",
         help="Folder into which every prompt is written. For debugging only.",
+        admin_only=True,
     ),
 )

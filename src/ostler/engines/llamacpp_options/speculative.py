@@ -389,5 +389,6 @@ NGRAM = (
         ("--lookup-cache-dynamic", "-lcd"),
         group="speculative",
         help="File of n-grams to draft from; generation adds to it.",
+        admin_only=True,
     ),
 )

@@ -1,0 +1,155 @@
+"""What a start needs of each device: the one place where an estimate becomes bytes by device.
+
+The scheduler knows `Need` and nothing of how it was found. Where the header gives the model's shape the
+estimate is by tensor (`need_of_shape`); else it is a plain sum of the facts (`need_of`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ostler.fit.devices import Device
+from ostler.fit.estimate import estimate
+from ostler.fit.estimated import Estimate
+from ostler.fit.ledger import Bytes
+from ostler.fit.model_shape import ModelShape
+from ostler.fit.plain import plain_needs
+from ostler.library.facts import ModelFacts
+from ostler.library.gguf_header import GgufHeader
+
+MIB = 1024 * 1024
+FIT_TARGET_MIB = 1024
+FIT_CONTEXT_TOKENS = 4096
+"""The engine's defaults of its options `fit_target` and `fit_ctx`."""
+OPEN = (None, "auto", -1)
+"""Values of `gpu_layers` that leave it to the engine how many layers go to GPUs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes by device that a model will hold.
+
+    `unknown_why` says why the need is not known; then `by_device` is empty and memory does not count.
+    `shortened_to` is the context length in tokens to which the engine itself will come down.
+    """
+
+    by_device: Bytes = field(default_factory=dict)
+    unknown_why: str | None = None
+    shortened_to: int | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """False where the files do not say enough."""
+        return self.unknown_why is None
+
+
+def need_of_shape(
+    shape: ModelShape,
+    options: Mapping[str, Any],
+    devices: Sequence[Device],
+    reserve: Bytes,
+    projector: GgufHeader | None = None,
+) -> Need:
+    """What a model of this shape will need if it has the devices for itself, less what is kept back.
+
+    Where `gpu_layers` is left open, as many go to the GPUs as they can hold. Raises ImpossibleOption.
+    """
+    alone = [replace(device, free_bytes=_capacity(device, reserve)) for device in devices]
+
+    def at(tokens: int | None) -> Estimate:
+        return estimate(shape, {**options, "context_length": tokens}, alone, projector=projector)
+
+    found = at(options.get("context_length"))
+    where = [device for device in alone if device.kind != "cpu"] or alone
+    shortened_to = _shortened_to(
+        options, found.context_length, where, lambda tokens: at(tokens).total("total_bytes")
+    )
+    if shortened_to is not None:
+        found = at(shortened_to)
+    places = (*found.devices, found.host)
+    return Need({place.id: n for place in places if (n := place.total_bytes)}, shortened_to=shortened_to)
+
+
+def need_of(
+    facts: ModelFacts | None, options: Mapping[str, Any], devices: Sequence[Device], reserve: Bytes
+) -> Need:
+    """What a model with these engine options will need, on the devices where it would run.
+
+    Without a GPU, or with no layers on one, that is the host. Layers that the options put on GPUs are
+    shared out by the size of the GPUs (as llama.cpp does); where the options leave it open, what the
+    GPUs cannot hold falls to the host.
+    """
+    if facts is None:
+        return Need(unknown_why="its files do not say how large it is")
+    needs = plain_needs(facts, options)
+    if needs.kv_cache_bytes is None or needs.compute_bytes is None:
+        return Need(unknown_why="its files do not say how large its cache and buffers are")
+    gpus = _gpus_of(options, devices)
+    where = gpus or [device for device in devices if device.kind == "cpu"]
+
+
+    def total(tokens: int) -> int:
+        return plain_needs(facts, {**options, "context_length": tokens}).total_bytes
+
+    shortened_to = _shortened_to(options, needs.context_length or 0, where, total)
+    if shortened_to is not None:
+        needs = plain_needs(facts, {**options, "context_length": shortened_to})
+    on_gpus = int(needs.total_bytes * _offloaded(facts, options)) if gpus else 0
+    capacity = {gpu.id: max(1, _capacity(gpu, reserve)) for gpu in gpus}
+    if options.get("gpu_layers") in OPEN:
+        on_gpus = min(on_gpus, sum(capacity.values()))
+    shares = {id: on_gpus * size // sum(capacity.values()) for id, size in capacity.items()}
+    on_host = needs.total_bytes - on_gpus
+    by_device = {id: n for id, n in {**shares, "cpu": on_host}.items() if n}
+    return Need(by_device, shortened_to=shortened_to)
+
+
+def _capacity(device: Device, reserve: Bytes) -> int:
+    return max(0, device.total_bytes - reserve.get(device.id, reserve.get("", 0)))
+
+
+def _shortened_to(
+    options: Mapping[str, Any], longest: int, where: Sequence[Device], total: Callable[[int], int]
+) -> int | None:
+    """The context length to which llama.cpp comes down by itself; None where it leaves it alone.
+
+    It does so where the context length is left open and the whole does not fit into what the devices
+    have in all, less `fit_target` of each, but not below `fit_ctx` (`common_params_fit_impl`).
+    """
+    least = int(options.get("fit_ctx") or FIT_CONTEXT_TOKENS)
+    if options.get("context_length") or options.get("fit") == "off" or longest <= least:
+        return None
+    targets = options.get("fit_target") or [FIT_TARGET_MIB]
+    kept = [targets[min(n, len(targets) - 1)] * MIB for n in range(len(where))]
+    budget: int = sum(device.total_bytes for device in where) - sum(kept)
+
+    def fits(tokens: int) -> bool:
+        return total(tokens) <= budget
+
+    if fits(longest):
+        return None
+    low, high = least, longest
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _gpus_of(options: Mapping[str, Any], devices: Sequence[Device]) -> list[Device]:
+    gpus = [device for device in devices if device.kind == "cuda"]
+    if options.get("devices") == ["none"]:
+        return []
+    if options.get("split_mode") == "none":
+        main = options.get("main_gpu") or 0
+        return gpus[main : main + 1]
+    return gpus
+
+
+def _offloaded(facts: ModelFacts, options: Mapping[str, Any]) -> float:
+    """The part of the model that goes to GPUs, 0 to 1. The output layer counts as one more layer."""
+    layers = options.get("gpu_layers")
+    if isinstance(layers, int) and layers >= 0:
+        return min(1.0, layers / ((facts.block_count or 1) + 1))
+    return 1.0

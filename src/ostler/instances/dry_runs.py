@@ -1,0 +1,58 @@
+"""The part of a dry run that is about room: does it fit, where, and who would leave for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ostler.fit.need import Need
+from ostler.instances import admission, shortage
+from ostler.instances.errors import WillNotFit
+from ostler.instances.house import House
+from ostler.instances.plan import Plan, Resident, Verdict
+from ostler.instances.residence import Residence
+from ostler.instances.views import DryRun
+from ostler.models.records import Model
+
+
+async def with_fit(
+    house: House, residence: Residence, run: DryRun, model: Model, overrides: Mapping[str, Any] | None
+) -> DryRun:
+    """The dry run of a model that does not run, with what the scheduler would decide now."""
+    prepared = await house.preparer.prepare(model, overrides)
+    need = await admission.need_now(house, model, overrides)
+    plan = await house.scheduler.preview(admission.candidate(model, prepared.spec, need))
+    holders = {resident.model_id: resident for resident in house.scheduler.holders()}
+    leaving = [holders[id] for id in (*plan.evict, *plan.finish) if id in holders]
+    run = replace(
+        run,
+        would_stop=tuple(resident.model_name for resident in leaving),
+        evictions=tuple(_eviction(resident, plan) for resident in leaving),
+        warnings=(*run.warnings, *_warnings(need, plan, leaving)),
+    )
+    if need.is_known:
+        ledger = house.memory.ledger([resident.claim for resident in holders.values()])
+        fit = tuple(shortage.fit_by_device(need.by_device, ledger))
+        run = replace(run, fit=fit, fits=plan.verdict is not Verdict.NEVER)
+    if plan.verdict is Verdict.NEVER:
+        fitting = await house.memory.context_that_fits(model, overrides)
+        error = WillNotFit(model.name, plan.reason, plan.facts, fitting)
+        run = replace(run, errors=(*run.errors, f"{error.message}. {error.hint}"), blocked_by=error.code)
+    return run
+
+
+def _warnings(need: Need, plan: Plan, leaving: list[Resident]) -> list[str]:
+    warnings = []
+    if not need.is_known:
+        warnings.append(f"whether it fits is not known: {need.unknown_why}")
+    if need.shortened_to is not None:
+        warnings.append(f"the engine will shorten the context to about {need.shortened_to} tokens, to fit")
+    if plan.reason and not leaving and plan.verdict is not Verdict.NEVER:
+        warnings.append(f"there is no room now: {plan.reason}")
+    return warnings
+
+
+def _eviction(resident: Resident, plan: Plan) -> dict[str, Any]:
+    was = "busy, finishes what it serves first" if resident.is_busy else f"idle for {resident.idle_s:.0f} s"
+    return {"model": resident.model_name, "frees": resident.claim.held, "reason": f"{was}; {plan.reason}"}

@@ -1,0 +1,177 @@
+"""Memory as the scheduler sees it: what was seen last, and the ledger made of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ostler.core.errors import Invalid, OstlerError
+from ostler.core.launch import Handle
+from ostler.core.settings import Settings
+from ostler.fit.devices import Device, Devices, Sight
+from ostler.fit.ledger import Bytes, Claim, Ledger, open_ledger
+from ostler.fit.need import Need, need_of, need_of_shape
+from ostler.fit.reading import Shapes, projector_of
+from ostler.fit.processes import gpu_bytes, shared_bytes, strangers
+from ostler.models.records import Model
+from ostler.models.service import Models
+from ostler.runtimes.base import Observed, Runtime
+
+log = logging.getLogger(__name__)
+
+INSPECT_TIMEOUT_S = 5.0
+HERE = ("process", "docker")
+"""Runtimes whose engines use the memory of this host."""
+LEAST_CONTEXT_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine that exists, as it can be looked at."""
+
+    instance_id: int
+    runtime: Runtime
+    handle: Handle
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What was seen at one moment: the devices, and what each of our engines held, by instance.
+
+    `number` counts the looks by when they began; `others` are bytes by device and foreign program.
+    """
+
+    number: int = 0
+    devices: Sequence[Device] = ()
+    claims: Mapping[int, Claim] = field(default_factory=dict)
+    others: Mapping[str, Bytes] = field(default_factory=dict)
+
+
+class Memory:
+    """Looks at devices and engines, and answers from what it saw last. `engines` gives ours."""
+
+    def __init__(
+        self,
+        devices: Devices,
+        models: Models,
+        settings: Callable[[], Settings],
+        engines: Callable[[], Iterable[Engine]],
+        shapes: Shapes,
+    ) -> None:
+        self._devices = devices
+        self._models = models
+        self._settings = settings
+        self._engines = engines
+        self._shapes = shapes
+        self._seen = Moment()
+        self._looks = itertools.count(1)
+
+    @property
+    def devices(self) -> Sequence[Device]:
+        """The devices as they were seen last."""
+        return self._seen.devices
+
+    async def look(self) -> None:
+        """See what is true now: devices first, so that what engines take meanwhile is not called foreign."""
+        number, engines = next(self._looks), list(self._engines())
+        sight = await self._devices.look()
+        observed = await asyncio.gather(*(_inspect(engine) for engine in engines))
+        alive = {id: seen for id, seen in observed if seen is not None and seen.is_alive}
+        claims, others = await asyncio.to_thread(_measure, alive, sight)
+        if number > self._seen.number:  # a later look may have been quicker
+            self._seen = Moment(number, sight.devices, claims, others)
+
+    async def need(self, model: Model, overrides: Mapping[str, Any] | None = None) -> Need:
+        """What a start of this model needs. Raises ModelFileGone, BrokenFile."""
+        if model.runtime not in HERE:
+            return Need()
+        count, _ = await self._counter(model)
+        return await asyncio.to_thread(count, {**model.options, **(overrides or {})})
+
+    async def context_that_fits(
+        self,
+        model: Model,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        beside: Iterable[Claim] | None = None,
+    ) -> int | None:
+        """A context length in tokens with which a model that does not fit would; None where none does.
+
+        With `beside` it would fit now beside these, and beside other programs; without, if nothing else ran.
+        """
+        count, trained = await self._counter(model)
+        options = {**model.options, **(overrides or {})}
+        ledger = self.ledger(beside or ())
+        is_short = ledger.never if beside is None else ledger.short
+        tokens = options.get("context_length") or trained or 0
+        while (tokens := tokens // 2) >= LEAST_CONTEXT_TOKENS:
+            need = await asyncio.to_thread(count, {**options, "context_length": tokens})
+            if not is_short(need.by_device):
+                return int(tokens)
+        return None
+
+    def claim(self, instance_id: int, need: Bytes) -> Claim:
+        """What this instance needs, beside what it was seen to hold."""
+        seen = self._seen.claims.get(instance_id, Claim())
+        return Claim(need, seen.measured, seen.private)
+
+    def ledger(self, claims: Iterable[Claim]) -> Ledger:
+        """The ledger with these claims entered, on the devices as they were seen last."""
+        reserve = self._settings().reserve_by_device
+        seen = self._seen
+        return open_ledger(seen.devices, seen.claims.values(), claims, reserve, seen.others)
+
+    async def _counter(self, model: Model) -> tuple[Callable[[Mapping[str, Any]], Need], int | None]:
+        """What counts this model's need for any options, and its trained context length in tokens."""
+        files = await self._models.resolve_files(model)
+        devices, reserve = self._seen.devices, self._settings().reserve_by_device
+        trained = files.facts.context_length if files.facts else None
+        if files.format != "gguf":
+            return lambda options: need_of(files.facts, options, devices, reserve), trained
+        try:
+            shape, projector = await self._shapes.of(files), await projector_of(files)
+        except Invalid as error:
+            why = error.message
+            return lambda _: Need(unknown_why=why), trained
+
+        def count(options: Mapping[str, Any]) -> Need:
+            try:
+                return need_of_shape(shape, options, devices, reserve, projector)
+            except Invalid as error:
+                return Need(unknown_why=error.message)
+
+        return count, trained
+
+
+async def _inspect(engine: Engine) -> tuple[int, Observed | None]:
+    try:
+        async with asyncio.timeout(INSPECT_TIMEOUT_S):
+            return engine.instance_id, await engine.runtime.inspect(engine.handle)
+    except (TimeoutError, OSError, OstlerError) as error:
+        log.warning("the memory of instance %d cannot be seen: %r", engine.instance_id, error)
+        return engine.instance_id, None
+
+
+def _measure(
+    alive: Mapping[int, Observed], sight: Sight
+) -> tuple[dict[int, Claim], dict[str, dict[str, int]]]:
+    """What each of our engines holds, and what others hold on the GPUs."""
+    real = {device.id for device in sight.devices if device.is_real}
+    claims = {}
+    for instance_id, seen in alive.items():
+        measured: dict[str, int] = {}
+        private: dict[str, int] = {}
+        if seen.memory_bytes is not None and "cpu" in real:
+            measured["cpu"] = seen.memory_bytes
+            private["cpu"] = max(0, seen.memory_bytes - (shared_bytes(seen.pid) if seen.pid else 0))
+        if seen.pid is not None:
+            on_gpus = gpu_bytes(seen.pid, sight.processes)
+            measured |= on_gpus
+            private |= on_gpus
+        claims[instance_id] = Claim(measured=measured, private=private)
+    pids = [seen.pid for seen in alive.values() if seen.pid is not None]
+    return claims, strangers(pids, sight.processes)

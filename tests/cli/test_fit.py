@@ -1,0 +1,64 @@
+"""Whether a model fits, at a terminal: the dry run of a start, exit code 3, and the ledger of doctor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+
+TIGHT = {"OSTLER_DEVICES": "cpu:10MiB", "OSTLER_DEVICE_RESERVE": "0", "OSTLER_OFFLINE": "1"}
+
+
+@pytest.fixture(scope="module")
+def tight(tmp_path_factory: pytest.TempPathFactory, demo_model: Path) -> Iterator[Cli]:
+    """A server that plans with 10 MiB; `small` fits, `other` too but not beside it, `large` never."""
+    cli = Cli(tmp_path_factory.mktemp("tight"), in_process=True, **TIGHT)
+    cli.ok("serve", "--detach")
+    for name, context in (("small", 512), ("other", 1024), ("large", 8192)):
+        recipe = cli.home / f"{name}.json"
+        options = {"context_length": context}
+        recipe.write_text(json.dumps({"source": {"path": str(demo_model)}, "options": options}))
+        cli.ok("create", name, "--file", str(recipe))
+    yield cli
+    cli.end_server()
+
+
+def test_a_start_that_cannot_fit_is_exit_code_3_with_numbers_and_a_way_out(tight: Cli) -> None:
+    answer = tight("start", "large")
+    assert answer.code == 3, answer
+    assert "large does not fit: it needs 20.4 MiB on cpu, which has 10 MiB" in answer.err
+    assert "context_length=2048" in answer.err and "--ignore-fit" in answer.err
+    assert tight.model("large")["state"] == "failed"
+    tight.ok("start", "large", "--ignore-fit")
+    assert tight.model("large")["state"] == "running"
+    tight.ok("stop", "large")
+
+
+def test_a_dry_run_shows_the_command_the_fit_and_who_would_leave(tight: Cli) -> None:
+    tight.ok("start", "small")
+    told = tight.ok("start", "other", "--dry-run")
+    assert "--ctx-size 1024" in told
+    assert "6.7 MB of 4.8 MB: does not fit now" in told
+    assert "small" in told and "idle for" in told
+    planned = tight.json("start", "other", "--dry-run")
+    assert planned["would_stop"] == ["small"] and planned["fits"] is True
+    assert tight.model("small")["state"] == "running" and tight.model("other")["state"] == "stopped"
+    refused = tight("start", "large", "--dry-run")
+    assert refused.code == 3 and "does not fit" in refused.err
+
+
+def test_doctor_shows_the_ledger(tight: Cli) -> None:
+    tight.ok("start", "small")
+    found = {check["name"]: check["found"] for check in tight.json("doctor")["checks"]}
+    assert "4.8 MB of 10 MB memory free for models" in found["cpu"]
+    assert "promised to them 5.7 MB" in found["cpu"]
+
+
+def test_doctor_shows_it_without_a_server_too(tmp_path: Path) -> None:
+    cli = Cli(tmp_path, in_process=True, **{**TIGHT, "OSTLER_DEVICES": "2x24GiB,cpu:1GiB"})
+    found = {check["name"]: check["found"] for check in json.loads(cli("doctor", "--json").out)["checks"]}
+    assert "26 GB of 26 GB" in found["cuda:1"] and "gpu" not in found
