@@ -42,16 +42,14 @@ def compute_bytes(shape: ModelShape, settings: Settings, part: Part) -> int:
     if not part.layers and not part.first and not part.last:
         return 0
     graph = Graph(GPU_ALIGNMENT_BYTES if part.gpu else HOST_ALIGNMENT_BYTES)
-    tokens = settings.batch_tokens
-    row_bytes = shape.n_embd * F32_BYTES
-    inputs = attention_inputs(graph, shape, settings)
-    for _ in range(part.copies - 1):
-        attention_inputs(graph, shape, settings)
-    wanted = graph.input(settings.outputs * 4)
     if part.first:
-        stream = _embedding(graph, shape, tokens)
+        stream = _embedding(graph, shape, settings.batch_tokens)
     else:
-        stream = graph.op(tokens * row_bytes)
+        stream = graph.op(settings.batch_tokens * shape.n_embd * F32_BYTES)
+    for _ in range(part.copies):
+        inputs = attention_inputs(graph, shape, settings)
+    wanted = graph.input(settings.outputs * 4)
+    stream = _ends_of_embedding(graph, shape, stream)
     for layer in part.layers:
         cut = wanted if layer is shape.layers[-1] and not shape.architecture.late_outputs else None
         stream = _layer(graph, shape, settings, layer, stream, inputs, cut)
@@ -73,6 +71,11 @@ def _embedding(graph: Graph, shape: ModelShape, tokens: int) -> Piece:
     looked_up = graph.op(row_bytes, mixed_ids)
     graph.op(row_bytes, mixed)
     graph.consume(looked_up, mixed_places)
+    return stream
+
+
+def _ends_of_embedding(graph: Graph, shape: ModelShape, stream: Piece) -> Piece:
+    """Positions that are learned, and a norm, where the model has them."""
     if "position_embd.weight" in shape.loose:
         stream = graph.change(graph.op(stream.n_bytes), stream)
     if "token_embd_norm.weight" in shape.loose:

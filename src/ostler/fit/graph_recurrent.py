@@ -20,7 +20,7 @@ def recurrent(graph: Graph, shape: ModelShape, settings: Settings, layer: Layer,
         mixed = _mamba2(graph, shape, settings, layer, normed)
     else:
         mixed = _other(graph, shape, settings, layer, normed)
-    return graph.op(settings.batch_tokens * shape.n_embd * F32_BYTES, mixed)
+    return graph.view(graph.op(settings.batch_tokens * shape.n_embd * F32_BYTES, mixed))
 
 
 def _mamba(graph: Graph, shape: ModelShape, settings: Settings, layer: Layer, normed: Piece) -> Piece:
@@ -52,7 +52,7 @@ def _mamba2(graph: Graph, shape: ModelShape, settings: Settings, layer: Layer, n
     scanned = _scanned(graph, shape, settings, inner_bytes, (x, dt))
     gate = graph.op(inner_bytes, whole)
     y = graph.change(graph.op(inner_bytes, x), scanned)
-    return graph.change(graph.op(inner_bytes, gate, y))
+    return graph.change(graph.op(inner_bytes, graph.op(inner_bytes, gate, y)))
 
 
 def _states(graph: Graph, shape: ModelShape, settings: Settings) -> Piece:
