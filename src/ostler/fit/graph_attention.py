@@ -112,7 +112,7 @@ def _plain(
         piece = graph.view(fused if fused is not None else graph.op(n_bytes, normed))
         if layer.has(f"{name}_norm.weight"):
             piece = norm(graph, piece, bias=layer.has(f"{name}_norm.bias"), n_bytes=n_bytes)
-        if turned:
+        if turned and shape.architecture.rotary:
             piece = graph.op(n_bytes, piece, inputs.positions, in_place=True)
         return piece
 
@@ -200,7 +200,11 @@ def _compressed(
     k_turned = graph.op(size(rope), both, inputs.positions)
     graph.consume(graph.op(size(rank + rope), values, k_turned), inputs.k_places[0])
     if settings.flash_attention:
-        mixed = graph.op(size(rank * heads), query, inputs.masks[0])
+        halves = []
+        if settings.type_k.row.name == "F32":
+            rows = settings.cells * settings.streams
+            halves = [graph.op(rows * width * F16_BYTES) for width in (rank + rope, rank)]
+        mixed = graph.op(size(rank * heads), query, *halves, inputs.masks[0])
     else:
         turned = graph.op(settings.type_k.bytes_of(rank) * settings.cells * settings.streams)
         scores = graph.change(graph.op(settings.cells * size(heads), query), inputs.masks[0])

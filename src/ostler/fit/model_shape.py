@@ -24,7 +24,8 @@ class Layer:
     """One repeating layer. `tensors` are by name without the `blk.N.` in front.
 
     `kv` says that it keeps keys and values of its own, `sliding` that it attends to a window only,
-    `recurrent` that it keeps a state of fixed size instead. Head widths are in elements.
+    `recurrent` that it keeps a state of fixed size instead. Head widths are in elements. `kind` is equal
+    for layers that compute alike: everything but the place, the contents and the types counts.
     """
 
     index: int
@@ -35,6 +36,7 @@ class Layer:
     kv: bool
     sliding: bool
     recurrent: bool
+    kind: int
     tensors: Mapping[str, TensorInfo] = field(compare=False, repr=False)
 
     @property
@@ -55,12 +57,6 @@ class Layer:
     def has(self, name: str) -> bool:
         """True if the layer has the tensor `name`."""
         return name in self.tensors
-
-    @property
-    def kind(self) -> tuple[object, ...]:
-        """Equal for layers that compute alike: everything but the place, the contents and the types."""
-        shapes = tuple(sorted((name, tensor.shape) for name, tensor in self.tensors.items()))
-        return (self.n_heads, self.n_kv_heads, self.kv, self.sliding, self.recurrent, shapes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,17 +177,21 @@ class _Reader:
             self._check_heads(index, n_heads, n_kv_heads or 0)
         swa = "_swa" if sliding else ""
         shared = self._number("attention.shared_kv_layers") or 0
+        tensors = self._by_layer.get(index, {})
         own_kv = self._row.memory in ("kv", "hybrid") and not recurrent and bool(n_kv_heads)
+        own_kv = own_kv and index < self._needed("block_count") - shared
+        alike = (n_heads, n_kv_heads, own_kv, sliding, recurrent)
         return Layer(
             index=index,
             n_heads=n_heads or 0,
             n_kv_heads=n_kv_heads or 0,
             head_k=self._head("key", swa, n_heads),
             head_v=self._head("value", swa, n_heads),
-            kv=own_kv and index < self._needed("block_count") - shared,
+            kv=own_kv,
             sliding=sliding,
             recurrent=recurrent,
-            tensors=self._by_layer.get(index, {}),
+            kind=hash((alike, *sorted((name, tensor.shape) for name, tensor in tensors.items()))),
+            tensors=tensors,
         )
 
     def _check_heads(self, index: int, n_heads: int, n_kv_heads: int) -> None:
@@ -281,13 +281,12 @@ def typical(layers: Sequence[Layer]) -> list[Layer]:
     Memory is taken and given back alike in equal layers, so the peak is the same and a model with a
     hundred layers is as quick to estimate as one with six. The last layer always stays.
     """
-    seen: dict[tuple[object, object], int] = {}
+    seen: dict[tuple[int | None, int], int] = {}
     chosen, previous = [], None
     for layer in layers:
-        kind = hash(layer.kind)
-        turn = (previous, kind)
+        turn = (previous, layer.kind)
         seen[turn] = seen.get(turn, 0) + 1
         if seen[turn] <= 2 or layer is layers[-1]:
             chosen.append(layer)
-        previous = kind
+        previous = layer.kind
     return chosen
