@@ -90,7 +90,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         Architecture("rwkv6", memory="recurrent", rough="the time mixing's scratch tensors"),
         Architecture("rwkv7", memory="recurrent", rough="the time mixing's scratch tensors"),
         Architecture("jamba", memory="hybrid", rotary=False),
-        Architecture("granitehybrid", memory="hybrid", rotary=False),
+        Architecture("granitehybrid", memory="hybrid"),
         Architecture("nemotron_h", memory="hybrid", rotary=False),
         Architecture("nemotron_h_moe", memory="hybrid", rotary=False),
         Architecture("lfm2", memory="hybrid", rough="the short convolutions"),

@@ -95,21 +95,20 @@ def _layer(
     normed = stream
     if layer.has("attn_norm.weight"):
         normed = norm(graph, stream, bias=layer.has("attn_norm.bias"))
-    parallel = _is_parallel(layer)
+    tokens, row_bytes = settings.batch_tokens, shape.n_embd * F32_BYTES
     if layer.recurrent:
         out = recurrent(graph, shape, settings, layer, normed)
     elif layer.has("attn_output.weight"):
-        out = attention(graph, shape, settings, layer, normed, inputs)
+        mixed = attention(graph, shape, settings, layer, normed, inputs)
+        if _is_parallel(layer):
+            return _parallel(graph, shape, settings, layer, (stream, normed, mixed), wanted)
+        out = graph.op(tokens * row_bytes, mixed)
     else:
-        return feed_forward(graph, shape, layer, settings.batch_tokens, normed, stream)
-    tokens = settings.batch_tokens
+        return feed_forward(graph, shape, layer, tokens, normed, stream)
     if wanted is not None:
         tokens = settings.outputs
-        out = graph.op(tokens * shape.n_embd * F32_BYTES, out, wanted)
-        stream = graph.op(tokens * shape.n_embd * F32_BYTES, stream, wanted)
-        normed = graph.op(stream.n_bytes, normed, wanted) if parallel else normed
-    if parallel:
-        return feed_forward(graph, shape, layer, tokens, normed, out, stream)
+        out = graph.op(tokens * row_bytes, out, wanted)
+        stream = graph.op(tokens * row_bytes, stream, wanted)
     if layer.has("post_attention_norm.weight") and layer.has("ffn_norm.weight"):
         out = norm(graph, out)
     residual = graph.change(out, stream)
@@ -124,6 +123,28 @@ def _layer(
     if layer.has("layer_output_norm.weight"):
         stream = norm(graph, stream, bias=layer.has("layer_output_norm.bias"))
     return stream
+
+
+def _parallel(
+    graph: Graph,
+    shape: ModelShape,
+    settings: Settings,
+    layer: Layer,
+    pieces: tuple[Piece, Piece, Piece],
+    wanted: Piece | None,
+) -> Piece:
+    """Feed-forward first, then the projection of what the heads gave, then the sums."""
+    stream, normed, mixed = pieces
+    tokens, row_bytes = settings.batch_tokens, shape.n_embd * F32_BYTES
+    if wanted is None:
+        out = feed_forward(graph, shape, layer, tokens, normed)
+        return graph.change(graph.change(out, graph.op(tokens * row_bytes, mixed)), stream)
+    projected = graph.op(tokens * row_bytes, mixed)
+    tokens = settings.outputs
+    projected, normed, stream = (
+        graph.op(tokens * row_bytes, piece, wanted) for piece in (projected, normed, stream)
+    )
+    return graph.change(feed_forward(graph, shape, layer, tokens, normed, projected), stream)
 
 
 def _is_parallel(layer: Layer) -> bool:

@@ -85,12 +85,10 @@ def attention(
     normed: Piece,
     inputs: AttentionInputs,
 ) -> Piece:
-    """From the normed stream to the output projection."""
+    """From the normed stream to what the heads give, before the output projection."""
     if shape.mla and layer.has("attn_k_b.weight"):
-        mixed = _compressed(graph, settings, layer, normed, inputs)
-    else:
-        mixed = _plain(graph, shape, settings, layer, normed, inputs)
-    return graph.op(settings.batch_tokens * shape.n_embd * F32_BYTES, mixed)
+        return _compressed(graph, settings, layer, normed, inputs)
+    return _plain(graph, shape, settings, layer, normed, inputs)
 
 
 def _plain(
