@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ostler.fit.graph_attention import AttentionInputs, attention, attention_inputs
+from ostler.fit.graph_attention import AttentionInputs, attention, attention_inputs, projection
 from ostler.fit.graph_feed_forward import feed_forward, norm
 from ostler.fit.graph_memory import Graph, Piece
 from ostler.fit.graph_recurrent import recurrent
@@ -101,8 +101,8 @@ def _layer(
     elif layer.has("attn_output.weight"):
         mixed = attention(graph, shape, settings, layer, normed, inputs)
         if _is_parallel(layer):
-            return _parallel(graph, shape, settings, layer, (stream, normed, mixed), wanted)
-        out = graph.op(tokens * row_bytes, mixed)
+            return _parallel(graph, shape, settings, layer, (stream, normed, mixed), inputs, wanted)
+        out = projection(graph, shape, settings, layer, mixed, inputs)
     else:
         return feed_forward(graph, shape, layer, tokens, normed, stream)
     if wanted is not None:
@@ -131,6 +131,7 @@ def _parallel(
     settings: Settings,
     layer: Layer,
     pieces: tuple[Piece, Piece, Piece],
+    inputs: AttentionInputs,
     wanted: Piece | None,
 ) -> Piece:
     """Feed-forward first, then the projection of what the heads gave, then the sums."""
@@ -138,8 +139,10 @@ def _parallel(
     tokens, row_bytes = settings.batch_tokens, shape.n_embd * F32_BYTES
     if wanted is None:
         out = feed_forward(graph, shape, layer, tokens, normed)
-        return graph.change(graph.change(out, graph.op(tokens * row_bytes, mixed)), stream)
-    projected = graph.op(tokens * row_bytes, mixed)
+        return graph.change(
+            graph.change(out, projection(graph, shape, settings, layer, mixed, inputs)), stream
+        )
+    projected = projection(graph, shape, settings, layer, mixed, inputs)
     tokens = settings.outputs
     projected, normed, stream = (
         graph.op(tokens * row_bytes, piece, wanted) for piece in (projected, normed, stream)

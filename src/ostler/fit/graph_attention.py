@@ -91,6 +91,15 @@ def attention(
     return _plain(graph, shape, settings, layer, normed, inputs)
 
 
+def projection(
+    graph: Graph, shape: ModelShape, settings: Settings, layer: Layer, mixed: Piece, inputs: AttentionInputs
+) -> Piece:
+    """From what the heads give to the width of the stream; turned values are turned back first."""
+    if inputs.rotation.v and layer.kv:
+        mixed = graph.op(mixed.n_bytes, mixed)
+    return graph.op(settings.batch_tokens * shape.n_embd * F32_BYTES, mixed)
+
+
 def _plain(
     graph: Graph,
     shape: ModelShape,
@@ -129,6 +138,8 @@ def _plain(
 
     def values() -> Piece:
         v = project(v_bytes, "attn_v", turned=False)
+        if rotation.v and fused is not None:
+            v = graph.op(v_bytes, v)  # a part of a matrix is copied out before it is turned
         return graph.op(v_bytes, v) if rotation.v else v
 
     if shape.window_tokens:
@@ -137,8 +148,7 @@ def _plain(
         v, k = values(), keys()
     graph.consume(k, inputs.k_places[layer.sliding])
     graph.consume(v, inputs.v_places[layer.sliding])
-    mixed = _mix(graph, settings, layer, (q, None, None), inputs)
-    return graph.op(mixed.n_bytes, mixed) if rotation.v else mixed
+    return _mix(graph, settings, layer, (q, None, None), inputs)
 
 
 def _mix(
