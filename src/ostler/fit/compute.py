@@ -92,12 +92,12 @@ def _layer(
     inputs: AttentionInputs,
     wanted: Piece | None,
 ) -> Piece:
-    normed = stream
-    if layer.has("attn_norm.weight"):
-        normed = norm(graph, stream, bias=layer.has("attn_norm.bias"))
     tokens, row_bytes = settings.batch_tokens, shape.n_embd * F32_BYTES
+    normed = stream
+    if layer.has("attn_norm.weight") and not layer.recurrent:
+        normed = norm(graph, stream, bias=layer.has("attn_norm.bias"))
     if layer.recurrent:
-        out = recurrent(graph, shape, settings, layer, normed)
+        out = recurrent(graph, shape, settings, layer, stream)
     elif layer.has("attn_output.weight"):
         mixed = attention(graph, shape, settings, layer, normed, inputs)
         if _is_parallel(layer):
