@@ -36,6 +36,11 @@ class Part:
     gpu: bool
     copies: int = 1
 
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Equal for parts that need the same memory."""
+        return (*(layer.kind for layer in self.layers), self.first, self.last, self.gpu, self.copies)
+
 
 def compute_bytes(shape: ModelShape, settings: Settings, part: Part) -> int:
     """Bytes of the compute buffer on one device; 0 if the device computes nothing."""

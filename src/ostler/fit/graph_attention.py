@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ostler.fit.graph_feed_forward import norm
 from ostler.fit.graph_memory import Graph, Piece
-from ostler.fit.kv_cache import cells_of, widest_values
+from ostler.fit.kv_cache import cells_of
 from ostler.fit.llamacpp_settings import Settings
 from ostler.fit.model_shape import Layer, ModelShape
 
@@ -41,7 +41,7 @@ def attention_inputs(graph: Graph, shape: ModelShape, settings: Settings) -> Att
     tokens = settings.batch_tokens
     uses_cache = shape.architecture.memory != "none"
     mask_bytes = F16_BYTES if settings.flash_attention else F32_BYTES
-    rows = 1 if settings.flash_attention else widest_values(shape)
+    rows = 1 if settings.flash_attention else shape.widest_values
     rotation = rotation_of(shape, settings)
     positions = graph.input(tokens * 4)
     empty = graph.input(0)

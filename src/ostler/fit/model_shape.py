@@ -65,7 +65,8 @@ class ModelShape:
 
     `mla`: the cache holds one compressed vector for each token and layer, and no values.
     `conv_elements` and `state_elements` are one sequence's recurrent state in one layer, in elements.
-    `experts_used` is for one token.
+    `experts_used` is for one token, `widest_values` the elements of one token's values in the widest layer,
+    `kinds` the layers without repetitions (see `typical`).
     """
 
     architecture: Architecture
@@ -85,6 +86,7 @@ class ModelShape:
     extra_layers: tuple[Layer, ...]
     loose: Mapping[str, TensorInfo] = field(repr=False)
     kinds: tuple[Layer, ...] = field(repr=False, default=())
+    widest_values: int = 0
 
     @classmethod
     def of(cls, headers: Sequence[GgufHeader]) -> ModelShape:
@@ -161,6 +163,7 @@ class _Reader:
             extra_layers=tuple(layers[n_layers:]),
             loose=self._loose,
             kinds=tuple(typical(layers[:n_layers])),
+            widest_values=max(layer.v_elements for layer in layers),
         )
 
     def _layer(self, index: int, windowed: bool) -> Layer:
