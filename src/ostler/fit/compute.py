@@ -16,11 +16,9 @@ from ostler.fit.graph_feed_forward import feed_forward, norm
 from ostler.fit.graph_memory import Graph, Piece
 from ostler.fit.graph_recurrent import recurrent
 from ostler.fit.llamacpp_settings import Settings
-from ostler.fit.model_shape import Layer, ModelShape
+from ostler.fit.model_shape import GPU_ALIGNMENT_BYTES, HOST_ALIGNMENT_BYTES, Layer, ModelShape
 
 F32_BYTES = 4
-HOST_ALIGNMENT_BYTES, GPU_ALIGNMENT_BYTES = 32, 128
-"""`TENSOR_ALIGNMENT` in ggml-impl.h and the alignment of the CUDA buffer type in ggml-cuda.cu."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from ostler.library.gguf_header import GgufHeader
 
 MAX_LAYERS = 4_096
 MAX_HEADS = 1 << 16
+HOST_ALIGNMENT_BYTES, GPU_ALIGNMENT_BYTES = 32, 128
+"""`TENSOR_ALIGNMENT` in ggml-impl.h and the alignment of the CUDA buffer type in ggml-cuda.cu."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Layer:
     `kv` says that it keeps keys and values of its own, `sliding` that it attends to a window only,
     `recurrent` that it keeps a state of fixed size instead. Head widths are in elements. `kind` is equal
     for layers that compute alike: everything but the place, the contents and the types counts.
+    `bytes_by_alignment` is the size of all tensors on the host and on a GPU, `largest_bytes` of one.
     """
 
     index: int
@@ -37,6 +40,8 @@ class Layer:
     sliding: bool
     recurrent: bool
     kind: int
+    bytes_by_alignment: tuple[int, int]
+    largest_bytes: int
     tensors: Mapping[str, TensorInfo] = field(compare=False, repr=False)
 
     @property
@@ -194,6 +199,11 @@ class _Reader:
             sliding=sliding,
             recurrent=recurrent,
             kind=hash((alike, *sorted((name, tensor.shape) for name, tensor in tensors.items()))),
+            bytes_by_alignment=(
+                sum(aligned_bytes(tensor, gpu=False) for tensor in tensors.values()),
+                sum(aligned_bytes(tensor, gpu=True) for tensor in tensors.values()),
+            ),
+            largest_bytes=max((tensor.n_bytes for tensor in tensors.values()), default=0),
             tensors=tensors,
         )
 
@@ -276,6 +286,12 @@ class _Reader:
     def _flag(self, key: str, *, default: bool) -> bool:
         value = self._header.metadata.get(self._key(key))
         return value if isinstance(value, bool) else default
+
+
+def aligned_bytes(tensor: TensorInfo, *, gpu: bool) -> int:
+    """What a tensor takes in a buffer of the host or of a GPU."""
+    step = GPU_ALIGNMENT_BYTES if gpu else HOST_ALIGNMENT_BYTES
+    return -(-tensor.n_bytes // step) * step
 
 
 def typical(layers: Sequence[Layer]) -> list[Layer]:
