@@ -39,8 +39,8 @@ from ostler.downloads.service import Downloads
 from ostler.engines.registry import Engines, default_engines
 from ostler.fit.answering import Fits
 from ostler.fit.devices import Devices
-from ostler.fit.reading import Shapes
 from ostler.fit.pretend import pretended
+from ostler.fit.reading import Shapes
 from ostler.gateway.app import Gateway
 from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.server import OneWriteProtocol, acceptors, settle_memory
@@ -137,7 +137,9 @@ def build(
     runtimes = runtimes or default_runtimes(settings)
     shapes = Shapes()
     devices = Devices(pretend=pretended(settings.devices) if settings.devices else ())
-    instances = Instances(database, events, clock, live, models, engines, runtimes, secret, node, devices, shapes)
+    instances = Instances(
+        database, events, clock, live, models, engines, runtimes, secret, node, devices, shapes
+    )
     registry = CollectorRegistry()
     usage_writer = UsageWriter(database)
     services = Services(

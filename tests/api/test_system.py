@@ -76,7 +76,7 @@ async def test_devices_name_the_host_with_its_memory(api: Api) -> None:
 
 async def test_devices_show_the_ledger(make_api: MakeApi, demo_model: Path) -> None:
     api = await make_api(devices="24GiB,cpu:1GiB", device_reserve="1GiB,cpu=0")
-    await api.model(demo_model, "tiny", options={"gpu_layers": 0})
+    await api.model(demo_model, "tiny", options={"gpu_layers": 0, "op_offload": False})
     assert (await api.post("/models/tiny/start")).status_code == 200
     gpu, host = (await api.get("/devices")).json()["items"]
     assert (gpu["id"], gpu["is_real"], gpu["available_bytes"]) == ("cuda:0", False, 23 * 2**30)

@@ -1,4 +1,4 @@
-"""Small GGUF files with random sizes and zero weights, of many architectures, that llama.cpp loads.
+"""Small GGUF files with zero weights, of many architectures, that llama.cpp loads.
 
 Each maker writes the keys and tensors that the engine's loader asks for (models/*.cpp). The sizes are
 those of `Sizes`; the vocabulary is a plain list of words, so a file of a few MB behaves like a large one.
@@ -7,137 +7,17 @@ those of `Sizes`; the vocabulary is a plain list of words, so a file of a few MB
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import gguf
-import numpy as np
+from tests.fit.more_small_models import MORE_MAKERS
+from tests.fit.small_writer import Sizes, Writer
+
+__all__ = ["MAKERS", "Sizes", "write_model"]
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """How large a small model is. Widths are in elements."""
-
-    layers: int = 4
-    n_embd: int = 256
-    heads: int = 8
-    kv_heads: int = 4
-    head: int = 32
-    n_ff: int = 768
-    vocab: int = 4_000
-    context: int = 32_768
-    experts: int = 8
-    used: int = 2
-    n_ff_expert: int = 192
-    window: int = 512
-    rank: int = 128
-    rope: int = 32
-    state: int = 16
-
-
-class _Writer:
-    """A GGUF file in the making."""
-
-    def __init__(self, path: Path, name: str, sizes: Sizes, dtype: type[np.generic] = np.float16) -> None:
-        self.path, self.name, self.sizes, self._dtype = path, name, sizes, dtype
-        self.file = gguf.GGUFWriter(str(path), name)
-
-    def number(self, key: str, value: int) -> None:
-        self.file.add_uint32(f"{self.name}.{key}", value)
-
-    def real(self, key: str, value: float) -> None:
-        self.file.add_float32(f"{self.name}.{key}", value)
-
-    def matrix(self, name: str, *shape: int) -> None:
-        """A weight, its row length first, as the engine counts."""
-        self.file.add_tensor(f"{name}.weight", np.zeros(tuple(reversed(shape)), dtype=self._dtype))
-
-    def vector(self, name: str, *shape: int) -> None:
-        self.file.add_tensor(name, np.ones(tuple(reversed(shape)), dtype=np.float32))
-
-    def basics(self, *, heads: bool = True) -> None:
-        s = self.sizes
-        self.number("block_count", s.layers)
-        self.number("context_length", s.context)
-        self.number("embedding_length", s.n_embd)
-        self.number("feed_forward_length", s.n_ff)
-        self.real("attention.layer_norm_rms_epsilon", 1e-6)
-        if heads:
-            self.number("attention.head_count", s.heads)
-            self.number("attention.head_count_kv", s.kv_heads)
-            self.number("attention.key_length", s.head)
-            self.number("attention.value_length", s.head)
-            self.number("rope.dimension_count", s.head)
-        self.vocabulary("llama")
-
-    def vocabulary(self, model: str) -> None:
-        words = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-        words += [f"\u2581w{index}" for index in range(len(words), self.sizes.vocab)]
-        kinds = [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL]
-        kinds += [gguf.TokenType.BYTE] * 256 + [gguf.TokenType.NORMAL] * (len(words) - 259)
-        self.file.add_tokenizer_model(model)
-        self.file.add_token_list(words)
-        self.file.add_token_scores([0.0] * len(words))
-        self.file.add_token_types([int(kind) for kind in kinds])
-        self.file.add_bos_token_id(1)
-        self.file.add_eos_token_id(2)
-
-    def ends(self, *, output: bool = True) -> None:
-        s = self.sizes
-        self.matrix("token_embd", s.n_embd, s.vocab)
-        self.vector("output_norm.weight", s.n_embd)
-        if output:
-            self.matrix("output", s.n_embd, s.vocab)
-
-    def attention(self, block: str, *, norms: bool = False, bias: bool = False) -> None:
-        s = self.sizes
-        self.vector(f"{block}.attn_norm.weight", s.n_embd)
-        for part, rows in (("q", s.heads * s.head), ("k", s.kv_heads * s.head), ("v", s.kv_heads * s.head)):
-            self.matrix(f"{block}.attn_{part}", s.n_embd, rows)
-            if bias:
-                self.vector(f"{block}.attn_{part}.bias", rows)
-        self.matrix(f"{block}.attn_output", s.heads * s.head, s.n_embd)
-        if norms:
-            self.vector(f"{block}.attn_q_norm.weight", s.head)
-            self.vector(f"{block}.attn_k_norm.weight", s.head)
-
-    def dense(self, block: str) -> None:
-        s = self.sizes
-        self.vector(f"{block}.ffn_norm.weight", s.n_embd)
-        self.matrix(f"{block}.ffn_gate", s.n_embd, s.n_ff)
-        self.matrix(f"{block}.ffn_up", s.n_embd, s.n_ff)
-        self.matrix(f"{block}.ffn_down", s.n_ff, s.n_embd)
-
-    def experts(self, block: str, *, bias: bool = False) -> None:
-        s = self.sizes
-        self.matrix(f"{block}.ffn_gate_inp", s.n_embd, s.experts)
-        self.matrix(f"{block}.ffn_gate_exps", s.n_embd, s.n_ff_expert, s.experts)
-        self.matrix(f"{block}.ffn_up_exps", s.n_embd, s.n_ff_expert, s.experts)
-        self.matrix(f"{block}.ffn_down_exps", s.n_ff_expert, s.n_embd, s.experts)
-        if bias:
-            self.vector(f"{block}.ffn_gate_inp.bias", s.experts)
-            self.vector(f"{block}.ffn_gate_exps.bias", s.n_ff_expert, s.experts)
-            self.vector(f"{block}.ffn_up_exps.bias", s.n_ff_expert, s.experts)
-            self.vector(f"{block}.ffn_down_exps.bias", s.n_embd, s.experts)
-
-    def expert_keys(self) -> None:
-        self.number("expert_count", self.sizes.experts)
-        self.number("expert_used_count", self.sizes.used)
-        self.number("expert_feed_forward_length", self.sizes.n_ff_expert)
-
-    def blocks(self) -> list[str]:
-        return [f"blk.{index}" for index in range(self.sizes.layers)]
-
-    def close(self) -> Path:
-        self.file.write_header_to_file()
-        self.file.write_kv_data_to_file()
-        self.file.write_tensors_to_file()
-        self.file.close()
-        return self.path
-
-
-def _decoder(*, norms: bool = False, bias: bool = False, tied: bool = False) -> Callable[[_Writer], None]:
-    def write(w: _Writer) -> None:
+def _decoder(*, norms: bool = False, bias: bool = False, tied: bool = False) -> Callable[[Writer], None]:
+    def write(w: Writer) -> None:
         w.basics()
         w.ends(output=not tied)
         for block in w.blocks():
@@ -147,7 +27,7 @@ def _decoder(*, norms: bool = False, bias: bool = False, tied: bool = False) -> 
     return write
 
 
-def _qwen3moe(w: _Writer) -> None:
+def _qwen3moe(w: Writer) -> None:
     w.basics()
     w.expert_keys()
     w.ends()
@@ -157,8 +37,8 @@ def _qwen3moe(w: _Writer) -> None:
         w.experts(block)
 
 
-def _gemma(*, norms: bool) -> Callable[[_Writer], None]:
-    def write(w: _Writer) -> None:
+def _gemma(*, norms: bool) -> Callable[[Writer], None]:
+    def write(w: Writer) -> None:
         w.basics()
         w.number("attention.sliding_window", w.sizes.window)
         w.ends(output=False)
@@ -171,7 +51,7 @@ def _gemma(*, norms: bool) -> Callable[[_Writer], None]:
     return write
 
 
-def _phi3(w: _Writer) -> None:
+def _phi3(w: Writer) -> None:
     s = w.sizes = replace(w.sizes, head=w.sizes.n_embd // w.sizes.heads)
     w.basics()
     w.ends()
@@ -184,7 +64,7 @@ def _phi3(w: _Writer) -> None:
         w.matrix(f"{block}.ffn_down", s.n_ff, s.n_embd)
 
 
-def _gpt_oss(w: _Writer) -> None:
+def _gpt_oss(w: Writer) -> None:
     s = w.sizes
     w.basics()
     w.expert_keys()
@@ -198,7 +78,7 @@ def _gpt_oss(w: _Writer) -> None:
         w.experts(block, bias=True)
 
 
-def _deepseek2(w: _Writer) -> None:
+def _deepseek2(w: Writer) -> None:
     s = w.sizes
     nope, v_head = s.head, s.head
     w.basics(heads=False)
@@ -237,7 +117,7 @@ def _deepseek2(w: _Writer) -> None:
         w.matrix(f"{block}.ffn_down_shexp", s.n_ff_expert, s.n_embd)
 
 
-def _mamba(w: _Writer) -> None:
+def _mamba(w: Writer) -> None:
     s = w.sizes
     inner, dt_rank = 2 * s.n_embd, 32
     w.basics(heads=False)
@@ -250,7 +130,7 @@ def _mamba(w: _Writer) -> None:
         _mamba_layer(w, block, inner, dt_rank)
 
 
-def _mamba_layer(w: _Writer, block: str, inner: int, dt_rank: int) -> None:
+def _mamba_layer(w: Writer, block: str, inner: int, dt_rank: int) -> None:
     s = w.sizes
     w.vector(f"{block}.attn_norm.weight", s.n_embd)
     w.matrix(f"{block}.ssm_in", s.n_embd, 2 * inner)
@@ -264,7 +144,7 @@ def _mamba_layer(w: _Writer, block: str, inner: int, dt_rank: int) -> None:
     w.matrix(f"{block}.ssm_out", inner, s.n_embd)
 
 
-def _jamba(w: _Writer) -> None:
+def _jamba(w: Writer) -> None:
     """Mamba layers and attention layers, one after the other; each with a feed-forward part."""
     s = w.sizes
     inner, dt_rank = 2 * s.n_embd, 32
@@ -289,7 +169,7 @@ def _jamba(w: _Writer) -> None:
         w.dense(block)
 
 
-def _bert(w: _Writer) -> None:
+def _bert(w: Writer) -> None:
     s = w.sizes
     w.number("block_count", s.layers)
     w.number("context_length", 512)
@@ -319,7 +199,7 @@ def _bert(w: _Writer) -> None:
         w.vector(f"{block}.ffn_down.bias", s.n_embd)
 
 
-MAKERS: dict[str, Callable[[_Writer], None]] = {
+MAKERS: dict[str, Callable[[Writer], None]] = {
     "llama": _decoder(),
     "qwen2": _decoder(bias=True, tied=True),
     "qwen3": _decoder(norms=True),
@@ -332,6 +212,7 @@ MAKERS: dict[str, Callable[[_Writer], None]] = {
     "mamba": _mamba,
     "jamba": _jamba,
     "bert": _bert,
+    **MORE_MAKERS,
 }
 """Who writes which architecture."""
 
@@ -339,6 +220,6 @@ MAKERS: dict[str, Callable[[_Writer], None]] = {
 def write_model(folder: Path, architecture: str, sizes: Sizes | None = None) -> Path:
     """Write a small model of an architecture and return the file."""
     path = folder / f"{architecture}.gguf"
-    writer = _Writer(path, architecture, sizes or Sizes())
+    writer = Writer(path, architecture, sizes or Sizes())
     MAKERS[architecture](writer)
     return writer.close()

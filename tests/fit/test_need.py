@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ostler.fit.estimate import estimate
 from ostler.fit.need import need_of
+from ostler.fit.plain import plain_needs as estimate
 from ostler.fit.pretend import pretended
 from ostler.library.facts import ModelFacts
 from ostler.library.loose import inspect_loose

@@ -21,6 +21,7 @@ from ostler.core.settings import Settings
 from ostler.engines.registry import default_engines
 from ostler.fit.devices import Devices
 from ostler.fit.pretend import pretended
+from ostler.fit.reading import Shapes
 from ostler.instances.service import Instances
 from ostler.library.service import Library
 from ostler.models.records import Model, NewModel
@@ -134,7 +135,9 @@ async def running_house(
     holder = Holder(values)
     devices = devices or Devices(pretend=pretended(values.devices) if values.devices else ())
     runtimes = {runtime.name: runtime}
-    instances = Instances(database, events, clock, holder, models, engines, runtimes, secret, "here", devices)
+    instances = Instances(
+        database, events, clock, holder, models, engines, runtimes, secret, "here", devices, Shapes()
+    )
     await instances.start_service()
     try:
         yield house_type(instances, models, events, holder, runtime)

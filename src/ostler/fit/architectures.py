@@ -23,8 +23,9 @@ class Architecture:
     by layer, "none" nothing. `window_period`: of so many layers one attends to everything, the others
     to a window; 0 where only the header can say which, None where windows are not used. `full_first`:
     the first of each period is the full one, not the last. `window_tokens`: the window where the header
-    has none; None means no window then. `late_outputs`: every token passes the last layer's feed-forward
-    part, only then are the wanted ones picked. `rough` names what the compute buffer's graph leaves out.
+    has none; None means no window then. `late_outputs`: every token passes the last layer's feed-
+    forward part, only then are the wanted ones picked. `rotary`: queries and keys are turned by their
+    position. `rough` names what the compute buffer's graph leaves out.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Architecture:
     full_first: bool = False
     window_tokens: int | None = None
     late_outputs: bool = False
+    rotary: bool = True
     rough: str | None = None
 
 
@@ -40,19 +42,21 @@ ORDINARY = Architecture("")
 """An ordinary decoder: keys and values in each layer, no window."""
 
 _DECODERS = (
-    "llama deci falcon gpt2 gptj gptneox mpt baichuan starcoder starcoder2 refact bloom stablelm qwen qwen2"
+    "llama deci falcon gptj gptneox baichuan starcoder2 stablelm qwen qwen2"
     " qwen2vl qwen2moe qwen3 qwen3moe qwen3vl qwen3vlmoe phi2 phi3 phimoe plamo codeshell orion internlm2"
     " minicpm minicpm3 gemma xverse command-r dbrx olmo olmoe openelm arctic deepseek deepseek2 chatglm glm4"
-    " glm4moe bitnet jais nemotron exaone granite granitemoe chameleon bailingmoe bailingmoe2 dots1 arcee"
+    " glm4moe bitnet nemotron exaone granite granitemoe chameleon bailingmoe bailingmoe2 dots1 arcee"
     " ernie4_5 ernie4_5-moe hunyuan-moe hunyuan-dense smollm3 seed_oss grovemoe apertus minimax-m2 cogvlm"
     " pangu-embedded mistral3 mistral4 grok"
 )
+_UNTURNED = "gpt2 mpt starcoder refact bloom jais"
 _GATED_DELTA = "the gated delta net's scratch tensors"
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     row.name: row
     for row in (
         *(Architecture(name) for name in _DECODERS.split()),
+        *(Architecture(name, rotary=False) for name in _UNTURNED.split()),
         Architecture("gemma2", window_period=2, window_tokens=4096),
         Architecture("gemma3", window_period=6),
         Architecture("gemma3n", window_period=5, rough="the alternating updates (AltUp)"),
@@ -69,10 +73,10 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         Architecture("mellum", window_period=4),
         Architecture("mimo2", window_period=0),
         Architecture("step35", window_period=0),
-        Architecture("bert", memory="none"),
+        Architecture("bert", memory="none", rotary=False),
         Architecture("nomic-bert", memory="none"),
         Architecture("nomic-bert-moe", memory="none"),
-        Architecture("jina-bert-v2", memory="none"),
+        Architecture("jina-bert-v2", memory="none", rotary=False),
         Architecture("jina-bert-v3", memory="none"),
         Architecture("neo-bert", memory="none"),
         Architecture("eurobert", memory="none"),
@@ -85,10 +89,10 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         Architecture("mamba2", memory="recurrent"),
         Architecture("rwkv6", memory="recurrent", rough="the time mixing's scratch tensors"),
         Architecture("rwkv7", memory="recurrent", rough="the time mixing's scratch tensors"),
-        Architecture("jamba", memory="hybrid"),
+        Architecture("jamba", memory="hybrid", rotary=False),
         Architecture("granitehybrid", memory="hybrid"),
-        Architecture("nemotron_h", memory="hybrid"),
-        Architecture("nemotron_h_moe", memory="hybrid"),
+        Architecture("nemotron_h", memory="hybrid", rotary=False),
+        Architecture("nemotron_h_moe", memory="hybrid", rotary=False),
         Architecture("lfm2", memory="hybrid", rough="the short convolutions"),
         Architecture("lfm2moe", memory="hybrid", rough="the short convolutions"),
         Architecture("qwen3next", memory="hybrid", rough=_GATED_DELTA),

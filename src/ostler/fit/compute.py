@@ -11,16 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ostler.fit.graph_attention import AttentionInputs, attention, attention_inputs
+from ostler.fit.graph_attention import AttentionInputs, attention, attention_inputs, projection
 from ostler.fit.graph_feed_forward import feed_forward, norm
 from ostler.fit.graph_memory import Graph, Piece
 from ostler.fit.graph_recurrent import recurrent
 from ostler.fit.llamacpp_settings import Settings
-from ostler.fit.model_shape import Layer, ModelShape
+from ostler.fit.model_shape import GPU_ALIGNMENT_BYTES, HOST_ALIGNMENT_BYTES, Layer, ModelShape
 
 F32_BYTES = 4
-HOST_ALIGNMENT_BYTES, GPU_ALIGNMENT_BYTES = 32, 128
-"""`TENSOR_ALIGNMENT` in ggml-impl.h and the alignment of the CUDA buffer type in ggml-cuda.cu."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +34,25 @@ class Part:
     gpu: bool
     copies: int = 1
 
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Equal for parts that need the same memory."""
+        return (*(layer.kind for layer in self.layers), self.first, self.last, self.gpu, self.copies)
+
 
 def compute_bytes(shape: ModelShape, settings: Settings, part: Part) -> int:
     """Bytes of the compute buffer on one device; 0 if the device computes nothing."""
     if not part.layers and not part.first and not part.last:
         return 0
     graph = Graph(GPU_ALIGNMENT_BYTES if part.gpu else HOST_ALIGNMENT_BYTES)
-    tokens = settings.batch_tokens
-    row_bytes = shape.n_embd * F32_BYTES
-    inputs = attention_inputs(graph, shape, settings)
-    for _ in range(part.copies - 1):
-        attention_inputs(graph, shape, settings)
-    wanted = graph.input(settings.outputs * 4)
     if part.first:
-        stream = _embedding(graph, shape, tokens)
+        stream = _embedding(graph, shape, settings.batch_tokens)
     else:
-        stream = graph.op(tokens * row_bytes)
+        stream = graph.op(settings.batch_tokens * shape.n_embd * F32_BYTES)
+    for _ in range(part.copies):
+        inputs = attention_inputs(graph, shape, settings)
+    wanted = graph.input(settings.outputs * 4)
+    stream = _ends_of_embedding(graph, shape, stream)
     for layer in part.layers:
         cut = wanted if layer is shape.layers[-1] and not shape.architecture.late_outputs else None
         stream = _layer(graph, shape, settings, layer, stream, inputs, cut)
@@ -73,6 +74,11 @@ def _embedding(graph: Graph, shape: ModelShape, tokens: int) -> Piece:
     looked_up = graph.op(row_bytes, mixed_ids)
     graph.op(row_bytes, mixed)
     graph.consume(looked_up, mixed_places)
+    return stream
+
+
+def _ends_of_embedding(graph: Graph, shape: ModelShape, stream: Piece) -> Piece:
+    """Positions that are learned, and a norm, where the model has them."""
     if "position_embd.weight" in shape.loose:
         stream = graph.change(graph.op(stream.n_bytes), stream)
     if "token_embd_norm.weight" in shape.loose:
@@ -89,24 +95,23 @@ def _layer(
     inputs: AttentionInputs,
     wanted: Piece | None,
 ) -> Piece:
+    tokens, row_bytes = settings.batch_tokens, shape.n_embd * F32_BYTES
     normed = stream
-    if layer.has("attn_norm.weight"):
+    if layer.has("attn_norm.weight") and not layer.recurrent:
         normed = norm(graph, stream, bias=layer.has("attn_norm.bias"))
-    parallel = _is_parallel(layer)
     if layer.recurrent:
-        out = recurrent(graph, shape, settings, layer, normed)
+        out = recurrent(graph, shape, settings, layer, stream)
     elif layer.has("attn_output.weight"):
-        out = attention(graph, shape, settings, layer, normed, inputs)
+        mixed = attention(graph, shape, settings, layer, normed, inputs)
+        if _is_parallel(layer):
+            return _parallel(graph, shape, settings, layer, (stream, normed, mixed), inputs, wanted)
+        out = projection(graph, shape, settings, layer, mixed, inputs)
     else:
-        return feed_forward(graph, shape, layer, settings.batch_tokens, normed, stream)
-    tokens = settings.batch_tokens
+        return feed_forward(graph, shape, layer, tokens, normed, stream)
     if wanted is not None:
         tokens = settings.outputs
-        out = graph.op(tokens * shape.n_embd * F32_BYTES, out, wanted)
-        stream = graph.op(tokens * shape.n_embd * F32_BYTES, stream, wanted)
-        normed = graph.op(stream.n_bytes, normed, wanted) if parallel else normed
-    if parallel:
-        return feed_forward(graph, shape, layer, tokens, normed, out, stream)
+        out = graph.op(tokens * row_bytes, out, wanted)
+        stream = graph.op(tokens * row_bytes, stream, wanted)
     if layer.has("post_attention_norm.weight") and layer.has("ffn_norm.weight"):
         out = norm(graph, out)
     residual = graph.change(out, stream)
@@ -121,6 +126,31 @@ def _layer(
     if layer.has("layer_output_norm.weight"):
         stream = norm(graph, stream, bias=layer.has("layer_output_norm.bias"))
     return stream
+
+
+def _parallel(
+    graph: Graph,
+    shape: ModelShape,
+    settings: Settings,
+    layer: Layer,
+    pieces: tuple[Piece, Piece, Piece],
+    inputs: AttentionInputs,
+    wanted: Piece | None,
+) -> Piece:
+    """Feed-forward first, then the projection of what the heads gave, then the sums."""
+    stream, normed, mixed = pieces
+    tokens, row_bytes = settings.batch_tokens, shape.n_embd * F32_BYTES
+    if wanted is None:
+        out = feed_forward(graph, shape, layer, tokens, normed)
+        return graph.change(
+            graph.change(out, projection(graph, shape, settings, layer, mixed, inputs)), stream
+        )
+    projected = projection(graph, shape, settings, layer, mixed, inputs)
+    tokens = settings.outputs
+    projected, normed, stream = (
+        graph.op(tokens * row_bytes, piece, wanted) for piece in (projected, normed, stream)
+    )
+    return graph.change(feed_forward(graph, shape, layer, tokens, normed, projected), stream)
 
 
 def _is_parallel(layer: Layer) -> bool:

@@ -70,6 +70,8 @@ class _Counter:
         self._host = next((device for device in devices if device.kind == "cpu"), None)
         self._gpus = usable_gpus(options, devices)
         self._largest: dict[int, int | None] = {}
+        self._placements: dict[int, Placement] = {}
+        self._computed: dict[tuple[object, ...], int] = {}
 
     def at(self, context: int | None) -> Estimate:
         settings = self._settings(context)
@@ -95,14 +97,18 @@ class _Counter:
         whole = len(self._shape.layers) + len(self._shape.extra_layers) + 1
         wanted = gpu_layers(self._options, whole)
         if wanted is not None:
-            return place(self._shape, self._options, self._gpus, wanted)
+            return self._placed(wanted)
 
         def fits(n: int) -> bool:
-            needs = self._needs(settings, place(self._shape, self._options, self._gpus, n))
-            return all(need.fits for need in needs[:-1])
+            places = range(len(self._gpus))
+            return all(self._need(settings, self._placed(n), where).fits for where in places)
 
-        most = whole if not self._gpus or fits(whole) else last_true(fits, 0, whole)
-        return place(self._shape, self._options, self._gpus, most)
+        return self._placed(whole if not self._gpus or fits(whole) else last_true(fits, 0, whole))
+
+    def _placed(self, n_layers: int) -> Placement:
+        if n_layers not in self._placements:
+            self._placements[n_layers] = place(self._shape, self._options, self._gpus, n_layers)
+        return self._placements[n_layers]
 
     def _needs(self, settings: Settings, placement: Placement) -> tuple[Need, ...]:
         """One for each GPU, then the host's."""
@@ -118,7 +124,7 @@ class _Counter:
             for layer in shape.layers
             if (placement.layers[layer.index] if cache_home else HOST) == where
         )
-        compute = compute_bytes(shape, settings, self._part(placement, where))
+        compute = self._compute(settings, self._part(placement, where))
         if host:
             compute += output_bytes(shape, settings)
         elif where == 0 and compute:
@@ -134,6 +140,12 @@ class _Counter:
             overhead_bytes=GPU_OVERHEAD_BYTES if used and not host else 0,
             free_bytes=device.free_bytes if device else None,
         )
+
+    def _compute(self, settings: Settings, part: Part) -> int:
+        key = (settings, self._shape.layers[-1] in part.layers, *part.kind)
+        if key not in self._computed:
+            self._computed[key] = compute_bytes(self._shape, settings, part)
+        return self._computed[key]
 
     def _part(self, placement: Placement, where: int) -> Part:
         shape, host = self._shape, where == HOST

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ostler.fit.graph_feed_forward import norm
 from ostler.fit.graph_memory import Graph, Piece
-from ostler.fit.kv_cache import cells_of, widest_values
+from ostler.fit.kv_cache import cells_of
 from ostler.fit.llamacpp_settings import Settings
 from ostler.fit.model_shape import Layer, ModelShape
 
@@ -37,27 +37,25 @@ class AttentionInputs:
 
 
 def attention_inputs(graph: Graph, shape: ModelShape, settings: Settings) -> AttentionInputs:
-    """Place the inputs that all layers share."""
+    """Place the inputs that all layers share, in the order in which the engine's graph meets them."""
     tokens = settings.batch_tokens
-    kinds = {layer.sliding for layer in shape.layers if not layer.recurrent}
     uses_cache = shape.architecture.memory != "none"
     mask_bytes = F16_BYTES if settings.flash_attention else F32_BYTES
-    rows = 1 if settings.flash_attention else widest_values(shape)
+    rows = 1 if settings.flash_attention else shape.widest_values
     rotation = rotation_of(shape, settings)
+    positions = graph.input(tokens * 4)
     empty = graph.input(0)
     masks, k_places, v_places = [empty, empty], [empty, empty], [empty, empty]
-    for sliding in (False, True):
-        if sliding not in kinds:
-            continue
+    for sliding in dict.fromkeys(layer.sliding for layer in shape.layers if not layer.recurrent):
         cells = (settings.window_cells if sliding else settings.cells) if uses_cache else tokens
-        masks[sliding] = graph.input(cells * tokens * mask_bytes)
         if uses_cache:
-            k_places[sliding] = graph.input(tokens * INDEX_BYTES)
-            v_places[sliding] = graph.input(0 if shape.mla else tokens * rows * INDEX_BYTES)
             graph.input(rotation.k**2 * F32_BYTES)
             graph.input(rotation.v**2 * F32_BYTES)
+            k_places[sliding] = graph.input(tokens * INDEX_BYTES)
+            v_places[sliding] = graph.input(0 if shape.mla else tokens * rows * INDEX_BYTES)
+        masks[sliding] = graph.input(cells * tokens * mask_bytes)
     return AttentionInputs(
-        positions=graph.input(tokens * 4),
+        positions=positions,
         masks=(masks[0], masks[1]),
         k_places=(k_places[0], k_places[1]),
         v_places=(v_places[0], v_places[1]),
@@ -87,11 +85,18 @@ def attention(
     normed: Piece,
     inputs: AttentionInputs,
 ) -> Piece:
-    """From the normed stream to the output projection."""
+    """From the normed stream to what the heads give, before the output projection."""
     if shape.mla and layer.has("attn_k_b.weight"):
-        mixed = _compressed(graph, settings, layer, normed, inputs)
-    else:
-        mixed = _plain(graph, shape, settings, layer, normed, inputs)
+        return _compressed(graph, settings, layer, normed, inputs)
+    return _plain(graph, shape, settings, layer, normed, inputs)
+
+
+def projection(
+    graph: Graph, shape: ModelShape, settings: Settings, layer: Layer, mixed: Piece, inputs: AttentionInputs
+) -> Piece:
+    """From what the heads give to the width of the stream; turned values are turned back first."""
+    if inputs.rotation.v and layer.kv:
+        mixed = graph.op(mixed.n_bytes, mixed)
     return graph.op(settings.batch_tokens * shape.n_embd * F32_BYTES, mixed)
 
 
@@ -110,12 +115,12 @@ def _plain(
     k_bytes, v_bytes = tokens * layer.k_elements * F32_BYTES, tokens * layer.v_elements * F32_BYTES
 
     def project(n_bytes: int, name: str, *, turned: bool) -> Piece:
-        """A matrix product, or a view of the fused one, which a rotation copies out."""
-        piece = fused if fused is not None else graph.op(n_bytes, normed)
-        if turned:
-            piece = graph.op(n_bytes, piece, inputs.positions) if fused is not None else graph.change(piece)
+        """A matrix product, or a part of the fused one, by heads; then norm and rotation by position."""
+        piece = graph.view(fused if fused is not None else graph.op(n_bytes, normed))
         if layer.has(f"{name}_norm.weight"):
-            piece = norm(graph, piece, bias=layer.has(f"{name}_norm.bias"))
+            piece = norm(graph, piece, bias=layer.has(f"{name}_norm.bias"), n_bytes=n_bytes)
+        if turned and shape.architecture.rotary:
+            piece = graph.op(n_bytes, piece, inputs.positions, in_place=True)
         return piece
 
     q = project(q_bytes, "attn_q", turned=True)
@@ -126,14 +131,24 @@ def _plain(
         k = project(k_bytes, "attn_k", turned=True)
         v = project(v_bytes, "attn_v", turned=False)
         return _mix(graph, settings, layer, (q, k, v), inputs)
-    v = project(v_bytes, "attn_v", turned=False)
-    v = graph.op(v_bytes, v) if rotation.v else v
-    k = project(k_bytes, "attn_k", turned=True)
-    k = graph.op(k_bytes, k) if rotation.k else k
+
+    def keys() -> Piece:
+        k = project(k_bytes, "attn_k", turned=True)
+        return graph.op(k_bytes, k) if rotation.k else k
+
+    def values() -> Piece:
+        v = project(v_bytes, "attn_v", turned=False)
+        if rotation.v and fused is not None:
+            v = graph.op(v_bytes, v)  # a part of a matrix is copied out before it is turned
+        return graph.op(v_bytes, v) if rotation.v else v
+
+    if shape.window_tokens:
+        k, v = keys(), values()
+    else:
+        v, k = values(), keys()
     graph.consume(k, inputs.k_places[layer.sliding])
     graph.consume(v, inputs.v_places[layer.sliding])
-    mixed = _mix(graph, settings, layer, (q, None, None), inputs)
-    return graph.op(mixed.n_bytes, mixed) if rotation.v else mixed
+    return _mix(graph, settings, layer, (q, None, None), inputs)
 
 
 def _mix(
@@ -157,9 +172,9 @@ def _mix(
         return graph.op(out_bytes, q, *halves, mask)
     cells = tokens if k is not None else cells_of(layer, settings)
     sources = (q,) if k is None else (k, q)
+    values = () if v is None else (graph.op(v.n_bytes, v),)
     scores = graph.op(cells * tokens * layer.n_heads * F32_BYTES, *sources)
     scores = graph.change(scores, mask)
-    values = () if v is None else (graph.op(v.n_bytes, v),)
     return graph.op(out_bytes, graph.op(out_bytes, *values, scores))
 
 
@@ -193,9 +208,13 @@ def _compressed(
     k_turned = graph.op(size(rope), both, inputs.positions)
     graph.consume(graph.op(size(rank + rope), values, k_turned), inputs.k_places[0])
     if settings.flash_attention:
-        mixed = graph.op(size(rank * heads), query, inputs.masks[0])
+        halves = []
+        if settings.type_k.row.name == "F32":
+            rows = settings.cells * settings.streams
+            halves = [graph.op(rows * width * F16_BYTES) for width in (rank + rope, rank)]
+        mixed = graph.op(size(rank * heads), query, *halves, inputs.masks[0])
     else:
-        scores = graph.change(graph.op(settings.cells * size(heads), query), inputs.masks[0])
         turned = graph.op(settings.type_k.bytes_of(rank) * settings.cells * settings.streams)
+        scores = graph.change(graph.op(settings.cells * size(heads), query), inputs.masks[0])
         mixed = graph.op(size(rank * heads), turned, scores)
     return graph.op(size(v_head * heads), graph.op(size(v_head * heads), mixed))

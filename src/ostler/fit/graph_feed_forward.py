@@ -8,10 +8,12 @@ from ostler.fit.model_shape import Layer, ModelShape
 F32_BYTES = 4
 
 
-def norm(graph: Graph, piece: Piece, *, bias: bool = False) -> Piece:
-    """A norm with its weight. RMS norms may work in place, layer norms (those with a bias) do not."""
-    normed = graph.op(piece.n_bytes, piece) if bias else graph.change(piece)
-    return graph.change(normed)
+def norm(graph: Graph, piece: Piece, *, bias: bool = False, n_bytes: int | None = None) -> Piece:
+    """A norm with its weight. RMS norms may work in place, layer norms (those with a bias) do not.
+
+    `n_bytes` is the size of the result where `piece` shows more than is normed.
+    """
+    return graph.change(graph.op(n_bytes or piece.n_bytes, piece, in_place=not bias))
 
 
 def feed_forward(
@@ -77,4 +79,4 @@ def _choice(graph: Graph, shape: ModelShape, layer: Layer, tokens: int, entry: P
     chosen = graph.op(tokens * experts * 4, biased)
     weights = graph.op(tokens * shape.experts_used * F32_BYTES, scores, chosen)
     total = graph.op(tokens * F32_BYTES, weights)
-    return graph.change(weights, total), chosen
+    return graph.change(graph.view(weights), total), chosen

@@ -3,7 +3,8 @@
 A small model of ggml's graph allocator (`ggml_gallocr` in ggml-alloc.c): inputs are placed first and
 live until their last use; each result takes the smallest gap that is large enough, or grows the
 buffer; a result may lie in the place of a source that nobody else needs and that is as large. Views
-take nothing and keep what they show alive.
+take nothing and keep what they show alive; a result never lies in the place of a view's original
+(`ggml_gallocr_is_own` is false for views).
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Piece:
-    """Memory of one tensor. `users` counts the steps that still read it."""
+    """Memory of one tensor. `users` counts the steps that still read it; `original` is what a view shows."""
 
     n_bytes: int
     kept: bool = False
     users: int = 0
     offset: int = -1
+    original: Piece | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,10 @@ class Graph:
         """A step like a norm or an addition: as large as its source, and in its place if possible."""
         return self.op(source.n_bytes, source, *others, in_place=True, kept=kept)
 
+    def view(self, source: Piece) -> Piece:
+        """The same memory in another shape."""
+        return Piece(source.n_bytes, original=source)
+
     def consume(self, *sources: Piece) -> None:
         """A step that writes to memory which is not the graph's, such as the cache."""
         self._add(None, sources, False)
@@ -68,7 +74,7 @@ class Graph:
 
     def _add(self, result: Piece | None, sources: tuple[Piece, ...], in_place: bool) -> None:
         for source in sources:
-            source.users += 1
+            (source.original or source).users += 1
         self._steps.append(_Step(result, sources, in_place))
 
     def _run(self, step: _Step, places: _Places) -> None:
@@ -78,7 +84,7 @@ class Graph:
             if step.in_place:
                 heir = next((source for source in step.sources if _inheritable(source, result)), None)
             result.offset = places.take(result.n_bytes) if heir is None else heir.offset
-        for source in step.sources:
+        for source in (shown.original or shown for shown in step.sources):
             source.users -= 1
             if source.users == 0 and not source.kept and source is not heir:
                 places.give(source.offset, source.n_bytes)
@@ -88,7 +94,8 @@ class Graph:
 
 
 def _inheritable(source: Piece, result: Piece) -> bool:
-    return source.users == 1 and not source.kept and source.n_bytes == result.n_bytes
+    alone = source.users == 1 and source.original is None and not source.kept
+    return alone and source.n_bytes == result.n_bytes
 
 
 class _Places:

@@ -29,15 +29,10 @@ def _attention_bytes(shape: ModelShape, layer: Layer, settings: Settings) -> int
     keys = rows * settings.type_k.bytes_of(layer.k_elements)
     if shape.mla:
         return keys
-    wide = layer.v_elements if settings.flash_attention else widest_values(shape)
+    wide = layer.v_elements if settings.flash_attention else shape.widest_values
     return keys + rows * settings.type_v.bytes_of(wide)
 
 
 def cells_of(layer: Layer, settings: Settings) -> int:
     """Tokens that one stream of the layer's cache holds."""
     return settings.window_cells if layer.sliding else settings.cells
-
-
-def widest_values(shape: ModelShape) -> int:
-    """Elements of one token's values in the widest layer."""
-    return max((layer.v_elements for layer in (*shape.layers, *shape.extra_layers)), default=0)

@@ -17,6 +17,8 @@ from ostler.library.gguf_header import GgufHeader
 
 MAX_LAYERS = 4_096
 MAX_HEADS = 1 << 16
+HOST_ALIGNMENT_BYTES, GPU_ALIGNMENT_BYTES = 32, 128
+"""`TENSOR_ALIGNMENT` in ggml-impl.h and the alignment of the CUDA buffer type in ggml-cuda.cu."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,9 @@ class Layer:
     """One repeating layer. `tensors` are by name without the `blk.N.` in front.
 
     `kv` says that it keeps keys and values of its own, `sliding` that it attends to a window only,
-    `recurrent` that it keeps a state of fixed size instead. Head widths are in elements.
+    `recurrent` that it keeps a state of fixed size instead. Head widths are in elements. `kind` is equal
+    for layers that compute alike: everything but the place, the contents and the types counts.
+    `bytes_by_alignment` is the size of all tensors on the host and on a GPU, `largest_bytes` of one.
     """
 
     index: int
@@ -35,6 +39,9 @@ class Layer:
     kv: bool
     sliding: bool
     recurrent: bool
+    kind: int
+    bytes_by_alignment: tuple[int, int]
+    largest_bytes: int
     tensors: Mapping[str, TensorInfo] = field(compare=False, repr=False)
 
     @property
@@ -56,12 +63,6 @@ class Layer:
         """True if the layer has the tensor `name`."""
         return name in self.tensors
 
-    @property
-    def kind(self) -> tuple[object, ...]:
-        """Equal for layers that compute alike: everything but the place, the contents and the types."""
-        shapes = tuple(sorted((name, tensor.shape) for name, tensor in self.tensors.items()))
-        return (self.n_heads, self.n_kv_heads, self.kv, self.sliding, self.recurrent, shapes)
-
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
@@ -69,7 +70,8 @@ class ModelShape:
 
     `mla`: the cache holds one compressed vector for each token and layer, and no values.
     `conv_elements` and `state_elements` are one sequence's recurrent state in one layer, in elements.
-    `experts_used` is for one token.
+    `experts_used` is for one token, `widest_values` the elements of one token's values in the widest layer,
+    `kinds` the layers without repetitions (see `typical`).
     """
 
     architecture: Architecture
@@ -89,6 +91,7 @@ class ModelShape:
     extra_layers: tuple[Layer, ...]
     loose: Mapping[str, TensorInfo] = field(repr=False)
     kinds: tuple[Layer, ...] = field(repr=False, default=())
+    widest_values: int = 0
 
     @classmethod
     def of(cls, headers: Sequence[GgufHeader]) -> ModelShape:
@@ -165,6 +168,7 @@ class _Reader:
             extra_layers=tuple(layers[n_layers:]),
             loose=self._loose,
             kinds=tuple(typical(layers[:n_layers])),
+            widest_values=max(layer.v_elements for layer in layers),
         )
 
     def _layer(self, index: int, windowed: bool) -> Layer:
@@ -181,17 +185,26 @@ class _Reader:
             self._check_heads(index, n_heads, n_kv_heads or 0)
         swa = "_swa" if sliding else ""
         shared = self._number("attention.shared_kv_layers") or 0
+        tensors = self._by_layer.get(index, {})
         own_kv = self._row.memory in ("kv", "hybrid") and not recurrent and bool(n_kv_heads)
+        own_kv = own_kv and index < self._needed("block_count") - shared
+        alike = (n_heads, n_kv_heads, own_kv, sliding, recurrent)
         return Layer(
             index=index,
             n_heads=n_heads or 0,
             n_kv_heads=n_kv_heads or 0,
             head_k=self._head("key", swa, n_heads),
             head_v=self._head("value", swa, n_heads),
-            kv=own_kv and index < self._needed("block_count") - shared,
+            kv=own_kv,
             sliding=sliding,
             recurrent=recurrent,
-            tensors=self._by_layer.get(index, {}),
+            kind=hash((alike, *sorted((name, tensor.shape) for name, tensor in tensors.items()))),
+            bytes_by_alignment=(
+                sum(aligned_bytes(tensor, gpu=False) for tensor in tensors.values()),
+                sum(aligned_bytes(tensor, gpu=True) for tensor in tensors.values()),
+            ),
+            largest_bytes=max((tensor.n_bytes for tensor in tensors.values()), default=0),
+            tensors=tensors,
         )
 
     def _check_heads(self, index: int, n_heads: int, n_kv_heads: int) -> None:
@@ -275,19 +288,24 @@ class _Reader:
         return value if isinstance(value, bool) else default
 
 
+def aligned_bytes(tensor: TensorInfo, *, gpu: bool) -> int:
+    """What a tensor takes in a buffer of the host or of a GPU."""
+    step = GPU_ALIGNMENT_BYTES if gpu else HOST_ALIGNMENT_BYTES
+    return -(-tensor.n_bytes // step) * step
+
+
 def typical(layers: Sequence[Layer]) -> list[Layer]:
     """The layers without repetitions: what follows the same kind as before, a third time, is left out.
 
     Memory is taken and given back alike in equal layers, so the peak is the same and a model with a
     hundred layers is as quick to estimate as one with six. The last layer always stays.
     """
-    seen: dict[tuple[object, object], int] = {}
+    seen: dict[tuple[int | None, int], int] = {}
     chosen, previous = [], None
     for layer in layers:
-        kind = hash(layer.kind)
-        turn = (previous, kind)
+        turn = (previous, layer.kind)
         seen[turn] = seen.get(turn, 0) + 1
         if seen[turn] <= 2 or layer is layers[-1]:
             chosen.append(layer)
-        previous = kind
+        previous = layer.kind
     return chosen

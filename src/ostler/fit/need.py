@@ -89,7 +89,6 @@ def need_of(
     gpus = _gpus_of(options, devices)
     where = gpus or [device for device in devices if device.kind == "cpu"]
 
-
     def total(tokens: int) -> int:
         return plain_needs(facts, {**options, "context_length": tokens}).total_bytes
 

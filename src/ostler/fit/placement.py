@@ -17,12 +17,11 @@ from typing import Any
 
 from ostler.fit.devices import Device
 from ostler.fit.errors import ImpossibleOption
-from ostler.fit.model_shape import Layer, ModelShape
-from ostler.library.ggml_types import TensorInfo
+from ostler.fit.model_shape import Layer, ModelShape, aligned_bytes
 
 HOST = -1
 """The place of what is on no GPU; others are numbers of the GPUs used, from 0."""
-HOST_ALIGNMENT_BYTES, GPU_ALIGNMENT_BYTES = 32, 128
+_MOVERS = ("cpu_moe", "n_cpu_moe", "n_cpu_ffn")
 _INPUT_TENSORS = ("token_embd", "position_embd", "token_types", "per_layer_token_embd")
 _EXPERTS = re.compile(r"ffn_(up|down|gate|gate_up)_(ch|)exps")
 _FEED_FORWARD = re.compile(r"ffn_(up|down|gate|gate_up)\.")
@@ -81,19 +80,26 @@ def place(
     places = tuple(at(index) for index in range(n_all))
     rules = _overrides(options, len(gpus))
     sums, staged = [0] * (len(gpus) + 1), 0
+    moved = bool(rules) or any(options.get(name) for name in _MOVERS)
+    fetches = bool(gpus) and options.get("op_offload") is not False
     for layer in (*shape.layers, *shape.extra_layers):
+        if not moved:
+            home = places[layer.index]
+            sums[home] += layer.bytes_by_alignment[home != HOST]
+            staged = max(staged, layer.largest_bytes) if fetches and home == HOST else staged
+            continue
         for name, tensor in layer.tensors.items():
             where = _tensor_place(options, rules, layer, name, places[layer.index])
-            sums[where] += _aligned(tensor, where)
-            if where == HOST and gpus and options.get("op_offload") is not False:
+            sums[where] += aligned_bytes(tensor, gpu=where != HOST)
+            if where == HOST and fetches:
                 staged = max(staged, tensor.n_bytes)
     for name, tensor in shape.loose.items():
         where = HOST if name.startswith(_INPUT_TENSORS) else at(n_all)
         where = _overridden(rules, name, where)
-        sums[where] += _aligned(tensor, where)
+        sums[where] += aligned_bytes(tensor, gpu=where != HOST)
     embedding = shape.loose.get("token_embd.weight")
     if shape.tied and at(n_all) != HOST and embedding is not None:
-        sums[at(n_all)] += _aligned(embedding, at(n_all))
+        sums[at(n_all)] += aligned_bytes(embedding, gpu=True)
     return Placement(gpus, n_gpu, places, at(n_all), tuple(sums), staged, bool(rules))
 
 
@@ -130,7 +136,7 @@ def _tensor_place(
     where = _overridden(rules, f"blk.{layer.index}.{name}", home)
     if where != home or home == HOST:
         return where
-    on_host = len(options) and (
+    on_host = (
         (bool(options.get("cpu_moe")) and _EXPERTS.match(name))
         or (layer.index < (options.get("n_cpu_moe") or 0) and _EXPERTS.match(name))
         or (layer.index < (options.get("n_cpu_ffn") or 0) and _FEED_FORWARD.match(name))
@@ -156,8 +162,3 @@ def _overrides(options: Mapping[str, Any], n_gpus: int) -> list[tuple[re.Pattern
 
 def _overridden(rules: Sequence[tuple[re.Pattern[str], int]], name: str, home: int) -> int:
     return next((where for pattern, where in rules if pattern.search(name)), home)
-
-
-def _aligned(tensor: TensorInfo, where: int) -> int:
-    step = HOST_ALIGNMENT_BYTES if where == HOST else GPU_ALIGNMENT_BYTES
-    return -(-tensor.n_bytes // step) * step

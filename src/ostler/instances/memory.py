@@ -15,8 +15,8 @@ from ostler.core.settings import Settings
 from ostler.fit.devices import Device, Devices, Sight
 from ostler.fit.ledger import Bytes, Claim, Ledger, open_ledger
 from ostler.fit.need import Need, need_of, need_of_shape
-from ostler.fit.reading import Shapes, projector_of
 from ostler.fit.processes import gpu_bytes, shared_bytes, strangers
+from ostler.fit.reading import Shapes, projector_of
 from ostler.models.records import Model
 from ostler.models.service import Models
 from ostler.runtimes.base import Observed, Runtime

@@ -17,8 +17,8 @@ from ostler.core.settings import Settings
 from ostler.core.states import DesiredState, InstanceState
 from ostler.engines.registry import Engines
 from ostler.fit.devices import Device, Devices
-from ostler.fit.reading import Shapes
 from ostler.fit.ledger import Account
+from ostler.fit.reading import Shapes
 from ostler.instances import admission, dry_runs
 from ostler.instances.adoption import adopt, stop_unknown
 from ostler.instances.errors import AlreadyRunning
