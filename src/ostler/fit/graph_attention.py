@@ -43,13 +43,16 @@ def attention_inputs(graph: Graph, shape: ModelShape, settings: Settings) -> Att
     mask_bytes = F16_BYTES if settings.flash_attention else F32_BYTES
     rows = 1 if settings.flash_attention else shape.widest_values
     rotation = rotation_of(shape, settings)
+    kinds = list(dict.fromkeys(layer.sliding for layer in shape.layers if not layer.recurrent))
+    if uses_cache and kinds:
+        graph.input(rotation.k**2 * F32_BYTES)  # the first query meets its rotation before its position
     positions = graph.input(tokens * 4)
     empty = graph.input(0)
     masks, k_places, v_places = [empty, empty], [empty, empty], [empty, empty]
-    for sliding in dict.fromkeys(layer.sliding for layer in shape.layers if not layer.recurrent):
+    for sliding in kinds:
         cells = (settings.window_cells if sliding else settings.cells) if uses_cache else tokens
         if uses_cache:
-            graph.input(rotation.k**2 * F32_BYTES)
+            graph.input(rotation.k**2 * F32_BYTES if sliding != kinds[0] else 0)
             graph.input(rotation.v**2 * F32_BYTES)
             k_places[sliding] = graph.input(tokens * INDEX_BYTES)
             v_places[sliding] = graph.input(0 if shape.mla else tokens * rows * INDEX_BYTES)
