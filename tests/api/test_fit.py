@@ -73,3 +73,23 @@ async def test_a_path_outside_the_library_is_for_administrators(make_api: MakeAp
     who = await api.as_role(Role.POWER_USER)
     answer = await api("POST", "/fit", {"path": str(demo_model)}, headers=who)
     assert answer.status_code == 403
+
+
+async def test_who_would_leave_is_named_on_this_host_and_nobody_on_another(
+    make_api: MakeApi, demo_model: Path
+) -> None:
+    api = await make_api(devices="cpu:12MiB", device_reserve="0")
+    await api.model(demo_model, "resident")
+    assert (await api.post("/models/resident/start", {"keep": False})).status_code == 200
+    here = (await api.post("/fit", {"path": str(demo_model)})).json()
+    assert [one["model"] for one in here["evictions"]] == ["resident"]
+    there = (await api.post("/fit", {"path": str(demo_model), "on": "12MiB host"})).json()
+    assert there["evictions"] == [] and there["fits"] is True
+
+
+async def test_a_recipe_that_is_not_saved_has_a_dry_run_and_stays_unsaved(api: Api, demo_model: Path) -> None:
+    recipe = {"source": {"path": str(demo_model)}, "name": "planned", "options": {"context_length": 512}}
+    told = (await api.post("/dry-run", recipe)).json()
+    assert "--ctx-size" in told["argv"] and told["fits"] is True and told["needs"]["context_length"] == 512
+    assert (await api.get("/models")).json()["total"] == 0
+    problem(await api.post("/dry-run", {**recipe, "options": {"ctx": "many"}}), 422)

@@ -10,13 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ostler.core.launch import LaunchSpec
 from ostler.fit.devices import Device
 from ostler.fit.ledger import Claim, Ledger, open_ledger
 from ostler.instances.leaving import MOST_TRIED, cheapest
 from ostler.instances.plan import Candidate, Plan, Resident, Verdict, plan_room
-
-SPEC = LaunchSpec(99, "new", "llamacpp", "process")
 
 
 def device(total: int, free: int | None = None, id: str = "cuda:0") -> Device:
@@ -25,7 +22,7 @@ def device(total: int, free: int | None = None, id: str = "cuda:0") -> Device:
 
 def wants(need: dict[str, int] | int, **more: object) -> Candidate:
     by_device = {"cuda:0": need} if isinstance(need, int) else need
-    return replace(Candidate(99, "new", SPEC, need=by_device), **more)  # type: ignore[arg-type]
+    return replace(Candidate(99, "new", need=by_device), **more)  # type: ignore[arg-type]
 
 
 def holds(model_id: int, held: dict[str, int] | int, **more: object) -> Resident:
@@ -250,7 +247,7 @@ def test_whoever_waits_gets_its_turn_or_is_refused_though_all_others_serve_witho
         id = number % len(needs)
         if id in world.running:
             continue
-        candidate = Candidate(id, f"m{id}", SPEC, need=needs[id])
+        candidate = Candidate(id, f"m{id}", need=needs[id])
         for _ in range(turn_steps + 4):
             if world.ask(candidate).verdict is not Verdict.WAIT:
                 break

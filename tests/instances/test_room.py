@@ -6,14 +6,13 @@ import asyncio
 
 import pytest
 
-from ostler.core.launch import LaunchSpec
 from ostler.core.principals import LOCAL_ADMIN
 from ostler.core.states import DesiredState
 from ostler.instances.errors import NoRoom, QueueFull, StillLoading
 from ostler.instances.plan import Candidate, Resident, Verdict, plan_room
 from tests.instances.conftest import Fake
 
-CANDIDATE = Candidate(99, "new", LaunchSpec(99, "new", "llamacpp", "process"))
+CANDIDATE = Candidate(99, "new")
 
 
 def resident(model_id: int, idle_since: float = 0.0, **more: object) -> Resident:
@@ -50,7 +49,7 @@ def test_a_lowered_limit_makes_several_leave() -> None:
 
 
 def test_a_start_that_may_not_evict_is_refused_when_all_places_are_taken() -> None:
-    meek = Candidate(99, "new", CANDIDATE.spec, may_evict=False)
+    meek = Candidate(99, "new", may_evict=False)
     assert plan_room(meek, [resident(1)], 1).verdict is Verdict.REFUSE
 
 

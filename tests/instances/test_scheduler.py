@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import pytest
 
 from ostler.core.clock import Clock
-from ostler.core.launch import LaunchSpec
 from ostler.core.settings import Settings
 from ostler.instances.errors import NoRoom
 from ostler.instances.plan import Candidate, Plan, Resident, Verdict
@@ -53,7 +52,7 @@ class OneRoom:
 
 def wants(model_id: int, priority: int = 0) -> Candidate:
     name = f"m{model_id}"
-    return Candidate(model_id, name, LaunchSpec(model_id, name, "llamacpp", "process"), priority)
+    return Candidate(model_id, name, priority)
 
 
 async def order_of(

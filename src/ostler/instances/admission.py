@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ostler.core.launch import LaunchSpec
 from ostler.fit.need import Need
 from ostler.instances.errors import NoRoom, WillNotFit
 from ostler.instances.house import House
@@ -20,13 +19,11 @@ async def need_now(house: House, model: Model, overrides: Mapping[str, Any] | No
     return await house.memory.need(model, overrides)
 
 
-def candidate(
-    model: Model, spec: LaunchSpec, need: Need, *, may_evict: bool = True, ignore_fit: bool = False
-) -> Candidate:
+def candidate(model: Model, need: Need, *, may_evict: bool = True, ignore_fit: bool = False) -> Candidate:
     """The start as the scheduler sees it. A need that is not known or does not matter is left out."""
     counts = need.is_known and not ignore_fit
     by_device = need.by_device if counts else None
-    return Candidate(model.id, model.name, spec, model.policy.priority, may_evict, by_device)
+    return Candidate(model.id, model.name, model.policy.priority, may_evict, by_device)
 
 
 async def admit(house: House, model: Model, wanted: Candidate, attempt: Attempt) -> None:

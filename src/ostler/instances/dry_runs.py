@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ostler.fit.ledger import Bytes
 from ostler.fit.need import Need
 from ostler.instances import admission, shortage
 from ostler.instances.errors import WillNotFit
 from ostler.instances.house import House
-from ostler.instances.plan import Plan, Resident, Verdict
+from ostler.instances.plan import Candidate, Plan, Resident, Verdict
 from ostler.instances.residence import Residence
 from ostler.instances.views import DryRun
 from ostler.models.records import Model
@@ -20,11 +21,10 @@ async def with_fit(
     house: House, residence: Residence, run: DryRun, model: Model, overrides: Mapping[str, Any] | None
 ) -> DryRun:
     """The dry run of a model that does not run, with what the scheduler would decide now."""
-    prepared = await house.preparer.prepare(model, overrides)
     need = await admission.need_now(house, model, overrides)
-    plan = await house.scheduler.preview(admission.candidate(model, prepared.spec, need))
+    plan = await house.scheduler.preview(admission.candidate(model, need))
     holders = {resident.model_id: resident for resident in house.scheduler.holders()}
-    leaving = [holders[id] for id in (*plan.evict, *plan.finish) if id in holders]
+    leaving = _leaving(plan, holders)
     run = replace(
         run,
         would_stop=tuple(resident.model_name for resident in leaving),
@@ -40,6 +40,17 @@ async def with_fit(
         error = WillNotFit(model.name, plan.reason, plan.facts, fitting)
         run = replace(run, errors=(*run.errors, f"{error.message}. {error.hint}"), blocked_by=error.code)
     return run
+
+
+async def evictions_for(house: House, name: str, need: Bytes) -> list[dict[str, Any]]:
+    """Who would leave now for a model of that name that needs these bytes by device, and why."""
+    plan = await house.scheduler.preview(Candidate(0, name, need=need))
+    holders = {resident.model_id: resident for resident in house.scheduler.holders()}
+    return [_eviction(resident, plan) for resident in _leaving(plan, holders)]
+
+
+def _leaving(plan: Plan, holders: Mapping[int, Resident]) -> list[Resident]:
+    return [holders[id] for id in (*plan.evict, *plan.finish) if id in holders]
 
 
 def _warnings(need: Need, plan: Plan, leaving: list[Resident]) -> list[str]:

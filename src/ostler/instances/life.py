@@ -135,7 +135,7 @@ class Life(Standing):
         prepared = await house.preparer.prepare(model, attempt.overrides)
         self.need = await admission.need_now(house, model, attempt.overrides)
         wanted = admission.candidate(
-            model, prepared.spec, self.need, may_evict=attempt.may_evict, ignore_fit=self.ignore_fit
+            model, self.need, may_evict=attempt.may_evict, ignore_fit=self.ignore_fit
         )
         await admission.admit(house, model, wanted, attempt)
         return prepared

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from ostler.core.launch import LaunchSpec
 from ostler.fit.ledger import Bytes, Claim, Ledger
 from ostler.instances import shortage
 from ostler.instances.leaving import cheapest
@@ -28,7 +27,6 @@ class Candidate:
 
     model_id: int
     model_name: str
-    spec: LaunchSpec
     priority: int = 0
     may_evict: bool = True
     need: Bytes | None = None

@@ -17,7 +17,7 @@ from ostler.core.settings import Settings
 from ostler.core.states import DesiredState, InstanceState
 from ostler.engines.registry import Engines
 from ostler.fit.devices import Device, Devices
-from ostler.fit.ledger import Account
+from ostler.fit.ledger import Account, Bytes
 from ostler.fit.reading import Shapes
 from ostler.instances import admission, dry_runs
 from ostler.instances.adoption import adopt, stop_unknown
@@ -243,6 +243,10 @@ class Instances:
         if run.errors or self._keeper_state(model.id).is_active:
             return run
         return await dry_runs.with_fit(self._house, self._residence, run, model, overrides)
+
+    async def evictions_for(self, name: str, need: Bytes) -> list[dict[str, Any]]:
+        """Who would leave now for a start that needs these bytes by device, each with the reason."""
+        return await dry_runs.evictions_for(self._house, name, need)
 
     async def devices(self) -> list[tuple[Device, Account]]:
         """The devices as they are now, each with its account in the ledger: who holds its memory."""

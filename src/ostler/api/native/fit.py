@@ -48,13 +48,18 @@ class FitIn(Body):
 async def fit(rooms: Rooms, who: Who, body: FitIn) -> dict[str, Any]:
     """What a model needs on each device against what is free, and the largest context that fits.
 
-    With several `contexts` the answer is that of the first, and `contexts` holds all of them. A model
-    on the hub is not downloaded: the headers of its files are read.
+    `evictions` names who would leave for it on this host. With several `contexts` the answer is that
+    of the first, and `contexts` holds all of them. A model on the hub is not downloaded: the headers of
+    its files are read.
     """
     shape, projector, options = await _what_is_asked(rooms, who, body)
     devices = await rooms.fits.hardware(body.on, body.hardware, body.gpus)
     found = await rooms.fits.answer(shape, options, devices, body.contexts, projector=projector)
     answer = found[0].to_json()
+    is_here = body.on is None and body.hardware is None
+    needed = {place.id: place.total_bytes for place in (*found[0].devices, found[0].host)}
+    name = body.model or body.path or str(body.hub)
+    answer["evictions"] = await rooms.instances.evictions_for(name, needed) if is_here else []
     if len(found) > 1:
         answer["contexts"] = [one.to_json() for one in found]
     return answer

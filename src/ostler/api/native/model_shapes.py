@@ -11,8 +11,8 @@ from ostler.api.shapes import Out, hide_args, hide_env, shape_of
 from ostler.core.errors import OstlerError
 from ostler.core.principals import Principal
 from ostler.core.states import InstanceState
-from ostler.fit.estimate import estimate
 from ostler.fit.plain import plain_needs
+from ostler.fit.reading import projector_of
 from ostler.library.filesets import FileSet
 from ostler.models.records import Model
 
@@ -105,7 +105,10 @@ async def memory_needs(rooms: Services, model: Model) -> dict[str, Any] | None:
         files = await rooms.models.resolve_files(model)
         if files.format == "gguf":
             shape = await rooms.shapes.of(files)
-            return estimate(shape, model.options, await rooms.devices.list()).to_json()
+            (told,) = await rooms.fits.answer(
+                shape, model.options, await rooms.devices.list(), projector=await projector_of(files)
+            )
+            return told.to_json()
     except OstlerError:
         return None
     return plain_needs(files.facts, model.options).to_json() if files.facts else None

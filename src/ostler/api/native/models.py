@@ -202,6 +202,15 @@ async def apply_changes(rooms: Rooms, who: Who, name: Name) -> Any:
     return view_for(who, await rooms.instances.apply(allowed(rooms, who, name).name, who))
 
 
+@routes.post("/dry-run", response_model=JsonObject, **needs(Role.POWER_USER))
+async def dry_run_unsaved(rooms: Rooms, who: Who, body: ModelIn) -> Any:
+    """The same for a recipe that is not saved: it is checked in full, and nothing is kept."""
+    _refuse_hidden(body.extra_args, body.env)
+    model = await rooms.models.preview(_new_model(rooms, body), who)
+    answer = _dry_run_out(await rooms.instances.dry_run(model))
+    return {**answer, "needs": await memory_needs(rooms, model)}
+
+
 @routes.post("/models/{name:path}/dry-run", response_model=JsonObject, **needs(Role.POWER_USER))
 async def dry_run(rooms: Rooms, who: Who, name: Name) -> Any:
     """What exactly would run and what it needs, with warnings and errors; nothing is started."""

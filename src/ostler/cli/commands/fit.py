@@ -154,6 +154,8 @@ def _print_one(found: Json) -> None:
     print(_verdict(found) + (f" Largest context that fits: {largest} tokens." if largest else ""))
     for name, value in found["options"].items():
         print(f"Chosen: {name} = {value}")
+    for leaving in found["evictions"]:
+        print(f"Would leave: {leaving['model']} ({leaving['reason']})")
     for warning in found["warnings"]:
         note(paint(f"Note: {warning}", "yellow"))
 
