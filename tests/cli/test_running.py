@@ -24,7 +24,7 @@ def test_a_model_starts_with_its_states_told_and_stops_again(cli: Cli, demo: str
     assert told == ["starting the engine", "loading the model", "ready"]
 
     rows = [line.split() for line in cli.ok("ps").splitlines()]
-    assert rows[0] == ["NAME", "ID", "SIZE", "ENGINE", "PROCESSOR", "STATE", "INFLIGHT", "UNTIL"]
+    assert rows[0] == ["NAME", "ID", "SIZE", "ESTIMATE", "ENGINE", "PROCESSOR", "STATE", "INFLIGHT", "UNTIL"]
     row = next(row for row in rows if row[0] == demo)
     assert "llamacpp" in row and "running" in row and row[-1] == "Forever"
     assert any(item["model_name"] == demo for item in cli.json("ps")["items"])
@@ -34,7 +34,9 @@ def test_a_model_starts_with_its_states_told_and_stops_again(cli: Cli, demo: str
     cli.ok("restart", demo)
     after = cli.model(demo)["instance"]
     assert after["state"] == "running" and after["pid"] != before["pid"]
-    assert "Instance" in cli.ok("show", demo)
+    shown = cli.ok("show", demo)
+    assert "Instance" in shown and " measured, " in shown and " estimated (" in shown
+    assert after["estimated_bytes"] > 0 and after["memory_bytes"] > 0
 
     assert f"Stopped {demo}" in cli.ok("stop", demo)
     assert cli.model(demo)["state"] == "stopped"

@@ -50,7 +50,8 @@ class InstanceView:
 
     `url` is internal: doors show it to administrators only. `drift`: what runs differs from what
     the stored recipe would run. `expires_at`: when it stops for being idle, None for never or while
-    it serves. `memory_bytes` is measured. `restarts`: after faults, in a row. `load_seconds`: from
+    it serves. `memory_bytes` is measured, `estimated_bytes` what was expected before it was started,
+    both over all devices. `restarts`: after faults, in a row. `load_seconds`: from
     launch to ready. `failure` is `Failure.to_json`.
     """
 
@@ -78,6 +79,7 @@ class InstanceView:
     last_used_at: datetime | None = None
     expires_at: datetime | None = None
     memory_bytes: int | None = None
+    estimated_bytes: int | None = None
 
     def to_json(self, *, with_url: bool = False) -> dict[str, Any]:
         """A JSON-ready form; times as ISO 8601, the internal URL only where asked for."""

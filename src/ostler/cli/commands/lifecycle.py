@@ -105,6 +105,7 @@ def restart(server: Server, model: ModelName) -> None:
 def ps(server: Server, json: JsonFlag = False) -> None:
     """List the models that run, and until when.
 
+    SIZE is the memory that the engine was seen to hold, ESTIMATE what was expected before its start.
     Example: ostler ps
     """
     client = server.client()
@@ -116,7 +117,7 @@ def ps(server: Server, json: JsonFlag = False) -> None:
     if not active:
         note("Nothing runs. Start a model with: ostler run MODEL   (see them with: ostler list)")
         return
-    columns = ("NAME", "ID", "SIZE", "ENGINE", "PROCESSOR", "STATE", "INFLIGHT", "UNTIL")
+    columns = ("NAME", "ID", "SIZE", "ESTIMATE", "ENGINE", "PROCESSOR", "STATE", "INFLIGHT", "UNTIL")
     no_gpu = all(device["kind"] == "cpu" for device in client.get("/devices")["items"])
     print_table(columns, (_instance_row(item, no_gpu) for item in active))
 
@@ -127,6 +128,7 @@ def _instance_row(item: Json, no_gpu: bool) -> tuple[str, ...]:
         item["model_name"],
         str(item["model_id"]),
         size,
+        human.size(item.get("estimated_bytes")),
         item["engine"],
         "CPU" if no_gpu and item["state"] in ("loading", "running") else "-",
         state(item["state"]) + (" (drift)" if item.get("drift") else ""),

@@ -144,6 +144,14 @@ def _model_facts(found: Json, facts: Json) -> list[tuple[str, str | None]]:
     ]
 
 
+def _memory(measured: int, estimated: int | None) -> str:
+    """What was measured, and how far the estimate was from it."""
+    if not estimated:
+        return human.size(measured)
+    off = (estimated - measured) / measured
+    return f"{human.size(measured)} measured, {human.size(estimated)} estimated ({off:+.0%})"
+
+
 def _instance_facts(instance: Json) -> list[tuple[str, str | None]]:
     memory = instance.get("memory_bytes")
     return [
@@ -152,7 +160,7 @@ def _instance_facts(instance: Json) -> list[tuple[str, str | None]]:
         ("try", instance.get("hint")),
         ("ready", human.relative(instance["ready_at"]) if instance.get("ready_at") else None),
         ("load time", human.duration(instance.get("load_seconds")) or None),
-        ("memory", human.size(memory) if memory else None),
+        ("memory", _memory(memory, instance.get("estimated_bytes")) if memory else None),
         ("requests in flight", _text(instance.get("in_flight"))),
         ("restarts", _text(instance.get("restarts"))),
         ("drift", "yes: ostler restart applies the changed recipe" if instance.get("drift") else None),
