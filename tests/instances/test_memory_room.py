@@ -195,3 +195,35 @@ async def test_the_queue_is_kept_by_priority_and_by_waiting(tight: Fake) -> None
         task.add_done_callback(lambda t: t.result().release())
     await asyncio.gather(*waiting)
     assert tight.runtime.starts == ["c", "b", "a"]
+
+
+class OneGpu(Devices):
+    """A host with a GPU that the driver shows."""
+
+    async def look(self) -> Sight:
+        gpu, host = (
+            Device("cuda:0", "a GPU", "cuda", 2**34, 2**34),
+            Device("cpu", "host", "cpu", 2**30, 2**30),
+        )
+        return Sight([gpu, host], {})
+
+
+async def test_an_engine_for_the_cpu_is_counted_on_the_host_also_where_there_is_a_gpu(
+    build: Build, tmp_path: Path
+) -> None:
+    house = await build(devices=OneGpu())
+    await house.add("a")
+    run = await house.instances.dry_run("a")
+    assert {device["id"]: device["need_bytes"] > 0 for device in run.fit or ()} == {
+        "cuda:0": False,
+        "cpu": True,
+    }
+    assert "llamacpp sees no GPU here: the model runs on the CPU" in run.warnings
+    program = tmp_path / "llama-server"
+    program.write_text(
+        "#!/bin/sh\necho 'Available devices:'; echo '  CUDA0: a GPU (16384 MiB, 16000 MiB free)'\n"
+    )
+    program.chmod(0o755)
+    await house.models.update("a", {"engine_command": str(program)}, LOCAL_ADMIN)
+    run = await house.instances.dry_run("a")
+    assert {device["id"]: device["need_bytes"] > 0 for device in run.fit or ()}["cuda:0"] is True

@@ -124,6 +124,10 @@ class Engine(ABC):
         `was_ready` says that the engine answered before: no connection then means dead.
         """
 
+    async def sees_gpus(self, request: LaunchRequest) -> bool | None:
+        """Whether the program would use this host's GPUs; None where it does not say. Raises NoExecutable."""
+        return None
+
     @abstractmethod
     async def executable(self, request: LaunchRequest) -> Executable:
         """The program that `launch_spec` would run, with its version. Raises NoExecutable."""

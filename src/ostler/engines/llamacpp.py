@@ -115,6 +115,11 @@ class LlamaCpp(Engine):
         capabilities = await self.capabilities(command)
         return Executable(command, source, capabilities.version)
 
+    async def sees_gpus(self, request: LaunchRequest) -> bool | None:
+        """By its `--list-devices`: a build for the CPU lists none."""
+        command, _ = self._command(request)
+        return await self._prober.sees_gpus(command)
+
     async def capabilities(self, command: Sequence[str]) -> Capabilities:
         """The flags in its `--help`. Never raises."""
         return await self._prober.probe(tuple(command))

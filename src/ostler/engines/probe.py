@@ -18,6 +18,7 @@ class Prober:
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], asyncio.Task[Capabilities]] = {}
+        self._gpus: dict[tuple[object, ...], bool | None] = {}
 
     async def probe(self, command: tuple[str, ...]) -> Capabilities:
         """What that command can do. Callers at the same time share one probe."""
@@ -26,6 +27,13 @@ class Prober:
         if task is None or (task.done() and (task.cancelled() or task.exception())):
             task = self._known[key] = asyncio.ensure_future(_probe(command))
         return await asyncio.shield(task)
+
+    async def sees_gpus(self, command: tuple[str, ...]) -> bool | None:
+        """Whether its `--list-devices` names a device beside the CPU; None where it does not say."""
+        key = (command, await asyncio.to_thread(_fingerprint, command[0]))
+        if key not in self._gpus:
+            self._gpus[key] = read_devices(await _run(command, "--list-devices"))
+        return self._gpus[key]
 
 
 def _fingerprint(path: str) -> tuple[object, ...]:
@@ -90,6 +98,14 @@ def read_flags(help_text: str) -> frozenset[str]:
                 break
             rest = rest[match.end() :]
     return frozenset(flags)
+
+
+def read_devices(text: str | None) -> bool | None:
+    """True where devices are listed under `Available devices:`, False for none, None where it is not said."""
+    _, found, listed = (text or "").partition("Available devices:")
+    if not found:
+        return None
+    return any(": " in line for line in listed.splitlines())
 
 
 def read_version(text: str | None) -> str | None:

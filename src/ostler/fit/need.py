@@ -32,12 +32,14 @@ class Need:
     """Bytes by device that a model will hold.
 
     `unknown_why` says why the need is not known; then `by_device` is empty and memory does not count.
-    `shortened_to` is the context length in tokens to which the engine itself will come down.
+    `shortened_to` is the context length in tokens to which the engine itself will come down. `note` is
+    what a person should know of how it was counted.
     """
 
     by_device: Bytes = field(default_factory=dict)
     unknown_why: str | None = None
     shortened_to: int | None = None
+    note: str | None = None
 
     @property
     def is_known(self) -> bool:

@@ -57,6 +57,8 @@ def _warnings(need: Need, plan: Plan, leaving: list[Resident]) -> list[str]:
     warnings = []
     if not need.is_known:
         warnings.append(f"whether it fits is not known: {need.unknown_why}")
+    if need.note is not None:
+        warnings.append(need.note)
     if need.shortened_to is not None:
         warnings.append(f"the engine will shorten the context to about {need.shortened_to} tokens, to fit")
     if plan.reason and not leaving and plan.verdict is not Verdict.NEVER:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ostler.core.errors import Invalid, OstlerError
@@ -61,12 +61,14 @@ class Memory:
         settings: Callable[[], Settings],
         engines: Callable[[], Iterable[Engine]],
         shapes: Shapes,
+        sees_gpus: Callable[[Model], Awaitable[bool | None]],
     ) -> None:
         self._devices = devices
         self._models = models
         self._settings = settings
         self._engines = engines
         self._shapes = shapes
+        self._sees_gpus = sees_gpus
         self._seen = Moment()
         self._looks = itertools.count(1)
 
@@ -90,7 +92,10 @@ class Memory:
         if model.runtime not in HERE:
             return Need()
         count, _ = await self._counter(model)
-        return await asyncio.to_thread(count, {**model.options, **(overrides or {})})
+        need = await asyncio.to_thread(count, {**model.options, **(overrides or {})})
+        if await self._leaves_gpus(model):
+            return replace(need, note=f"{model.engine} sees no GPU here: the model runs on the CPU")
+        return need
 
     async def context_that_fits(
         self,
@@ -125,10 +130,18 @@ class Memory:
         seen = self._seen
         return open_ledger(seen.devices, seen.claims.values(), claims, reserve, seen.others)
 
+    async def _leaves_gpus(self, model: Model) -> bool:
+        """True where there are real GPUs and the engine is known to use none: one built for the CPU."""
+        if not any(device.kind != "cpu" and device.is_real for device in self._seen.devices):
+            return False
+        return await self._sees_gpus(model) is False
+
     async def _counter(self, model: Model) -> tuple[Callable[[Mapping[str, Any]], Need], int | None]:
         """What counts this model's need for any options, and its trained context length in tokens."""
         files = await self._models.resolve_files(model)
         devices, reserve = self._seen.devices, self._settings().reserve_by_device
+        if await self._leaves_gpus(model):
+            devices = [device for device in devices if device.kind == "cpu"]
         trained = files.facts.context_length if files.facts else None
         if files.format != "gguf":
             return lambda options: need_of(files.facts, options, devices, reserve), trained

@@ -76,7 +76,12 @@ class Instances:
         self._keepers: dict[int, Keeper] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._memory = Memory(
-            devices, models, lambda: settings.current, lambda: self._residence.engines(), shapes
+            devices,
+            models,
+            lambda: settings.current,
+            lambda: self._residence.engines(),
+            shapes,
+            lambda model: self._house.preparer.sees_gpus(model),
         )
         self._residence = Residence(
             lambda: list(self._keepers.values()), self._memory, lambda: settings.current

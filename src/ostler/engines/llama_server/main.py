@@ -39,6 +39,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
         _say(version_text(), sys.stdout)
         os._exit(OK)
+    if "--list-devices" in argv:
+        from ostler.engines.llama_server.usage import devices_text
+
+        _say(devices_text(_engine()), sys.stdout)
+        os._exit(OK)
     try:
         arguments = read_arguments(argv, os.environ)
         x = _engine()

@@ -1,6 +1,8 @@
-"""`--help` and `--version`, written from the option table without loading the engine."""
+"""`--help`, `--version` and `--list-devices`: the first two without loading the engine."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from ostler.engines.llama_server.fields import REFUSED
 from ostler.engines.llama_server.parameters import HONOURED_OWNED
@@ -13,6 +15,7 @@ def help_text() -> str:
     lines = ["usage: ostler-llama-server --model FILE [options]", ""]
     lines += ["-h,    --help                          print this and exit"]
     lines += ["--version                              print the version and exit"]
+    lines += ["--list-devices                         print the devices beside the CPU and exit"]
     for owned in TABLE.owned:
         for flag in owned.flags:
             if flag in HONOURED_OWNED:
@@ -51,3 +54,14 @@ def version_text() -> str:
     except PackageNotFoundError:
         return "version: unknown (xllamacpp is not installed)\n"
     return f"version: {wheel.rpartition('.')[2]} (xllamacpp {wheel})\n"
+
+
+def devices_text(xllamacpp: Any) -> str:
+    """What `--list-devices` prints, in llama-server's form: devices other than the CPU, or none."""
+    others = [device for device in xllamacpp.get_device_info() if device["name"] != "CPU"]
+    lines = [
+        f"  {device['name']}: {device['description']} "
+        f"({device['memory_total'] >> 20} MiB, {device['memory_free'] >> 20} MiB free)"
+        for device in others
+    ]
+    return "\n".join(["Available devices:", *(lines or ["  (none)"])]) + "\n"
