@@ -87,6 +87,7 @@ def _show_launch(plan: Json) -> None:
         [
             ("weights", human.size(needs.get("weights_bytes"))),
             ("KV cache", human.size(needs.get("kv_cache_bytes"))),
+            ("compute buffer", human.size(needs.get("compute_bytes"))),
             ("in all", human.size(needs.get("total_bytes"))),
         ],
     )

@@ -54,6 +54,7 @@ def fit(
     """Say whether a model fits, before it is downloaded or started.
 
     Of a repo on the hub only headers are read. Exit code 3: it does not fit with any context asked for.
+
     Example: ostler fit org/repo:Q4_K_M --ctx 8k,32k --on 2x24GiB
     """
     given = {

@@ -106,6 +106,7 @@ def ps(server: Server, json: JsonFlag = False) -> None:
     """List the models that run, and until when.
 
     SIZE is the memory that the engine was seen to hold, ESTIMATE what was expected before its start.
+
     Example: ostler ps
     """
     client = server.client()
