@@ -52,11 +52,11 @@ def sweep(
     projector: GgufHeader | None = None,
 ) -> tuple[Estimate, ...]:
     """The same for several context lengths in tokens; None or 0 is the trained one."""
-    counter = _Counter(shape, options, devices, projector)
+    counter = Counter(shape, options, devices, projector)
     return tuple(counter.at(context) for context in contexts)
 
 
-class _Counter:
+class Counter:
     """Counts one launch at different contexts; what does not depend on the context is kept."""
 
     def __init__(
@@ -73,7 +73,13 @@ class _Counter:
         self._placements: dict[int, Placement] = {}
         self._computed: dict[tuple[object, ...], int] = {}
 
+    def needs(self, context: int | None) -> tuple[int, tuple[Need, ...]]:
+        """The context in tokens, and what each GPU and then the host needs. Raises ImpossibleOption."""
+        settings = self._settings(context)
+        return settings.context, self._needs(settings, self._placement(settings))
+
     def at(self, context: int | None) -> Estimate:
+        """The whole answer, with the largest context that fits. Raises ImpossibleOption."""
         settings = self._settings(context)
         placement = self._placement(settings)
         needs = self._needs(settings, placement)

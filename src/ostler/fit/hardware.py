@@ -58,7 +58,7 @@ def read_hardware(text: str) -> list[Device]:
     Blocking where it is a path. Raises InvalidField for the field `on`.
     """
     text = text.strip()
-    if not _is_path(text):
+    if not is_path(text):
         return parse_hardware(text)
     try:
         with Path(text).expanduser().open("rb") as file:
@@ -226,7 +226,8 @@ def _check_keys(data: Mapping[str, Any], known: tuple[str, ...], what: str) -> N
             raise _wrong(f"{what} has the unknown field {_shown(str(key))}", hint)
 
 
-def _is_path(text: str) -> bool:
+def is_path(text: str) -> bool:
+    """True where a description is the path of a file that describes the hardware."""
     return "/" in text or "\\" in text or text.startswith(("~", ".")) or text.lower().endswith(".json")
 
 

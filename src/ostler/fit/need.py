@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ostler.fit.devices import Device
-from ostler.fit.estimate import estimate
-from ostler.fit.estimated import Estimate
+from ostler.fit.estimate import Counter, gpu_layers, last_true
 from ostler.fit.ledger import Bytes
 from ostler.fit.model_shape import ModelShape
+from ostler.fit.placement import usable_gpus
 from ostler.fit.plain import plain_needs
 from ostler.library.facts import ModelFacts
 from ostler.library.gguf_header import GgufHeader
@@ -23,8 +23,6 @@ MIB = 1024 * 1024
 FIT_TARGET_MIB = 1024
 FIT_CONTEXT_TOKENS = 4096
 """The engine's defaults of its options `fit_target` and `fit_ctx`."""
-OPEN = (None, "auto", -1)
-"""Values of `gpu_layers` that leave it to the engine how many layers go to GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +57,16 @@ def need_of_shape(
     Where `gpu_layers` is left open, as many go to the GPUs as they can hold. Raises ImpossibleOption.
     """
     alone = [replace(device, free_bytes=_capacity(device, reserve)) for device in devices]
+    counter = Counter(shape, options, alone, projector)
 
-    def at(tokens: int | None) -> Estimate:
-        return estimate(shape, {**options, "context_length": tokens}, alone, projector=projector)
+    def total(tokens: int) -> int:
+        return sum(place.total_bytes for place in counter.needs(tokens)[1])
 
-    found = at(options.get("context_length"))
+    context, places = counter.needs(options.get("context_length"))
     where = [device for device in alone if device.kind != "cpu"] or alone
-    shortened_to = _shortened_to(
-        options, found.context_length, where, lambda tokens: at(tokens).total("total_bytes")
-    )
+    shortened_to = _shortened_to(options, context, where, total)
     if shortened_to is not None:
-        found = at(shortened_to)
-    places = (*found.devices, found.host)
+        _, places = counter.needs(shortened_to)
     return Need({place.id: n for place in places if (n := place.total_bytes)}, shortened_to=shortened_to)
 
 
@@ -81,14 +77,16 @@ def need_of(
 
     Without a GPU, or with no layers on one, that is the host. Layers that the options put on GPUs are
     shared out by the size of the GPUs (as llama.cpp does); where the options leave it open, what the
-    GPUs cannot hold falls to the host.
+    GPUs cannot hold falls to the host. Raises ImpossibleOption.
     """
     if facts is None:
         return Need(unknown_why="its files do not say how large it is")
     needs = plain_needs(facts, options)
     if needs.kv_cache_bytes is None or needs.compute_bytes is None:
         return Need(unknown_why="its files do not say how large its cache and buffers are")
-    gpus = _gpus_of(options, devices)
+    gpus = usable_gpus(options, devices)
+    whole = (facts.block_count or 1) + 1  # the output counts as one more layer
+    layers = gpu_layers(options, whole)
     where = gpus or [device for device in devices if device.kind == "cpu"]
 
     def total(tokens: int) -> int:
@@ -97,9 +95,10 @@ def need_of(
     shortened_to = _shortened_to(options, needs.context_length or 0, where, total)
     if shortened_to is not None:
         needs = plain_needs(facts, {**options, "context_length": shortened_to})
-    on_gpus = int(needs.total_bytes * _offloaded(facts, options)) if gpus else 0
+    share = 1.0 if layers is None else layers / whole
+    on_gpus = int(needs.total_bytes * share) if gpus else 0
     capacity = {gpu.id: max(1, _capacity(gpu, reserve)) for gpu in gpus}
-    if options.get("gpu_layers") in OPEN:
+    if layers is None:
         on_gpus = min(on_gpus, sum(capacity.values()))
     shares = {id: on_gpus * size // sum(capacity.values()) for id, size in capacity.items()}
     on_host = needs.total_bytes - on_gpus
@@ -131,26 +130,4 @@ def _shortened_to(
 
     if fits(longest):
         return None
-    low, high = least, longest
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
-
-
-def _gpus_of(options: Mapping[str, Any], devices: Sequence[Device]) -> list[Device]:
-    gpus = [device for device in devices if device.kind == "cuda"]
-    if options.get("devices") == ["none"]:
-        return []
-    if options.get("split_mode") == "none":
-        main = options.get("main_gpu") or 0
-        return gpus[main : main + 1]
-    return gpus
-
-
-def _offloaded(facts: ModelFacts, options: Mapping[str, Any]) -> float:
-    """The part of the model that goes to GPUs, 0 to 1. The output layer counts as one more layer."""
-    layers = options.get("gpu_layers")
-    if isinstance(layers, int) and layers >= 0:
-        return min(1.0, layers / ((facts.block_count or 1) + 1))
-    return 1.0
+    return last_true(fits, least, longest)

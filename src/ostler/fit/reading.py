@@ -15,24 +15,31 @@ from ostler.library.gguf_header import GgufHeader
 MAX_KEPT = 64
 
 
+Read = tuple[ModelShape, GgufHeader | None]
+"""A model's shape, and the header of its projector (mmproj) if it has one."""
+
+
 class Shapes:
     """Reads shapes and keeps the last ones, by path, size and time of change: headers are large."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[object, ...], ModelShape] = OrderedDict()
+        self._kept: OrderedDict[tuple[object, ...], Read] = OrderedDict()
 
-    async def of(self, files: FileSet) -> ModelShape:
-        """The shape of a GGUF file set. Raises NotEstimable and what reading a header raises."""
+    async def of(self, files: FileSet) -> Read:
+        """What to estimate a GGUF file set from. Raises NotEstimable and what reading a header raises."""
         return await asyncio.to_thread(self._of, files)
 
-    def _of(self, files: FileSet) -> ModelShape:
-        paths = model_files(files)
-        key = tuple((str(path), *_state(path)) for path in paths)
-        shape = self._kept.pop(key, None) or ModelShape.of([read_gguf_header(path) for path in paths])
-        self._kept[key] = shape
+    def _of(self, files: FileSet) -> Read:
+        paths, mmproj = model_files(files), files.mmproj
+        key = tuple((str(path), *_state(path)) for path in (*paths, *([mmproj] if mmproj else [])))
+        read = self._kept.pop(key, None) or (
+            ModelShape.of([read_gguf_header(path) for path in paths]),
+            read_gguf_header(mmproj) if mmproj else None,
+        )
+        self._kept[key] = read
         while len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)
-        return shape
+        return read
 
 
 def model_files(files: FileSet) -> list[Path]:
@@ -41,13 +48,6 @@ def model_files(files: FileSet) -> list[Path]:
         raise NotEstimable(f"the memory of a model in the format '{files.format}' is not known here")
     rest = [file.path for file in files.files if file.path not in (files.path, files.mmproj)]
     return [files.path, *sorted(path for path in rest if path.suffix == ".gguf")]
-
-
-async def projector_of(files: FileSet) -> GgufHeader | None:
-    """The header of the file set's mmproj, if it has one. Raises what reading a header raises."""
-    if files.mmproj is None:
-        return None
-    return await asyncio.to_thread(read_gguf_header, files.mmproj)
 
 
 def _state(path: Path) -> tuple[int, int]:

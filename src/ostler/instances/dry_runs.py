@@ -12,19 +12,14 @@ from ostler.instances import admission, shortage
 from ostler.instances.errors import WillNotFit
 from ostler.instances.house import House
 from ostler.instances.plan import Candidate, Plan, Resident, Verdict
-from ostler.instances.residence import Residence
 from ostler.instances.views import DryRun
 from ostler.models.records import Model
 
 
-async def with_fit(
-    house: House, residence: Residence, run: DryRun, model: Model, overrides: Mapping[str, Any] | None
-) -> DryRun:
+async def with_fit(house: House, run: DryRun, model: Model, overrides: Mapping[str, Any] | None) -> DryRun:
     """The dry run of a model that does not run, with what the scheduler would decide now."""
     need = await admission.need_now(house, model, overrides)
-    plan = await house.scheduler.preview(admission.candidate(model, need))
-    holders = {resident.model_id: resident for resident in house.scheduler.holders()}
-    leaving = _leaving(plan, holders)
+    plan, holders, leaving = await _preview(house, admission.candidate(model, need))
     run = replace(
         run,
         would_stop=tuple(resident.model_name for resident in leaving),
@@ -32,7 +27,7 @@ async def with_fit(
         warnings=(*run.warnings, *_warnings(need, plan, leaving)),
     )
     if need.is_known:
-        ledger = house.memory.ledger([resident.claim for resident in holders.values()])
+        ledger = house.memory.ledger([resident.claim for resident in holders])
         fit = tuple(shortage.fit_by_device(need.by_device, ledger))
         run = replace(run, fit=fit, fits=plan.verdict is not Verdict.NEVER)
     if plan.verdict is Verdict.NEVER:
@@ -44,13 +39,16 @@ async def with_fit(
 
 async def evictions_for(house: House, name: str, need: Bytes) -> list[dict[str, Any]]:
     """Who would leave now for a model of that name that needs these bytes by device, and why."""
-    plan = await house.scheduler.preview(Candidate(0, name, need=need))
-    holders = {resident.model_id: resident for resident in house.scheduler.holders()}
-    return [_eviction(resident, plan) for resident in _leaving(plan, holders)]
+    plan, _, leaving = await _preview(house, Candidate(0, name, need=need))
+    return [_eviction(resident, plan) for resident in leaving]
 
 
-def _leaving(plan: Plan, holders: Mapping[int, Resident]) -> list[Resident]:
-    return [holders[id] for id in (*plan.evict, *plan.finish) if id in holders]
+async def _preview(house: House, candidate: Candidate) -> tuple[Plan, list[Resident], list[Resident]]:
+    """What the scheduler would decide now, who holds a place, and who of them would leave."""
+    plan = await house.scheduler.preview(candidate)
+    holders = house.scheduler.holders()
+    by_id = {resident.model_id: resident for resident in holders}
+    return plan, holders, [by_id[id] for id in (*plan.evict, *plan.finish) if id in by_id]
 
 
 def _warnings(need: Need, plan: Plan, leaving: list[Resident]) -> list[str]:

@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from ostler.core.errors import Invalid, OstlerError
@@ -16,7 +17,7 @@ from ostler.fit.devices import Device, Devices, Sight
 from ostler.fit.ledger import Bytes, Claim, Ledger, open_ledger
 from ostler.fit.need import Need, need_of, need_of_shape
 from ostler.fit.processes import gpu_bytes, shared_bytes, strangers
-from ostler.fit.reading import Shapes, projector_of
+from ostler.fit.reading import Shapes
 from ostler.models.records import Model
 from ostler.models.service import Models
 from ostler.runtimes.base import Observed, Runtime
@@ -92,10 +93,7 @@ class Memory:
         if model.runtime not in HERE:
             return Need()
         count, _ = await self._counter(model)
-        need = await asyncio.to_thread(count, {**model.options, **(overrides or {})})
-        if await self._leaves_gpus(model):
-            return replace(need, note=f"{model.engine} sees no GPU here: the model runs on the CPU")
-        return need
+        return await asyncio.to_thread(count, {**model.options, **(overrides or {})})
 
     async def context_that_fits(
         self,
@@ -140,22 +138,27 @@ class Memory:
         """What counts this model's need for any options, and its trained context length in tokens."""
         files = await self._models.resolve_files(model)
         devices, reserve = self._seen.devices, self._settings().reserve_by_device
+        note = None
         if await self._leaves_gpus(model):
             devices = [device for device in devices if device.kind == "cpu"]
+            note = f"{model.engine} sees no GPU here: the model runs on the CPU"
         trained = files.facts.context_length if files.facts else None
-        if files.format != "gguf":
-            return lambda options: need_of(files.facts, options, devices, reserve), trained
-        try:
-            shape, projector = await self._shapes.of(files), await projector_of(files)
-        except Invalid as error:
-            why = error.message
-            return lambda _: Need(unknown_why=why), trained
+        counted: Callable[[Mapping[str, Any]], Need]
+        if files.format == "gguf":
+            try:
+                shape, projector = await self._shapes.of(files)
+            except Invalid as error:
+                unknown = Need(unknown_why=error.message, note=note)
+                return lambda _: unknown, trained
+            counted = partial(need_of_shape, shape, devices=devices, reserve=reserve, projector=projector)
+        else:
+            counted = partial(need_of, files.facts, devices=devices, reserve=reserve)
 
         def count(options: Mapping[str, Any]) -> Need:
             try:
-                return need_of_shape(shape, options, devices, reserve, projector)
+                return replace(counted(options), note=note)
             except Invalid as error:
-                return Need(unknown_why=error.message)
+                return Need(unknown_why=error.message, note=note)
 
         return count, trained
 

@@ -247,7 +247,7 @@ class Instances:
         run = await self._house.preparer.dry_run(model, overrides)
         if run.errors or self._keeper_state(model.id).is_active:
             return run
-        return await dry_runs.with_fit(self._house, self._residence, run, model, overrides)
+        return await dry_runs.with_fit(self._house, run, model, overrides)
 
     async def evictions_for(self, name: str, need: Bytes) -> list[dict[str, Any]]:
         """Who would leave now for a start that needs these bytes by device, each with the reason."""

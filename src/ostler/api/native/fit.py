@@ -15,9 +15,7 @@ from ostler.core.principals import Principal, Role
 from ostler.fit.answering import MAX_CONTEXTS
 from ostler.fit.errors import NotEstimable
 from ostler.fit.model_shape import ModelShape
-from ostler.fit.reading import projector_of
 from ostler.hub.specs import MAX_SPEC_LENGTH, parse_spec
-from ostler.library.filesets import FileSet
 from ostler.library.gguf_header import GgufHeader
 from ostler.models.records import NewModel
 from ostler.models.sources import source_of
@@ -76,11 +74,11 @@ async def _what_is_asked(
         model = allowed(rooms, who, body.model)
         rules = rooms.engines.get(model.engine)
         options = {**model.options, **rules.options.validate(body.options)}
-        return (*await _of_files(rooms, await rooms.models.resolve_files(model)), options)
+        return (*await rooms.shapes.of(await rooms.models.resolve_files(model)), options)
     if body.path is not None:
         new = NewModel({"path": body.path}, engine=body.engine, options=body.options)
         model = await rooms.models.preview(new, who)
-        return (*await _of_files(rooms, await rooms.models.resolve_files(model)), dict(model.options))
+        return (*await rooms.shapes.of(await rooms.models.resolve_files(model)), dict(model.options))
     return await _of_spec(rooms, body)
 
 
@@ -96,11 +94,7 @@ async def _of_spec(rooms: Services, body: FitIn) -> tuple[ModelShape, GgufHeader
     engine = rooms.engines.get(body.engine) if body.engine else rooms.engines.for_format(file_format)
     checked = engine.options.validate(body.options)
     if here is not None:
-        return (*await _of_files(rooms, here), checked)
+        return (*await rooms.shapes.of(here), checked)
     if remote is None or file_format != "gguf":
         raise NotEstimable(f"the memory of a model in the format '{file_format}' is not known here")
     return ModelShape.of(remote.gguf), remote.mmproj_header, checked
-
-
-async def _of_files(rooms: Services, files: FileSet) -> tuple[ModelShape, GgufHeader | None]:
-    return await rooms.shapes.of(files), await projector_of(files)

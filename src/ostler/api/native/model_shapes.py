@@ -12,7 +12,6 @@ from ostler.core.errors import OstlerError
 from ostler.core.principals import Principal
 from ostler.core.states import InstanceState
 from ostler.fit.plain import plain_needs
-from ostler.fit.reading import projector_of
 from ostler.library.filesets import FileSet
 from ostler.models.records import Model
 
@@ -104,10 +103,9 @@ async def memory_needs(rooms: Services, model: Model) -> dict[str, Any] | None:
     try:
         files = await rooms.models.resolve_files(model)
         if files.format == "gguf":
-            shape = await rooms.shapes.of(files)
-            (told,) = await rooms.fits.answer(
-                shape, model.options, await rooms.devices.list(), projector=await projector_of(files)
-            )
+            shape, projector = await rooms.shapes.of(files)
+            devices = await rooms.devices.list()
+            (told,) = await rooms.fits.answer(shape, model.options, devices, projector=projector)
             return told.to_json()
     except OstlerError:
         return None

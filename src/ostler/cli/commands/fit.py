@@ -130,11 +130,12 @@ def _hardware(on: str | None) -> Json:
     """The description as text, or what stands in the file at that path."""
     if on is None:
         return {}
-    path = Path(on).expanduser()
-    if not (on.endswith(".json") or on.startswith(("/", "./", "../", "~"))):
+    from ostler.fit.hardware import is_path
+
+    if not is_path(on):
         return {"on": on}
     try:
-        described = json_module.loads(path.read_text())
+        described = json_module.loads(Path(on).expanduser().read_text())
     except (OSError, ValueError) as error:
         raise CommandFailed(
             f"{on} cannot be read as JSON: {error}",
