@@ -133,7 +133,7 @@ async def running_house(
     await models.start()
     secret = ServerSecret.load(folder / "data" / "secret")
     holder = Holder(values)
-    devices = devices or Devices(pretend=pretended(values.devices))
+    devices = devices or Devices(pretend=pretended(values.devices) if values.devices else ())
     runtimes = {runtime.name: runtime}
     instances = Instances(
         database, events, clock, holder, models, engines, runtimes, secret, "here", devices, Shapes()

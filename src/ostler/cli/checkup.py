@@ -166,7 +166,8 @@ async def _ledger_here(settings: Settings) -> list[Json]:
     from ostler.fit.ledger import open_ledger
     from ostler.fit.pretend import pretended
 
-    devices = await Devices(pretend=pretended(settings.devices)).list()
+    pretend = pretended(settings.devices) if settings.devices else ()
+    devices = await Devices(pretend=pretend).list()
     ledger = open_ledger(devices, (), (), settings.reserve_by_device)
     return [ledger.accounts[d.id].to_json() | asdict(d) for d in devices]
 

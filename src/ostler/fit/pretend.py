@@ -13,14 +13,11 @@ class BadDevices(Invalid):
     """The setting `devices` describes no set of devices."""
 
 
-def pretended(text: str | None) -> list[Device]:
-    """The devices that the setting `devices` describes, in the words of `hardware.py`; none if it is unset.
+def pretended(text: str) -> list[Device]:
+    """The devices that the setting `devices` describes, in the words of `hardware.py`. Raises BadDevices.
 
-    A host that is not described is left out: it is the real one. Blocking where a file is named. Raises
-    BadDevices.
+    A host that is not described is left out: it is the real one. Blocking where a file is named.
     """
-    if not text:
-        return []
     try:
         found = read_hardware(text)
     except Invalid as error:
