@@ -50,6 +50,7 @@ from ostler.jobs.service import Jobs
 from ostler.library.service import Library
 from ostler.models.service import Models
 from ostler.models.sources import SourceReader
+from ostler.reshaping.service import Reshaping
 from ostler.runtimes.base import Runtime
 from ostler.runtimes.process import ProcessRuntime
 from ostler.usage import UsageLog, UsageWriter
@@ -131,6 +132,7 @@ def build(
     hub = Hub(settings)
     jobs = Jobs(database, events, clock, node, uuid4().hex)
     downloads = Downloads(jobs, hub, library, live, events, clock)
+    reshaping = Reshaping(jobs, library, lambda: live.current)
     engines = engines or default_engines(settings)
     sources = SourceReader(library, settings.effective_models_dir)
     models = Models(database, events, clock, engines, sources, node)
@@ -152,6 +154,7 @@ def build(
         hub=hub,
         jobs=jobs,
         downloads=downloads,
+        reshaping=reshaping,
         engines=engines,
         runtimes=runtimes,
         models=models,

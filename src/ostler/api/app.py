@@ -19,6 +19,7 @@ from ostler.api.native import (
     jobs,
     keys,
     models,
+    reshaping,
     settings,
     system,
     usage,
@@ -26,7 +27,22 @@ from ostler.api.native import (
 )
 from ostler.api.services import Services
 
-_NOUNS = (models, instances, files, downloads, jobs, events, hub, fit, keys, users, settings, system, usage)
+_NOUNS = (
+    models,
+    instances,
+    files,
+    reshaping,
+    downloads,
+    jobs,
+    events,
+    hub,
+    fit,
+    keys,
+    users,
+    settings,
+    system,
+    usage,
+)
 
 _SECURITY_HEADERS = {
     b"x-content-type-options": b"nosniff",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ostler.jobs.service import Jobs
     from ostler.library.service import Library
     from ostler.models.service import Models
+    from ostler.reshaping.service import Reshaping
     from ostler.runtimes.base import Runtime
     from ostler.usage.log import UsageLog
 
@@ -51,6 +52,7 @@ class Services:
     hub: Hub
     jobs: Jobs
     downloads: Downloads
+    reshaping: Reshaping
     engines: Engines
     runtimes: Mapping[str, Runtime]
     models: Models

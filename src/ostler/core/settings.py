@@ -84,6 +84,12 @@ class Settings(BaseModel):
         env=("HF_HUB_CACHE",),
     )
 
+    reshaped_dir: Path | None = _setting(
+        None,
+        "Folder of GGUF files that Ostler merged or split, listed with the others. "
+        "Default: the folder `reshaped` in the data folder.",
+    )
+
     # The server
     host: str = _setting("127.0.0.1", "Address to listen on. Any other than loopback needs keys.")
     port: int = _setting(DEFAULT_PORT, "Port to listen on; 0 takes a free one.", ge=0, le=65535)
@@ -202,7 +208,7 @@ class Settings(BaseModel):
     usage_retention_days: int = _setting(90, "How long accounted requests are kept.", live=True, ge=1)
     event_retention_days: int = _setting(90, "How long events are kept.", live=True, ge=1)
 
-    @field_validator("data_dir", "models_dir", "hub_cache_dir")
+    @field_validator("data_dir", "models_dir", "hub_cache_dir", "reshaped_dir")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - links stay
@@ -229,6 +235,11 @@ class Settings(BaseModel):
     def effective_models_dir(self) -> Path:
         """The models folder."""
         return self.models_dir or self.data_dir / "models"
+
+    @property
+    def effective_reshaped_dir(self) -> Path:
+        """Where merged and split files go."""
+        return self.reshaped_dir or self.data_dir / "reshaped"
 
     @property
     def reserve_by_device(self) -> dict[str, int]:

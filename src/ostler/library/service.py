@@ -55,6 +55,7 @@ class Library:
             [
                 (self._settings.effective_models_dir, "folder", False),
                 (self._settings.hub_cache_dir, "hub-cache", True),
+                (self._settings.effective_reshaped_dir, "folder", True),
             ]
         )
         await self._inspections.load()
