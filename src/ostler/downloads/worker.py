@@ -17,9 +17,9 @@ from ostler.downloads.fetch import Fetch
 from ostler.downloads.order import Order
 from ostler.downloads.pacing import RateLimit
 from ostler.downloads.placing import Placing
-from ostler.jobs.rate import Rate
 from ostler.downloads.transfer import Transfer
 from ostler.jobs.child_side import ChildSide
+from ostler.jobs.rate import Rate
 from ostler.library.errors import UnsafePath
 
 TELL_EVERY_S = 0.1

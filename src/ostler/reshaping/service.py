@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ostler.core.disk import free_bytes
-from ostler.core.errors import InvalidField, NotAllowed
+from ostler.core.errors import InvalidField
 from ostler.core.principals import Principal, Role
 from ostler.core.settings import Settings
 from ostler.jobs.child import ChildEnded, run_child
@@ -43,7 +43,7 @@ class Reshaping:
     async def merge(self, files: FileSet, principal: Principal, *, to: Path | None, name: str | None) -> Job:
         """Queue the making of one file from a model's parts; the parts stay.
 
-        `to` is the folder for it, by default Ostler's own (setting `reshaped_dir`); `name` is without its ending.
+        `to` is the folder for it, by default the setting `reshaped_dir`; `name` is without its ending.
         Raises NotAllowed, NothingToMerge, BrokenFile (a part is missing), NameTaken, DiskFull, InvalidField.
         """
         principal.require(Role.MANAGER, "merge model files")
@@ -137,8 +137,10 @@ class Reshaping:
             await self._carry_out(order, report)
             await asyncio.to_thread(_remove_staging, order)
         await self._library.refresh()
-        names = [file.name for file in await asyncio.to_thread(order.files)]
-        paths = [str(Path(order.folder, name)) for name in names]
+        new = await asyncio.to_thread(order.files)
+        total = 2 * sum(file.size_bytes for file in new)
+        report({"bytes_done": total, "bytes_total": total, "eta_s": 0, "step": "done"})
+        paths = [str(Path(order.folder, file.name)) for file in new]
         return {"path": paths[0], "files": paths, "already_here": already}
 
     async def _carry_out(self, order: Order, report: Report) -> None:

@@ -25,7 +25,7 @@ Name = Annotated[str | None, typer.Option("--name", help="The new file's name, w
 
 @with_server
 def merge(server: Server, model: Target, to: To = None, name: Name = None, json: JsonFlag = False) -> None:
-    """Make one GGUF file of a model's parts. The parts stay, and every tensor is compared.
+    """Make one GGUF file of a model's parts. The parts stay.
 
     Example: ostler merge ./big-00001-of-00003.gguf
     """
@@ -44,7 +44,7 @@ def split(
     name: Name = None,
     json: JsonFlag = False,
 ) -> None:
-    """Make parts of a GGUF in one file, for disks and hubs that take no larger ones. The file stays.
+    """Make parts of a GGUF in one file. The file stays.
 
     Example: ostler split ./big.gguf --size 20GB
     """
