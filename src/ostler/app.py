@@ -87,6 +87,8 @@ class Ostler:
             await upgrade(s.database)
             await s.settings.start()
             await s.access.start()
+            midnight = s.clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
+            s.access.begin_day(await s.usage.used_since(midnight))
             ending.push_async_callback(s.access.close)
             await s.library.start()
             await s.models.start()

@@ -11,6 +11,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +99,9 @@ class Settings(BaseModel):
     )
     allowed_origins: tuple[str, ...] = _setting(
         (), "Further web origins that may call the API from a browser."
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        (), "Addresses and networks of proxies in front of this server, whose X-Forwarded-For is believed."
     )
     request_body_limit_bytes: int = _setting(
         64 * MIB, "Largest request body that is accepted; above it the answer is 413.", ge=1024
@@ -218,6 +222,13 @@ class Settings(BaseModel):
     def _reserve(cls, text: str) -> str:
         _reserve_by_device(text)
         return text
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        for text in texts:
+            ip_network(text)
+        return texts
 
     @field_validator("hf_endpoint")
     @classmethod

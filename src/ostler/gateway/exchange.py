@@ -9,7 +9,7 @@ from ostler.core.principals import Principal
 from ostler.gateway.errors import Dialect
 from ostler.gateway.headers import Incoming
 from ostler.gateway.metrics import OTHER
-from ostler.gateway.ports import Receive, Send
+from ostler.gateway.ports import Receive, Send, Ticket
 from ostler.models.records import Model
 
 WATCH_AFTER_S = 0.02
@@ -48,6 +48,7 @@ class Exchange:
         "streamed",
         "tail",
         "task",
+        "ticket",
         "turns",
         "whole",
     )
@@ -61,6 +62,7 @@ class Exchange:
         self.began = began
         self.incoming = _NOTHING
         self.principal: Principal | None = None
+        self.ticket: Ticket | None = None
         self.model: Model | None = None
         self.dialect = Dialect.OPENAI
         self.label = OTHER

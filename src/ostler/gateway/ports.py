@@ -19,12 +19,20 @@ ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 class Doorkeeper(Protocol):
     """Who knows keys, people and the rules for this machine (access)."""
 
-    def admit(self, headers: Iterable[tuple[bytes, bytes]], method: str = "GET") -> Principal:
+    def admit(
+        self, headers: Iterable[tuple[bytes, bytes]], method: str = "GET", peer: str | None = None
+    ) -> Principal:
         """Who is asking. Raises Unauthenticated, NotAllowed."""
 
 
 class Ticket(Protocol):
     """One admitted request."""
+
+    def begin_stream(self) -> None:
+        """Its answer will be a stream. Raises RateLimited."""
+
+    def spend(self, tokens: int) -> None:
+        """So many tokens were used by it."""
 
     def release(self) -> None:
         """It is over."""
