@@ -83,8 +83,8 @@ class Access:
     def begin_day(self, used: Mapping[int, tuple[int, int]]) -> None:
         """Requests and tokens by key id that were used today before this server was started."""
         for principal in self.keys.principals():
-            if principal.key_id in used:
-                self.limiter.begin_day(principal, *used[principal.key_id])
+            if principal.key_id is not None and (spent := used.get(principal.key_id)):
+                self.limiter.begin_day(principal, *spent)
 
     async def close(self) -> None:
         """End the upkeep and write what is still in memory."""

@@ -137,7 +137,7 @@ class Users:
         role: Role | None = None,
         password: str | None = None,
         disabled: bool | None = None,
-        org_id: int | None | Literal["same"] = "same",
+        org_id: int | Literal["same"] | None = "same",
     ) -> User:
         """Change a person; every open session of theirs ends. Needs the role admin.
 

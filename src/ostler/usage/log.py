@@ -138,7 +138,7 @@ class UsageLog:
         )
         async with self._database.read() as session:
             rows = (await session.execute(query)).all()
-        return {int(key_id): (int(requests), int(tokens)) for key_id, requests, tokens in rows}
+        return {key: (int(requests), int(tokens or 0)) for key, requests, tokens in rows if key is not None}
 
     async def forget(self, older_than_days: int) -> int:
         """Delete what is older, in batches so that no writer waits long; how many were deleted."""
