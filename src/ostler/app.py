@@ -53,6 +53,8 @@ from ostler.models.sources import SourceReader
 from ostler.reshaping.service import Reshaping
 from ostler.runtimes.base import Runtime
 from ostler.runtimes.process import ProcessRuntime
+from ostler.upstreams.entries import Externals
+from ostler.upstreams.pools import Pools
 from ostler.usage import UsageLog, UsageWriter
 
 log = logging.getLogger("ostler.app")
@@ -92,8 +94,11 @@ class Ostler:
             ending.push_async_callback(s.access.close)
             await s.library.start()
             await s.models.start()
+            await s.externals.start()
             await self.usage_writer.start()
             ending.push_async_callback(self.usage_writer.close)
+            await s.pools.start()
+            ending.push_async_callback(s.pools.close)
             await s.jobs.start()
             ending.push_async_callback(s.jobs.stop)
             await s.instances.start_service()
@@ -138,6 +143,8 @@ def build(
     engines = engines or default_engines(settings)
     sources = SourceReader(library, settings.effective_models_dir)
     models = Models(database, events, clock, engines, sources, node)
+    externals = Externals(database, events, clock, engines, models.find)
+    pools = Pools(live, clock, externals.all)
     runtimes = runtimes or default_runtimes(settings)
     shapes = Shapes()
     devices = Devices(pretend=pretended(settings.devices) if settings.devices else ())
@@ -160,6 +167,8 @@ def build(
         engines=engines,
         runtimes=runtimes,
         models=models,
+        externals=externals,
+        pools=pools,
         instances=instances,
         usage=UsageLog(database, clock),
         devices=devices,
@@ -178,6 +187,7 @@ def build(
         metrics=GatewayMetrics(registry, lambda: usage_writer.dropped),
         settings=live,
         clock=clock,
+        pools=pools,
     )
     return Ostler(services, gateway, usage_writer)
 

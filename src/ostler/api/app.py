@@ -23,6 +23,7 @@ from ostler.api.native import (
     reshaping,
     settings,
     system,
+    upstreams,
     usage,
     users,
 )
@@ -43,6 +44,7 @@ _NOUNS = (
     organisations,
     settings,
     system,
+    upstreams,
     usage,
 )
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ostler.models.service import Models
     from ostler.reshaping.service import Reshaping
     from ostler.runtimes.base import Runtime
+    from ostler.upstreams.entries import Externals
+    from ostler.upstreams.pools import Pools
     from ostler.usage.log import UsageLog
 
 
@@ -56,6 +58,8 @@ class Services:
     engines: Engines
     runtimes: Mapping[str, Runtime]
     models: Models
+    externals: Externals
+    pools: Pools
     instances: Instances
     usage: UsageLog
     devices: Devices

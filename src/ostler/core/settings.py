@@ -209,6 +209,37 @@ class Settings(BaseModel):
     upstream_timeout_s: float = _setting(
         3600.0, "How long an engine may be silent within one request.", live=True, gt=0
     )
+    vllm_gen_urls: tuple[str, ...] = _setting(
+        (),
+        "vLLM servers elsewhere that generate text; what they serve is routed to them.",
+        env=("VLLM_GEN_URLS",),
+    )
+    vllm_emb_urls: tuple[str, ...] = _setting(
+        (), "vLLM servers elsewhere that make embeddings.", env=("VLLM_EMB_URLS",)
+    )
+    llamacpp_gen_urls: tuple[str, ...] = _setting(
+        (), "llama.cpp servers elsewhere that generate text.", env=("LLAMACPP_GEN_URLS",)
+    )
+    upstream_api_key: SecretStr | None = _setting(
+        None, "Key that servers elsewhere are asked with.", env=("INTERNAL_VLLM_API_KEY",)
+    )
+    upstream_poll_s: float = _setting(
+        10.0, "How often servers elsewhere are looked at.", env=("HEALTH_POLL_SEC",), live=True, ge=0.1
+    )
+    breaker_failures: int = _setting(
+        5,
+        "After so many failures in a row a server elsewhere is left alone for a while; 0: never.",
+        env=("CB_FAILURE_THRESHOLD",),
+        live=True,
+        ge=0,
+    )
+    breaker_cooldown_s: float = _setting(
+        30.0,
+        "How long a server elsewhere is left alone before one request tries it again.",
+        env=("CB_COOLDOWN_SEC",),
+        live=True,
+        gt=0,
+    )
     usage_retention_days: int = _setting(90, "How long accounted requests are kept.", live=True, ge=1)
     event_retention_days: int = _setting(90, "How long events are kept.", live=True, ge=1)
 
@@ -229,6 +260,14 @@ class Settings(BaseModel):
         for text in texts:
             ip_network(text)
         return texts
+
+    @field_validator("vllm_gen_urls", "vllm_emb_urls", "llamacpp_gen_urls")
+    @classmethod
+    def _urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError("each must begin with http:// or https://")
+        return tuple(url.rstrip("/").removesuffix("/v1") for url in urls)
 
     @field_validator("hf_endpoint")
     @classmethod

@@ -10,15 +10,18 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from ostler.access.browser import check_browser, origin_allowed
+from ostler.access.names import may_use
 from ostler.core.clock import Clock
 from ostler.core.errors import OstlerError
 from ostler.core.principals import Principal
 from ostler.core.settings import Settings
 from ostler.gateway.bodies import read_asked, read_body, with_defaults
+from ostler.gateway.elsewhere import carry_elsewhere
 from ostler.gateway.errors import (
     ClientGone,
     EngineGone,
     EngineSilent,
+    ModelNotAllowed,
     SilentClient,
     WrongMethod,
     envelope,
@@ -47,6 +50,8 @@ from ostler.gateway.ports import (
 from ostler.gateway.routes import MODELS, PREFIX, check_scope, dialect_of, route_of
 from ostler.gateway.upstream import Upstream
 from ostler.gateway.waiting import wait_for_lease
+from ostler.models.records import Model
+from ostler.upstreams.pools import ExternalModel, Pools
 from ostler.usage import RequestRecord, TokenCounts, read_counts
 
 log = logging.getLogger(__name__)
@@ -82,6 +87,7 @@ class Gateway:
         access: DoorkeeperWithLimits,
         models: ModelNames,
         instances: EngineLeases,
+        pools: Pools,
         usage: Accounts,
         metrics: GatewayMetrics,
         settings: Callable[[], Settings],
@@ -99,10 +105,12 @@ class Gateway:
         self._rules = HeaderRules()
         self._upstream = Upstream()
         self._forwarder = Forwarder(self._upstream, self._rules, metrics, self._now)
+        self._pools = pools
         self._patience = Patience()
         self._exchanges = self._patience.exchanges
         self._loop: asyncio.AbstractEventLoop | None = None
         metrics.in_flight = lambda: len(self._exchanges)
+        metrics.members = lambda: self._pools.members
 
     async def start(self) -> None:
         """Begin to look after clients and connections."""
@@ -177,7 +185,7 @@ class Gateway:
         exchange.body = await read_body(exchange.receive, limit, incoming.content_length)
         exchange.on_client = False
         asked = read_asked(exchange.body, incoming, exchange.query)
-        model = find_model(self._models, asked.model, principal)
+        model = self._find(asked.model, principal)
         exchange.model = model
         wants_stream = False
         if asked.json is not None:
@@ -205,6 +213,8 @@ class Gateway:
         """With a lease, forward; the lease goes back whatever happens."""
         model, principal = exchange.model, exchange.principal
         assert model is not None and principal is not None
+        if isinstance(model, ExternalModel):
+            return await carry_elsewhere(exchange, model, self._pools, self._forwarder, settings)
         lease: Lease | None = self._instances.try_lease(model.id)
         if lease is None:
             lease = await wait_for_lease(
@@ -219,6 +229,15 @@ class Gateway:
             raise
         finally:
             lease.release(broken=broken)
+        return None
+
+    def _find(self, name: str, principal: Principal) -> Model | ExternalModel:
+        """The model that a request means: ours, else one that an upstream serves."""
+        if self._models.find(name) is None and (external := self._pools.find(name)) is not None:
+            if not may_use(principal, name):
+                raise ModelNotAllowed(f"{principal.name} may not use the model {name!r}", model=name)
+            return external
+        return find_model(self._models, name, principal)
 
     async def _list(self, exchange: Exchange) -> None:
         """`GET /v1/models` and `GET /v1/models/{name}`."""
@@ -228,10 +247,10 @@ class Gateway:
         assert exchange.principal is not None
         name = exchange.path[len(MODELS) + 1 :]
         if name:
-            model = find_model(self._models, name, exchange.principal)
+            model = self._find(name, exchange.principal)
             found = describe(model, self._instances)
         else:
-            found = list_models(self._models, self._instances, exchange.principal)
+            found = list_models(self._models, self._instances, exchange.principal, self._pools.all())
         await exchange.answer(200, [], json.dumps(found).encode())
 
     def _allow_origin(self, exchange: Exchange, origin: str) -> None:

@@ -11,6 +11,7 @@ from ostler.gateway.headers import Incoming
 from ostler.gateway.metrics import OTHER
 from ostler.gateway.ports import Receive, Send, Ticket
 from ostler.models.records import Model
+from ostler.upstreams.pools import ExternalModel
 
 WATCH_AFTER_S = 0.02
 """An answer that is faster than this is not worth a watch over the client."""
@@ -63,7 +64,7 @@ class Exchange:
         self.incoming = _NOTHING
         self.principal: Principal | None = None
         self.ticket: Ticket | None = None
-        self.model: Model | None = None
+        self.model: Model | ExternalModel | None = None
         self.dialect = Dialect.OPENAI
         self.label = OTHER
         self.body = b""

@@ -65,8 +65,12 @@ class Lease(Protocol):
     """The right to send one request to one running engine."""
 
     @property
-    def instance_id(self) -> int:
-        """Which instance it is."""
+    def instance_id(self) -> int | None:
+        """Which instance it is; None for an upstream that is not ours."""
+
+    @property
+    def engine(self) -> str:
+        """Which program it is: `llamacpp`, `vllm`."""
 
     @property
     def base_url(self) -> str:

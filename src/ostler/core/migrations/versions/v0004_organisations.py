@@ -1,4 +1,4 @@
-"""Organisations; owner, scopes, addresses and a switch of keys; user and organisation of requests."""
+"""Organisations, models of upstreams, whose keys and requests are, and what keys are for."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -20,6 +20,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_organisations"),
         sa.UniqueConstraint("name", name="uq_organisations_name"),
         sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "external_models",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("engine", sa.Text(), nullable=False),
+        sa.Column("task", sa.Text(), nullable=False),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_external_models"),
     )
     op.add_column("users", sa.Column("org_id", sa.Integer(), nullable=True))
     for column in (
@@ -43,4 +52,5 @@ def downgrade() -> None:
     for name in ("disabled", "addresses", "scopes", "org_id", "user_id"):
         op.drop_column("keys", name)
     op.drop_column("users", "org_id")
+    op.drop_table("external_models")
     op.drop_table("organisations")
