@@ -136,7 +136,9 @@ def build(
     models = Models(database, events, clock, engines, sources, node)
     runtimes = runtimes or default_runtimes(settings)
     shapes = Shapes()
-    devices = Devices(pretend=pretended(settings.devices) if settings.devices else ())
+    devices = Devices(
+        pretend=pretended(settings.devices) if settings.devices else (), listed=engines.listed_devices
+    )
     instances = Instances(
         database, events, clock, live, models, engines, runtimes, secret, node, devices, shapes
     )

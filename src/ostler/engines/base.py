@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from ostler.core.errors import EngineError, InvalidField, NotFound
 from ostler.core.launch import LaunchSpec
+from ostler.engines.listed_devices import ListedDevice
 from ostler.engines.options import OptionTable
 
 
@@ -124,8 +125,13 @@ class Engine(ABC):
         `was_ready` says that the engine answered before: no connection then means dead.
         """
 
-    async def sees_gpus(self, request: LaunchRequest) -> bool | None:
-        """Whether the program would use this host's GPUs; None where it does not say. Raises NoExecutable."""
+    async def devices(
+        self, request: LaunchRequest, *, fresh: bool = False
+    ) -> tuple[ListedDevice, ...] | None:
+        """The GPUs that the program names, none for one that uses the CPU; None where it does not say.
+
+        `fresh` asks again how much is free on them. Raises NoExecutable.
+        """
         return None
 
     @abstractmethod

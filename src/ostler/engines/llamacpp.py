@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shlex
 import shutil
 import sys
@@ -25,6 +24,7 @@ from ostler.engines.base import (
     UnknownFlag,
 )
 from ostler.engines.command_line import is_flag
+from ostler.engines.listed_devices import ListedDevice, device_env
 from ostler.engines.llamacpp_diagnosis import diagnose
 from ostler.engines.llamacpp_options import TABLE
 from ostler.engines.options import OptionTable
@@ -87,7 +87,7 @@ class LlamaCpp(Engine):
             runtime=request.runtime,
             command=self._command(request)[0],
             args=(*arguments, *request.extra_args),
-            env={**_device_env(request.devices), **request.env},
+            env={**device_env(request.devices), **request.env},
             secret_env=self.secret_env,
             devices=request.devices,
         )
@@ -115,10 +115,12 @@ class LlamaCpp(Engine):
         capabilities = await self.capabilities(command)
         return Executable(command, source, capabilities.version)
 
-    async def sees_gpus(self, request: LaunchRequest) -> bool | None:
+    async def devices(
+        self, request: LaunchRequest, *, fresh: bool = False
+    ) -> tuple[ListedDevice, ...] | None:
         """By its `--list-devices`: a build for the CPU lists none."""
         command, _ = self._command(request)
-        return await self._prober.sees_gpus(command)
+        return await self._prober.devices(command, fresh=fresh)
 
     async def capabilities(self, command: Sequence[str]) -> Capabilities:
         """The flags in its `--help`. Never raises."""
@@ -164,14 +166,6 @@ def _resolve(text: str, source: str) -> tuple[str, ...]:
         missing = words[0] if words else text
         raise NoExecutable(f"the program {missing!r} does not exist or cannot be run", hint=hint)
     return (path, *words[1:])
-
-
-def _device_env(devices: Sequence[str]) -> dict[str, str]:
-    """Which GPUs the process may see; none named means all."""
-    cuda = [match[1] for device in devices if (match := re.fullmatch(r"cuda:(\w[\w-]*)", device))]
-    if cuda:
-        return {"CUDA_VISIBLE_DEVICES": ",".join(cuda)}
-    return {"CUDA_VISIBLE_DEVICES": ""} if tuple(devices) == ("cpu",) else {}
 
 
 def _unknown(flag: str, known: frozenset[str], command: Sequence[str], field: str) -> UnknownFlag:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from ostler.engines.base import Capabilities
+from ostler.engines.listed_devices import ListedDevice, read_devices
 
 HELP_LIMIT_BYTES = 1024 * 1024
 PROBE_TIMEOUT_S = 20.0
@@ -18,7 +19,8 @@ class Prober:
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], asyncio.Task[Capabilities]] = {}
-        self._gpus: dict[tuple[object, ...], bool | None] = {}
+        self._devices: dict[tuple[object, ...], tuple[ListedDevice, ...] | None] = {}
+        self._asking = asyncio.Lock()
 
     async def probe(self, command: tuple[str, ...]) -> Capabilities:
         """What that command can do. Callers at the same time share one probe."""
@@ -28,12 +30,18 @@ class Prober:
             task = self._known[key] = asyncio.ensure_future(_probe(command))
         return await asyncio.shield(task)
 
-    async def sees_gpus(self, command: tuple[str, ...]) -> bool | None:
-        """Whether its `--list-devices` names a device beside the CPU; None where it does not say."""
+    async def devices(
+        self, command: tuple[str, ...], *, fresh: bool = False
+    ) -> tuple[ListedDevice, ...] | None:
+        """What its `--list-devices` names beside the CPU; None where it does not say.
+
+        `fresh` asks again how much is free, of a program that named devices before.
+        """
         key = (command, await asyncio.to_thread(_fingerprint, command[0]))
-        if key not in self._gpus:
-            self._gpus[key] = read_devices(await _run(command, "--list-devices"))
-        return self._gpus[key]
+        async with self._asking:
+            if key not in self._devices or (fresh and self._devices[key]):
+                self._devices[key] = read_devices(await _run(command, "--list-devices"))
+            return self._devices[key]
 
 
 def _fingerprint(path: str) -> tuple[object, ...]:
@@ -98,14 +106,6 @@ def read_flags(help_text: str) -> frozenset[str]:
                 break
             rest = rest[match.end() :]
     return frozenset(flags)
-
-
-def read_devices(text: str | None) -> bool | None:
-    """True where devices are listed under `Available devices:`, False for none, None where it is not said."""
-    _, found, listed = (text or "").partition("Available devices:")
-    if not found:
-        return None
-    return any(": " in line for line in listed.splitlines())
 
 
 def read_version(text: str | None) -> str | None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ostler.core.near import near_names
-from ostler.engines.base import Engine, UnknownEngine
+from ostler.engines.base import Engine, LaunchRequest, NoExecutable, UnknownEngine
+from ostler.engines.listed_devices import ListedDevice
 from ostler.engines.llamacpp import LlamaCpp
 
 if TYPE_CHECKING:
     from ostler.core.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class Engines:
@@ -48,6 +53,18 @@ class Engines:
             hint=f"Formats that can be served: {', '.join(sorted(f for e in self for f in e.formats))}",
             format=file_format,
         )
+
+    async def listed_devices(self) -> tuple[ListedDevice, ...]:
+        """The GPUs that the engines of the settings name now; none where no program says any."""
+        for engine in self:
+            try:
+                found = await engine.devices(LaunchRequest(0, "devices", Path("model")), fresh=True)
+            except NoExecutable as error:
+                log.debug("%s cannot be asked for its devices: %s", engine.name, error)
+                continue
+            if found:
+                return found
+        return ()
 
 
 def default_engines(settings: Settings) -> Engines:
