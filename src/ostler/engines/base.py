@@ -134,6 +134,11 @@ class Engine(ABC):
         """
         return None
 
+    async def sees_gpus(self, request: LaunchRequest) -> bool | None:
+        """Whether the program would use this host's GPUs; None where it does not say. Raises NoExecutable."""
+        found = await self.devices(request)
+        return None if found is None else bool(found)
+
     @abstractmethod
     async def executable(self, request: LaunchRequest) -> Executable:
         """The program that `launch_spec` would run, with its version. Raises NoExecutable."""

@@ -58,10 +58,9 @@ class Preparer:
     async def sees_gpus(self, model: Model) -> bool | None:
         """Whether its engine would use this host's GPUs; None where that is not known."""
         try:
-            seen = await self._engines.get(model.engine).devices(await self._request(model, None))
+            return await self._engines.get(model.engine).sees_gpus(await self._request(model, None))
         except OstlerError:
             return None  # the start itself says what is wrong
-        return None if seen is None else bool(seen)
 
     async def prepare(self, model: Model, overrides: Mapping[str, Any] | None = None) -> Prepared:
         """What a start of this model would run, with options for this launch only.
