@@ -11,6 +11,7 @@ from ostler.core.near import near_names
 from ostler.engines.base import Engine, LaunchRequest, NoExecutable, UnknownEngine
 from ostler.engines.listed_devices import ListedDevice
 from ostler.engines.llamacpp import LlamaCpp
+from ostler.engines.vllm import Vllm
 
 if TYPE_CHECKING:
     from ostler.core.settings import Settings
@@ -67,6 +68,10 @@ class Engines:
         return ()
 
 
+ENGINES: tuple[type[Engine], ...] = (LlamaCpp, Vllm)
+"""Every engine's class, for what needs no settings: its options and their documentation."""
+
+
 def default_engines(settings: Settings) -> Engines:
     """Every engine, as the settings say."""
-    return Engines([LlamaCpp(settings.llama_server_command)])
+    return Engines([LlamaCpp(settings.llama_server_command), Vllm(settings.vllm_command)])
