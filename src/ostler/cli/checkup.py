@@ -114,14 +114,21 @@ def _engines(settings: Settings) -> Check:
 
 
 async def _find_engines(settings: Settings) -> list[str]:
-    from ostler.engines.base import LaunchRequest
+    """A line for each engine. Raises NoExecutable where there is none at all."""
+    from ostler.engines.base import LaunchRequest, NoExecutable
     from ostler.engines.registry import default_engines
 
-    found = []
+    found, missing = [], []
     for engine in default_engines(settings):
-        executable = await engine.executable(LaunchRequest(0, "doctor", Path("model")))
+        try:
+            executable = await engine.executable(LaunchRequest(0, "doctor", Path("model")))
+        except NoExecutable as error:
+            missing.append(error)
+            continue
         found.append(f"{engine.name} {executable.version or '(version unknown)'} ({executable.source})")
-    return found
+    if not found:
+        raise missing[0]
+    return [*found, *(error.message for error in missing)]
 
 
 def _port(settings: Settings) -> Check:
