@@ -55,7 +55,7 @@ async def test_the_built_in_engine_says_which_devices_it_sees() -> None:
 async def test_how_much_is_free_is_asked_again_only_when_it_must_be_fresh(tmp_path: Path) -> None:
     program, asked = tmp_path / "llama-server", tmp_path / "asked"
     line = "echo 'Available devices:'; echo '  Vulkan0: x (100 MiB, '$(wc -l < asked)' MiB free)'"
-    program.write_text(f"#!/bin/sh\ncd {tmp_path}\necho >> {asked}\n{line}\n")
+    program.write_text(f"#!/bin/sh\ncd {tmp_path}\n[ -e broken ] && exit 1\necho >> {asked}\n{line}\n")
     program.chmod(0o755)
     prober, command = Prober(), (str(program),)
     free = [
@@ -63,6 +63,9 @@ async def test_how_much_is_free_is_asked_again_only_when_it_must_be_fresh(tmp_pa
         for fresh in (True, False, True)
     ]
     assert free == [[1], [1], [2]]
+    (tmp_path / "broken").touch()
+    last = await prober.devices(command, fresh=True)
+    assert last and last[0].free_bytes == 2 * MIB, "a list that fails once is no list of none"
 
 
 @pytest.mark.parametrize(

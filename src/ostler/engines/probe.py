@@ -44,8 +44,10 @@ class Prober:
         """
         key = (command, await asyncio.to_thread(_fingerprint, command[0]))
         async with self._asking:
-            if key not in self._devices or (fresh and self._devices[key]):
-                self._devices[key] = read_devices(await run_program(command, "--list-devices"))
+            known = self._devices.get(key)
+            if key not in self._devices or (fresh and known):
+                found = read_devices(await run_program(command, "--list-devices"))
+                self._devices[key] = known if found is None else found  # once is no reason to forget them
             return self._devices[key]
 
 
