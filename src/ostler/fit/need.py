@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ostler.fit.device import Device, kept_back
+from ostler.fit.device import Device, kept_back, pooled
 from ostler.fit.estimate import Counter, gpu_layers, last_true
 from ostler.fit.ledger import Bytes
 from ostler.fit.model_shape import ModelShape
@@ -31,13 +31,26 @@ class Need:
 
     `unknown_why` says why the need is not known; then `by_device` is empty and memory does not count.
     `shortened_to` is the context length in tokens to which the engine itself will come down. `note` is
-    what a person should know of how it was counted.
+    what a person should know of how it was counted. `shared_bytes` stand in `by_device` twice: on a GPU that
+    takes from the host's memory, and on the host.
     """
 
     by_device: Bytes = field(default_factory=dict)
     unknown_why: str | None = None
     shortened_to: int | None = None
     note: str | None = None
+    shared_bytes: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it, each byte once."""
+        return sum(self.by_device.values()) - self.shared_bytes
+
+    def pooled(self, devices: Sequence[Device]) -> Need:
+        """The same as the ledger counts it, where some of these devices have no memory of their own."""
+        found = pooled(self.by_device, devices)
+        shared = sum(found.values()) - sum(self.by_device.values())
+        return replace(self, by_device=found, shared_bytes=shared)
 
     @property
     def is_known(self) -> bool:

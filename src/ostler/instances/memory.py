@@ -160,7 +160,7 @@ class Memory:
                 need = counted(options)
             except Invalid as error:
                 return Need(unknown_why=error.message, note=note)
-            return replace(need, by_device=pooled(need.by_device, devices), note=note)
+            return replace(need.pooled(devices), note=note)
 
         return count, trained
 
