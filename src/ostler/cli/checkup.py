@@ -154,8 +154,8 @@ def _devices(settings: Settings, server: Server) -> list[Check]:
     found = _ledger_of(server) or asyncio.run(_ledger_here(settings))
     checks = [Check(device["id"], "ok", _account(device)) for device in found]
     if all(device["kind"] == "cpu" for device in found):
-        asked = "NVIDIA's driver, the kernel (AMD) and llama.cpp itself were asked"
-        checks.append(Check("gpu", "ok", f"none found: models run on the CPU ({asked})"))
+        silent = "neither NVML nor the kernel nor llama.cpp tells of one"
+        checks.append(Check("gpu", "ok", f"none found: models run on the CPU ({silent})"))
     return checks
 
 
