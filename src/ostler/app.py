@@ -147,7 +147,9 @@ def build(
     pools = Pools(live, clock, externals.all)
     runtimes = runtimes or default_runtimes(settings)
     shapes = Shapes()
-    devices = Devices(pretend=pretended(settings.devices) if settings.devices else ())
+    devices = Devices(
+        pretend=pretended(settings.devices) if settings.devices else (), listed=engines.listed_devices
+    )
     instances = Instances(
         database, events, clock, live, models, engines, runtimes, secret, node, devices, shapes
     )

@@ -73,3 +73,20 @@ def test_an_open_context_length_comes_down_as_the_engine_brings_it_down(facts: M
         assert need_of(long, options, host, {}).by_device["cpu"] > 90 * 2**30
     assert need_of(long, {"fit_ctx": 40_000_000}, host, {}).shortened_to == 40_000_000, "the shortest it may"
     assert need_of(facts, {}, host, {}).shortened_to is None
+
+
+def test_where_the_gpu_takes_from_the_host_its_bytes_stand_on_both_and_are_summed_once(
+    facts: ModelFacts,
+) -> None:
+    devices = pretended("48GiB unified + 64GiB host")
+    alone = need_of(facts, {}, devices, {})
+    need = alone.pooled(devices)
+    assert need.by_device["cpu"] == sum(alone.by_device.values()) == need.total_bytes
+    assert need.by_device["vulkan:0"] == alone.by_device["vulkan:0"]
+    assert alone.pooled([]) == alone
+
+
+def test_a_gpu_gets_no_more_than_its_pool_has_left_after_the_reserve(facts: ModelFacts) -> None:
+    devices = pretended("64MiB unified")
+    need = need_of(replace(facts, weights_bytes=10**9), {}, devices, {"": 60 * 2**20})
+    assert need.by_device["vulkan:0"] <= 4 * 2**20

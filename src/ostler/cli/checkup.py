@@ -114,14 +114,21 @@ def _engines(settings: Settings) -> Check:
 
 
 async def _find_engines(settings: Settings) -> list[str]:
-    from ostler.engines.base import LaunchRequest
+    """A line for each engine. Raises NoExecutable where there is none at all."""
+    from ostler.engines.base import LaunchRequest, NoExecutable
     from ostler.engines.registry import default_engines
 
-    found = []
+    found, missing = [], []
     for engine in default_engines(settings):
-        executable = await engine.executable(LaunchRequest(0, "doctor", Path("model")))
+        try:
+            executable = await engine.executable(LaunchRequest(0, "doctor", Path("model")))
+        except NoExecutable as error:
+            missing.append(error)
+            continue
         found.append(f"{engine.name} {executable.version or '(version unknown)'} ({executable.source})")
-    return found
+    if not found:
+        raise missing[0]
+    return [*found, *(error.message for error in missing)]
 
 
 def _port(settings: Settings) -> Check:
@@ -147,7 +154,8 @@ def _devices(settings: Settings, server: Server) -> list[Check]:
     found = _ledger_of(server) or asyncio.run(_ledger_here(settings))
     checks = [Check(device["id"], "ok", _account(device)) for device in found]
     if all(device["kind"] == "cpu" for device in found):
-        checks.append(Check("gpu", "ok", "none found: models run on the CPU"))
+        silent = "neither NVML nor the kernel nor llama.cpp tells of one"
+        checks.append(Check("gpu", "ok", f"none found: models run on the CPU ({silent})"))
     return checks
 
 
@@ -162,14 +170,15 @@ def _ledger_of(server: Server) -> list[Json]:
 
 async def _ledger_here(settings: Settings) -> list[Json]:
     """The ledger without a server: nothing is held by models that we know of."""
+    from ostler.engines.registry import default_engines
     from ostler.fit.devices import Devices
     from ostler.fit.ledger import open_ledger
     from ostler.fit.pretend import pretended
 
     pretend = pretended(settings.devices) if settings.devices else ()
-    devices = await Devices(pretend=pretend).list()
+    devices = await Devices(pretend=pretend, listed=default_engines(settings).listed_devices).list()
     ledger = open_ledger(devices, (), (), settings.reserve_by_device)
-    return [ledger.accounts[d.id].to_json() | asdict(d) for d in devices]
+    return [ledger.account_of(d).to_json() | asdict(d) for d in devices]
 
 
 def _account(device: Json) -> str:
@@ -181,6 +190,10 @@ def _account(device: Json) -> str:
         f"other programs {size(device['foreign_bytes'])}",
         f"kept back {size(device['reserve_bytes'])}",
     ]
+    if device["pool"]:
+        parts[0] = f"{parts[0]} (out of that of {device['pool']}: one memory for both)"
+    if device["told_by"] == "engine":
+        parts.append("sizes are llama.cpp's, which does not say what other programs hold")
     return f"{device['name']}, {', '.join(parts)}"
 
 

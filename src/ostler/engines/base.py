@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from ostler.core.errors import EngineError, InvalidField, NotFound
 from ostler.core.launch import LaunchSpec
+from ostler.engines.listed_devices import ListedDevice
 from ostler.engines.options import OptionTable
 
 
@@ -76,14 +77,16 @@ class Executable:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an executable can do, by its own `--help`.
+    """What an executable can do, by what it says of itself.
 
-    `flags` is None where the help could not be read; `warning` then says why.
+    `flags` is None where that could not be read; `warning` then says why. `sees_gpus` is None where
+    it does not say whether it could use one.
     """
 
     flags: frozenset[str] | None
     version: str | None = None
     warning: str | None = None
+    sees_gpus: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +100,13 @@ class Diagnosis:
 
 
 class Engine(ABC):
-    """One inference program. Engines hold no state of instances and start nothing."""
+    """One inference program. Engines hold no state of instances and start nothing.
+
+    `as_of` is the version of the program whose options the table holds.
+    """
 
     name: ClassVar[str]
+    as_of: ClassVar[str]
     title: ClassVar[str]
     formats: ClassVar[frozenset[str]]
     options: ClassVar[OptionTable]
@@ -124,9 +131,19 @@ class Engine(ABC):
         `was_ready` says that the engine answered before: no connection then means dead.
         """
 
+    async def devices(
+        self, request: LaunchRequest, *, fresh: bool = False
+    ) -> tuple[ListedDevice, ...] | None:
+        """The GPUs that the program names, none for one that uses the CPU; None where it does not say.
+
+        `fresh` asks again how much is free on them. Raises NoExecutable.
+        """
+        return None
+
     async def sees_gpus(self, request: LaunchRequest) -> bool | None:
         """Whether the program would use this host's GPUs; None where it does not say. Raises NoExecutable."""
-        return None
+        found = await self.devices(request)
+        return None if found is None else bool(found)
 
     @abstractmethod
     async def executable(self, request: LaunchRequest) -> Executable:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ostler.core.near import near_names
-from ostler.engines.base import Engine, UnknownEngine
+from ostler.engines.base import Engine, LaunchRequest, NoExecutable, UnknownEngine
+from ostler.engines.listed_devices import ListedDevice
 from ostler.engines.llamacpp import LlamaCpp
+from ostler.engines.vllm import Vllm
 
 if TYPE_CHECKING:
     from ostler.core.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class Engines:
@@ -49,7 +55,23 @@ class Engines:
             format=file_format,
         )
 
+    async def listed_devices(self) -> tuple[ListedDevice, ...]:
+        """The GPUs that the engines of the settings name now; none where no program says any."""
+        for engine in self:
+            try:
+                found = await engine.devices(LaunchRequest(0, "devices", Path("model")), fresh=True)
+            except NoExecutable as error:
+                log.debug("%s cannot be asked for its devices: %s", engine.name, error)
+                continue
+            if found:
+                return found
+        return ()
+
+
+ENGINES: tuple[type[Engine], ...] = (LlamaCpp, Vllm)
+"""Every engine's class, for what needs no settings: its options and their documentation."""
+
 
 def default_engines(settings: Settings) -> Engines:
     """Every engine, as the settings say."""
-    return Engines([LlamaCpp(settings.llama_server_command)])
+    return Engines([LlamaCpp(settings.llama_server_command), Vllm(settings.vllm_command)])

@@ -14,7 +14,8 @@ class Need:
     """What is needed of one device, in bytes. `free_bytes` is None where nobody knows.
 
     `compute_bytes` holds the activations of one batch and, on the host, the buffer of results;
-    `overhead_bytes` what the driver takes for itself.
+    `overhead_bytes` what the driver takes for itself. `shared_bytes` is what other devices need out of
+    the same memory, where they have none of their own.
     """
 
     id: str
@@ -24,6 +25,7 @@ class Need:
     compute_bytes: int
     overhead_bytes: int
     free_bytes: int | None
+    shared_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
@@ -33,7 +35,7 @@ class Need:
     @property
     def fits(self) -> bool:
         """True if that much is free, or nobody knows."""
-        return self.free_bytes is None or self.total_bytes <= self.free_bytes
+        return self.free_bytes is None or self.total_bytes + self.shared_bytes <= self.free_bytes
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form."""

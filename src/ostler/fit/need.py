@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ostler.fit.devices import Device
+from ostler.fit.device import Device, kept_back, pooled
 from ostler.fit.estimate import Counter, gpu_layers, last_true
 from ostler.fit.ledger import Bytes
 from ostler.fit.model_shape import ModelShape
@@ -31,13 +31,26 @@ class Need:
 
     `unknown_why` says why the need is not known; then `by_device` is empty and memory does not count.
     `shortened_to` is the context length in tokens to which the engine itself will come down. `note` is
-    what a person should know of how it was counted.
+    what a person should know of how it was counted. `shared_bytes` stand in `by_device` twice: on a GPU that
+    takes from the host's memory, and on the host.
     """
 
     by_device: Bytes = field(default_factory=dict)
     unknown_why: str | None = None
     shortened_to: int | None = None
     note: str | None = None
+    shared_bytes: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it, each byte once."""
+        return sum(self.by_device.values()) - self.shared_bytes
+
+    def pooled(self, devices: Sequence[Device]) -> Need:
+        """The same as the ledger counts it, where some of these devices have no memory of their own."""
+        found = pooled(self.by_device, devices)
+        shared = sum(found.values()) - sum(self.by_device.values())
+        return replace(self, by_device=found, shared_bytes=shared)
 
     @property
     def is_known(self) -> bool:
@@ -56,14 +69,14 @@ def need_of_shape(
 
     Where `gpu_layers` is left open, as many go to the GPUs as they can hold. Raises ImpossibleOption.
     """
-    alone = [replace(device, free_bytes=_capacity(device, reserve)) for device in devices]
+    alone = [replace(device, free_bytes=_capacity(device, devices, reserve)) for device in devices]
     counter = Counter(shape, options, alone, projector)
 
     def total(tokens: int) -> int:
         return sum(place.total_bytes for place in counter.needs(tokens)[1])
 
     context, places = counter.needs(options.get("context_length"))
-    where = [device for device in alone if device.kind != "cpu"] or alone
+    where = usable_gpus(options, alone) or alone
     shortened_to = _shortened_to(options, context, where, total)
     if shortened_to is not None:
         _, places = counter.needs(shortened_to)
@@ -97,7 +110,7 @@ def need_of(
         needs = plain_needs(facts, {**options, "context_length": shortened_to})
     share = 1.0 if layers is None else layers / whole
     on_gpus = int(needs.total_bytes * share) if gpus else 0
-    capacity = {gpu.id: max(1, _capacity(gpu, reserve)) for gpu in gpus}
+    capacity = {gpu.id: max(1, _capacity(gpu, devices, reserve)) for gpu in gpus}
     if layers is None:
         on_gpus = min(on_gpus, sum(capacity.values()))
     shares = {id: on_gpus * size // sum(capacity.values()) for id, size in capacity.items()}
@@ -106,8 +119,10 @@ def need_of(
     return Need(by_device, shortened_to=shortened_to)
 
 
-def _capacity(device: Device, reserve: Bytes) -> int:
-    return max(0, device.total_bytes - reserve.get(device.id, reserve.get("", 0)))
+def _capacity(device: Device, devices: Sequence[Device], reserve: Bytes) -> int:
+    """What models could have of a device, and of the pool that it takes from."""
+    shared = [pool for pool in devices if pool.id in (device.id, device.pool)]
+    return max(0, min(one.total_bytes - kept_back(one, reserve) for one in shared))
 
 
 def _shortened_to(

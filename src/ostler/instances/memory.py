@@ -13,6 +13,7 @@ from typing import Any
 from ostler.core.errors import Invalid, OstlerError
 from ostler.core.launch import Handle
 from ostler.core.settings import Settings
+from ostler.fit.device import pooled
 from ostler.fit.devices import Device, Devices, Sight
 from ostler.fit.ledger import Bytes, Claim, Ledger, open_ledger
 from ostler.fit.need import Need, need_of, need_of_shape
@@ -156,9 +157,10 @@ class Memory:
 
         def count(options: Mapping[str, Any]) -> Need:
             try:
-                return replace(counted(options), note=note)
+                need = counted(options)
             except Invalid as error:
                 return Need(unknown_why=error.message, note=note)
+            return replace(need.pooled(devices), note=note)
 
         return count, trained
 
@@ -188,6 +190,6 @@ def _measure(
             on_gpus = gpu_bytes(seen.pid, sight.processes)
             measured |= on_gpus
             private |= on_gpus
-        claims[instance_id] = Claim(measured=measured, private=private)
+        claims[instance_id] = Claim({}, pooled(measured, sight.devices), pooled(private, sight.devices))
     pids = [seen.pid for seen in alive.values() if seen.pid is not None]
     return claims, strangers(pids, sight.processes)

@@ -13,6 +13,7 @@ from ostler.api.shapes import Body
 from ostler.core.errors import InvalidField
 from ostler.core.principals import Principal, Role
 from ostler.fit.answering import MAX_CONTEXTS
+from ostler.fit.device import pooled
 from ostler.fit.errors import NotEstimable
 from ostler.fit.model_shape import ModelShape
 from ostler.hub.specs import MAX_SPEC_LENGTH, parse_spec
@@ -55,7 +56,7 @@ async def fit(rooms: Rooms, who: Who, body: FitIn) -> dict[str, Any]:
     found = await rooms.fits.answer(shape, options, devices, body.contexts, projector=projector)
     answer = found[0].to_json()
     is_here = body.on is None and body.hardware is None
-    needed = {place.id: place.total_bytes for place in (*found[0].devices, found[0].host)}
+    needed = pooled({p.id: p.total_bytes for p in (*found[0].devices, found[0].host)}, devices)
     name = body.model or body.path or str(body.hub)
     answer["evictions"] = await rooms.instances.evictions_for(name, needed) if is_here else []
     if len(found) > 1:
