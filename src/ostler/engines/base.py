@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ostler.core.errors import EngineError, InvalidField, NotFound
 from ostler.core.launch import LaunchSpec
@@ -88,6 +88,10 @@ class Capabilities:
     sees_gpus: bool | None = None
 
 
+Cause = Literal["model", "memory", "arguments", "network", "gpus", "system", "engine"]
+"""What a diagnosis points at."""
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """Why an engine ended, in words that a person can act on. `line` is the log line that told."""
@@ -96,6 +100,7 @@ class Diagnosis:
     reason: str
     hint: str
     line: str | None = None
+    cause: Cause = "engine"
 
 
 class Engine(ABC):

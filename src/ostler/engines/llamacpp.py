@@ -19,7 +19,7 @@ from ostler.engines.base import (
     LaunchRequest,
 )
 from ostler.engines.command_line import is_flag
-from ostler.engines.llamacpp_diagnosis import diagnose
+from ostler.engines.llamacpp_diagnosis import DIAGNOSIS
 from ostler.engines.llamacpp_options import AS_OF, TABLE
 from ostler.engines.options import OptionTable
 from ostler.engines.probe import Prober
@@ -150,4 +150,4 @@ class LlamaCpp(Engine):
         self, log_tail: Sequence[str], exit_code: int | None = None, *, oom_killed: bool = False
     ) -> Diagnosis | None:
         """The first rule of `llamacpp_diagnosis` that fits."""
-        return diagnose(log_tail, exit_code, oom_killed=oom_killed)
+        return DIAGNOSIS.diagnose(log_tail, exit_code, oom_killed=oom_killed)

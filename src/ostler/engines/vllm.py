@@ -23,7 +23,7 @@ from ostler.engines.command_line import is_flag
 from ostler.engines.options import OptionTable
 from ostler.engines.probe import Prober
 from ostler.engines.programs import device_env, resolve_command, unknown_flag
-from ostler.engines.vllm_diagnosis import diagnose
+from ostler.engines.vllm_diagnosis import DIAGNOSIS
 from ostler.engines.vllm_options import AS_OF, TABLE
 from ostler.engines.vllm_program import complete, program_in, read_package
 
@@ -39,6 +39,9 @@ QUIET = {
     "NO_COLOR": "1",
 }
 """An engine of ours loads what is on disk, tells nobody about itself and logs plain text."""
+CPU_KV_CACHE_GIB = 4
+"""On a CPU vLLM would take 92 % of the host's memory for its KV cache; builds for GPUs do not read this."""
+SIZES_OF_MEMORY = ("cpu_kv_cache_gib", "gpu_memory_utilization", "kv_cache_memory_bytes")
 
 
 class Vllm(Engine):
@@ -86,6 +89,8 @@ class Vllm(Engine):
         self.options.check_env(request.env)
         options = self.options.validate(request.options)
         options.setdefault("disable_uvicorn_access_log", True)  # else every health probe is a line
+        if not options.keys() & set(SIZES_OF_MEMORY):
+            options["cpu_kv_cache_gib"] = CPU_KV_CACHE_GIB
         command = self._command(request)[0] if request.runtime == "process" else ()
         # `vllm serve` takes the model first; as a module, and as an image of any age, it knows --model.
         model = (
@@ -175,7 +180,7 @@ class Vllm(Engine):
         self, log_tail: Sequence[str], exit_code: int | None = None, *, oom_killed: bool = False
     ) -> Diagnosis | None:
         """The first rule of `vllm_diagnosis` that fits."""
-        return diagnose(log_tail, exit_code, oom_killed=oom_killed)
+        return DIAGNOSIS.diagnose(log_tail, exit_code, oom_killed=oom_killed)
 
 
 def _knows(known: frozenset[str], argument: str) -> bool:
