@@ -29,9 +29,10 @@ SHARED = Path(os.environ.get("OSTLER_SHARED", CHECKOUT.parent / "shared"))
 LOGS = CHECKOUT / "tests" / "engines" / "logs" / "vllm"
 LIMIT_S = 180
 NOISE = re.compile(
-    r"^\s*$|^\s+File \"|^\s+[\^~]+\s*$|\bINFO\b|nanobind|resource_tracker|leaked|DeprecationWarning|FutureWarning"
+    r"^\s*$|^(\([^)]*\) )?(ERROR [^\]]*\])?\s+File"
+    r" \"|^\s+[\^~]+\s*$|\bINFO\b|nanobind|resource_tracker|leaked|DeprecationWarning|FutureWarning"
 )
-FRAME = re.compile(r"^(\([^)]*\) )?(ERROR [^\]]*\] )?\s{2,}\S")
+FRAME = re.compile(r"^(\([^)]*\) )?(ERROR [^\]]*\] )?\s{4,}\S|^usage: |^ +\[-")
 
 
 @dataclass
@@ -93,11 +94,12 @@ def _broken_json(folder: Path, stack: ExitStack) -> Fault:
     return Fault()
 
 
-def _plugin(source: str) -> Build:
+def _worker(source: str) -> Build:
+    """A class for the worker process whose module does this when it is imported."""
+
     def build(folder: Path, stack: ExitStack) -> Fault:
-        plugin = folder / "plugin.py"
-        plugin.write_text(source)
-        return Fault(["--tool-parser-plugin", str(plugin)])
+        (folder / "own_worker.py").write_text(source)
+        return Fault(["--worker-cls", "own_worker.Worker"], {"PYTHONPATH": str(folder)})
 
     return build
 
@@ -147,27 +149,32 @@ FAULTS: Mapping[str, Build] = {
     "model_type_unknown": _config(model_type="qwen9", architectures=["Qwen9ForCausalLM"]),
     "architecture_unknown": _config(architectures=["NopeForCausalLM"]),
     "needs_remote_code": _config(
-        model_type="own", auto_map={"AutoConfig": "configuration_own.OwnConfig"}, architectures=["OwnForCausalLM"]
+        model_type="own",
+        auto_map={"AutoConfig": "configuration_own.OwnConfig"},
+        architectures=["OwnForCausalLM"],
     ),
     "flag_unknown": _flags("--no-such-flag", "1"),
     "choice_invalid": _flags("--dtype", "int3"),
     "value_invalid": _flags("--max-num-seqs", "many"),
     "context_too_long": _flags("--max-model-len", "1000000"),
-    "kv_cache_too_small": _flags("--num-gpu-blocks-override", "1", "--max-model-len", "1024"),
+    "kv_cache_too_small": _flags("--kv-cache-memory-bytes", "200000", "--max-model-len", "1024"),
+    "kv_cache_none": _flags("--num-gpu-blocks-override", "1", "--max-model-len", "1024"),
     "kv_cache_over_memory": _flags(VLLM_CPU_KVCACHE_SPACE="4000"),
-    "too_many_parallel": _flags("--tensor-parallel-size", "8"),
+    "too_many_parallel": _flags("--tensor-parallel-size", "4"),
     "heads_not_divisible": _flags("--tensor-parallel-size", "3"),
     "quantization_mismatch": _flags("--quantization", "awq"),
     "quantization_unknown": _flags("--quantization", "int3"),
-    "module_missing": _plugin("import absent_module\n"),
-    "library_missing": _plugin("import ctypes\nctypes.CDLL('libcudart.so.99')\n"),
+    "module_missing": _worker("import absent_module\n"),
+    "library_missing": _worker("import ctypes\nctypes.CDLL('libcudart.so.99')\n"),
     "tool_parser_unknown": _flags("--enable-auto-tool-choice", "--tool-call-parser", "nope"),
     "tool_parser_missing": _flags("--enable-auto-tool-choice"),
     "reasoning_parser_unknown": _flags("--reasoning-parser", "nope"),
     "chat_template_missing": _flags("--chat-template", "/absent/template.jinja"),
     "attention_backend_unknown": _flags("--attention-backend", "NOPE"),
     "lora_missing": _flags("--enable-lora", "--lora-modules", "a=/absent/adapter"),
-    "draft_missing": _flags("--spec-method", "draft_model", "--spec-model", "/absent/draft", "--spec-tokens", "2"),
+    "draft_missing": _flags(
+        "--spec-method", "draft_model", "--spec-model", "/absent/draft", "--spec-tokens", "2"
+    ),
     "weights_missing": _missing("model.safetensors"),
     "weights_cut": _cut,
     "weights_broken": _no_safetensors,
@@ -214,7 +221,12 @@ class Forker:
 
     def __init__(self, python: Path, env: Mapping[str, str] | None = None) -> None:
         self._python = python
-        quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "NO_COLOR": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+        quiet = {
+            "HF_HUB_OFFLINE": "1",
+            "VLLM_NO_USAGE_STATS": "1",
+            "NO_COLOR": "1",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+        }
         self._process = subprocess.Popen(
             [str(python), "-c", FORKER],
             env={**os.environ, **quiet, **(env or {})},
@@ -234,22 +246,20 @@ class Forker:
             return self._run(name, fault, folder)
 
     def _run(self, name: str, fault: Fault, folder: Path) -> tuple[int, list[str]]:
-        if True:
-            log = Path(tempfile.gettempdir()) / f"vllm-{name}.log"
-            arguments = ["--model", fault.model or str(folder), "--host", "127.0.0.1", "--port", "0"]
-            arguments += ["--enforce-eager", "--dtype", "bfloat16", "--max-model-len", "256", *fault.arguments]
-            job = {"log": str(log), "env": fault.env, "arguments": arguments, "unprivileged": fault.unprivileged}
-            assert self._process.stdin is not None and self._process.stdout is not None
-            print(json.dumps(job), file=self._process.stdin, flush=True)
-            group = int(self._process.stdout.readline())
-            late = threading.Timer(LIMIT_S, _end, [group])
-            late.start()
-            code = int(self._process.stdout.readline())
-            late.cancel()
-            _end(group)
-            text = log.read_text(errors="replace")
-            shown = text.replace(str(folder.parent), "/models").replace(str(self._python.parents[1]), "/venv")
-            return code, shown.splitlines()
+        log = Path(tempfile.gettempdir()) / f"vllm-{name}.log"
+        arguments = ["--model", fault.model or str(folder), "--host", "127.0.0.1", "--port", "0"]
+        arguments += ["--enforce-eager", "--dtype", "bfloat16", *fault.arguments]
+        job = {"log": str(log), "env": fault.env, "arguments": arguments, "unprivileged": fault.unprivileged}
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(json.dumps(job), file=self._process.stdin, flush=True)
+        group = int(self._process.stdout.readline())
+        late = threading.Timer(LIMIT_S, _end, [group])
+        late.start()
+        code = int(self._process.stdout.readline())
+        late.cancel()
+        _end(group)
+        text = log.read_text(errors="replace").replace(str(folder.parent), "/models")
+        return code, text.replace(str(self._python.parents[1]), "/venv").splitlines()
 
     def close(self) -> None:
         """End it."""

@@ -106,11 +106,13 @@ class Diagnosis:
 class Engine(ABC):
     """One inference program. Engines hold no state of instances and start nothing.
 
-    `as_of` is the version of the program whose options the table holds.
+    `as_of` is the version of the program whose options the table holds, `programs` are the names (of a
+    file, or of a Python module) by which a command line names it.
     """
 
     name: ClassVar[str]
     as_of: ClassVar[str]
+    programs: ClassVar[frozenset[str]]
     title: ClassVar[str]
     formats: ClassVar[frozenset[str]]
     options: ClassVar[OptionTable]

@@ -118,7 +118,8 @@ HOST = (
         "Install the NVIDIA Container Toolkit and check: docker run --gpus all IMAGE nvidia-smi",
     ),
     rule(
-        r"CUDA driver version is insufficient|NVIDIA driver on your system is too old(?: \(found version (?P<found>\d+)\))?"
+        r"CUDA driver version is insufficient|NVIDIA driver on your system is too old(?: \(found version"
+        r" (?P<found>\d+)\))?"
         r"|unsupported toolchain",
         "system",
         "GPU driver too old",

@@ -41,6 +41,7 @@ class LlamaCpp(Engine):
 
     name: ClassVar[str] = "llamacpp"
     as_of: ClassVar[str] = AS_OF
+    programs: ClassVar[frozenset[str]] = frozenset({"llama-server", "llama-cpp-server", "llama", "server"})
     title: ClassVar[str] = "llama.cpp"
     formats: ClassVar[frozenset[str]] = frozenset({"gguf"})
     options: ClassVar[OptionTable] = TABLE

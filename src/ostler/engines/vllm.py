@@ -49,6 +49,7 @@ class Vllm(Engine):
 
     name: ClassVar[str] = "vllm"
     as_of: ClassVar[str] = AS_OF
+    programs: ClassVar[frozenset[str]] = frozenset({"vllm", "vllm.entrypoints.openai.api_server"})
     title: ClassVar[str] = "vLLM"
     formats: ClassVar[frozenset[str]] = frozenset({"safetensors"})
     options: ClassVar[OptionTable] = TABLE
@@ -117,7 +118,7 @@ class Vllm(Engine):
                 return self._configured(text, source), source
         if found := shutil.which("vllm"):
             return complete((found,)), "path"
-        raise NoExecutable("vLLM is not installed here", hint=GET_IT)
+        raise NoExecutable("vLLM is not installed here", hint=GET_IT, optional=True)
 
     @staticmethod
     def _configured(text: str, source: str) -> tuple[str, ...]:

@@ -11,14 +11,16 @@ import re
 from ostler.engines.diagnosis import HOST, Rule, Rules, rule
 
 SMALLER = (
-    "Set a smaller context_length or max_num_seqs, kv_cache_type to fp8, more tensor_parallel_size, or take a "
+    "Set a smaller context_length or max_num_seqs, kv_cache_type to fp8, more tensor_parallel_size, or "
+    "take a "
     "quantized model; or stop another model: ostler ps"
 )
 LESS_OF_THE_GPU = (
-    "Set gpu_memory_utilization to less than what is free (nvidia-smi shows who holds the rest), or stop another "
+    "Set gpu_memory_utilization to less than what is free (nvidia-smi shows who holds the rest), or stop "
+    "another "
     "model: ostler ps"
 )
-NEWER = "Install a newer vLLM (and with it a newer Transformers), or name a newer image in the model's engine image"
+NEWER = "Install a newer vLLM, which brings a newer Transformers; in a container, name a newer image"
 
 ARGUMENTS: tuple[Rule, ...] = (
     rule(
@@ -37,7 +39,8 @@ ARGUMENTS: tuple[Rule, ...] = (
         "Correct the model's option of that name: ostler show MODEL",
     ),
     rule(
-        r"User-specified max_model_len \((?P<asked>\d+)\) is greater than the derived max_model_len \(\S*?=?(?P<most>\d+)",
+        r"User-specified max_model_len \((?P<asked>\d+)\) is greater than the derived max_model_len"
+        r" \(\S*?=?(?P<most>\d+)",
         "arguments",
         "Context too long for the model",
         "The context length {asked} is more than the {most} tokens that the model was trained for.",
@@ -51,7 +54,8 @@ ARGUMENTS: tuple[Rule, ...] = (
         "Set tensor_parallel_size to a number that divides {heads}, or use pipeline_parallel_size",
     ),
     rule(
-        r"(?:World size|Tensor parallel size) \((?P<parts>\d+)\) (?:is larger than|cannot be larger than) the number of "
+        r"(?:World size|Tensor parallel size) \((?P<parts>\d+)\) (?:is larger than|cannot be larger than)"
+        r" the number of "
         r"available GPUs \((?P<gpus>\d+)\)|(?:local_)?world_size.*(?:visible|available) (?:devices|GPUs)"
         r"|not enough (?:allowed )?NUMA nodes|not enough .*CPU (?:nodes|cores)",
         "gpus",
@@ -60,7 +64,8 @@ ARGUMENTS: tuple[Rule, ...] = (
         "Set them to the number of GPUs at most, or give the model more devices",
     ),
     rule(
-        r"Quantization method specified in the model config \((?P<own>[^)]*)\) does not match .*\((?P<asked>[^)]*)\)",
+        r"Quantization method specified in the model config \((?P<own>[^)]*)\) does not match"
+        r" .*\((?P<asked>[^)]*)\)",
         "arguments",
         "Quantization does not match",
         "The model is quantized as {own}, and the option quantization says {asked}.",
@@ -74,7 +79,8 @@ ARGUMENTS: tuple[Rule, ...] = (
         "Remove the option quantization, or install a vLLM that has it",
     ),
     rule(
-        r"Cannot find the config file for (?P<method>\w+)|Cannot find any of .* in the model's quantization config",
+        r"Cannot find the config file for (?P<method>\w+)|Cannot find any of .* in the model's"
+        r" quantization config",
         "arguments",
         "Model is not quantized like that",
         "The option quantization names a method that the model's files were not made with.",
@@ -95,7 +101,8 @@ ARGUMENTS: tuple[Rule, ...] = (
         "Set dtype to float16",
     ),
     rule(
-        r"invalid (?P<kind>tool call|reasoning) parser: (?P<name>\S+)|(?P<other>Tool|Reasoning) parser '(?P<named>[^']+)' not found",
+        r"invalid (?P<kind>tool call|reasoning) parser: (?P<name>\S+)|(?P<other>Tool|Reasoning) parser"
+        r" '(?P<named>[^']+)' not found",
         "arguments",
         "Unknown parser",
         "This vLLM has no parser {name}{named}.",
@@ -109,7 +116,8 @@ ARGUMENTS: tuple[Rule, ...] = (
         "Set tool_call_parser (hermes, llama3_json, mistral, ...)",
     ),
     rule(
-        r"The supplied chat template (?:string )?\((?P<file>[^)]*)\) (?:looks like a file path|appears path-like)",
+        r"The supplied chat template (?:string )?\((?P<file>[^)]*)\) (?:looks like a file path|appears"
+        r" path-like)",
         "arguments",
         "Chat template missing",
         "The chat template {file} is not there.",
@@ -123,7 +131,8 @@ ARGUMENTS: tuple[Rule, ...] = (
         "Remove the option attention_backend: vLLM chooses one",
     ),
     rule(
-        r"(?:No adapter found for|adapter_config\.json|Loading lora \S+ failed|LoRA).*(?:/[^\s'\"]+)?.*(?:not found|No such file|does not contain|failed)",
+        r"(?:No adapter found for|adapter_config\.json|Loading lora \S+ failed"
+        r"|LoRA).*(?:/[^\s'\"]+)?.*(?:not found|No such file|does not contain|failed)",
         "model",
         "Adapter not usable",
         "A LoRA adapter does not load.",
@@ -133,7 +142,8 @@ ARGUMENTS: tuple[Rule, ...] = (
 
 MODEL: tuple[Rule, ...] = (
     rule(
-        r"contains custom code which must be executed|pass the argument `?trust_remote_code=True|requires you to execute the configuration file",
+        r"contains custom code which must be executed|pass the argument `?trust_remote_code=True|requires"
+        r" you to execute the configuration file",
         "model",
         "Model needs code of its own",
         "The model's folder brings Python code, and vLLM was not allowed to run it.",
@@ -154,51 +164,61 @@ MODEL: tuple[Rule, ...] = (
         NEWER,
     ),
     rule(
-        r"Cannot find any model weights with|no safetensors files? found|No such file or directory: \S*\.safetensors",
+        r"Cannot find any model weights with|no safetensors files? found|No such file or directory:"
+        r" \S*\.safetensors",
         "model",
         "Weights missing",
         "The model's folder holds no weights, or not all that its index names.",
         "Pull the model again: ostler pull; look at it with: ostler inspect PATH",
     ),
     rule(
-        r"SafetensorError|safetensors_rust|Error while deserializing header|HeaderTooLarge|InvalidHeader|MetadataIncompleteBuffer",
+        r"SafetensorError|safetensors_rust|Error while deserializing header|HeaderTooLarge|InvalidHeader"
+        r"|MetadataIncompleteBuffer",
         "model",
         "Weights broken",
         "A safetensors file is cut off or damaged.",
         "Pull the model again: ostler pull",
     ),
     rule(
-        r"Attempted to load weight .* into parameter|size mismatch for|shape mismatch|does not match the shape|AssertionError: .*loaded_weight",
+        r"Attempted to load weight .* into parameter|size mismatch for|shape mismatch|does not match the"
+        r" shape|AssertionError: .*loaded_weight",
         "model",
         "Weights do not fit the configuration",
         "config.json describes another model than the weights.",
         "Pull the model again: ostler pull; or remove hf_overrides and hf_config_path",
     ),
     rule(
-        r"(?:It looks like the config file at|Unable to load JSON|JSONDecodeError|is not a valid JSON file).*",
+        r"(?:It looks like the config file at|Unable to load JSON|JSONDecodeError|is not a valid JSON"
+        r" file).*",
         "model",
         "Configuration broken",
         "A JSON file of the model cannot be read.",
         "Pull the model again: ostler pull",
     ),
     rule(
-        r"Couldn't instantiate the backend tokenizer|Can't load tokenizer for|does not appear to have a .*tokenizer|Failed to load the tokenizer"
+        r"Couldn't instantiate the backend tokenizer|Can't load tokenizer for|does not appear to have a"
+        r" .*tokenizer|Failed to load the tokenizer"
         r"|Tokenizer .* does not exist",
         "model",
         "Tokenizer missing",
         "The model's folder holds no tokenizer that vLLM can use.",
-        "Put tokenizer.json and tokenizer_config.json beside the weights, or name a folder in the option tokenizer",
+        "Put tokenizer.json and tokenizer_config.json beside the weights, or name a folder in the option "
+        "tokenizer",
     ),
     rule(
-        r"LocalEntryNotFoundError|outgoing traffic has been disabled|Cannot reach \S+: offline mode is enabled|OfflineModeIsEnabled|HF_HUB_OFFLINE",
+        r"LocalEntryNotFoundError|outgoing traffic has been disabled|Cannot reach \S+: offline mode is"
+        r" enabled|OfflineModeIsEnabled|HF_HUB_OFFLINE",
         "model",
         "Files missing, and engines are offline",
-        "vLLM wanted a file of the hub that is not here: mostly a tokenizer or a drafting model named by repo.",
+        "vLLM wanted a file of the hub that is not here: mostly a tokenizer or a drafting model named by "
+        "repo.",
         "Pull it first (ostler pull ORG/REPO) and name its folder: tokenizer, hf_config_path or spec_model",
     ),
     rule(
-        r"RepositoryNotFoundError|Repository Not Found|is not a local folder and is not a valid model identifier"
-        r"|Invalid repository ID or local directory|Repo id must be in the form|No such file or directory: '[^']*config\.json'"
+        r"RepositoryNotFoundError|Repository Not Found|is not a local folder and is not a valid model"
+        r" identifier"
+        r"|Invalid repository ID or local directory|Repo id must be in the form|No such file or"
+        r" directory: '[^']*config\.json'"
         r"|does not appear to have a file named config\.json",
         "model",
         "Model not found",
@@ -209,7 +229,8 @@ MODEL: tuple[Rule, ...] = (
 
 MEMORY: tuple[Rule, ...] = (
     rule(  # GPU
-        r"Free memory on device \S* ?\((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on startup is less than desired GPU memory "
+        r"Free memory on device \S* ?\((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on startup is less than"
+        r" desired GPU memory "
         r"utilization \((?P<share>[\d.]+), (?P<need>[\d.]+) GiB\)",
         "memory",
         "GPU has less free memory than asked for",
@@ -217,15 +238,19 @@ MEMORY: tuple[Rule, ...] = (
         LESS_OF_THE_GPU,
     ),
     rule(
-        r"Available memory on node \d+ \((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on (?:startup|kv cache allocation) is less than "
-        r"(?:desired CPU memory utilization \([\d.]+, (?P<need>[\d.]+)|requested memory for kv \((?P<kv>[\d.]+))",
+        r"Available memory on node \d+ \((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on (?:startup|kv cache"
+        r" allocation) is less than "
+        r"(?:desired CPU memory utilization \([\d.]+, (?P<need>[\d.]+)|requested memory for kv"
+        r" \((?P<kv>[\d.]+))",
         "memory",
         "Host has less free memory than asked for",
         "vLLM was to take {need}{kv} GiB of the host's memory, and {free} of {total} GiB are free.",
-        "Set cpu_kv_cache_gib to a few GiB, or a smaller gpu_memory_utilization (on a CPU it counts the host's memory)",
+        "Set cpu_kv_cache_gib to a few GiB, or a smaller gpu_memory_utilization (on a CPU it counts the "
+        "host's memory)",
     ),
     rule(
-        r"\((?P<need>[\d.]+) GiB KV cache is needed, which is larger than the available KV cache memory \((?P<have>[\d.]+) GiB\)"
+        r"\((?P<need>[\d.]+) GiB KV cache is needed, which is larger than the available KV cache memory"
+        r" \((?P<have>[\d.]+) GiB\)"
         r"(?:.*estimated maximum model length is (?P<most>\d+))?",
         "memory",
         "Context too large for the memory",
@@ -240,7 +265,8 @@ MEMORY: tuple[Rule, ...] = (
         "Set gpu_memory_utilization to more, or take a smaller or quantized model",
     ),
     rule(  # GPU
-        r"Error in memory profiling\. Initial free memory (?P<before>[\d.]+) GiB, current free memory (?P<after>[\d.]+) GiB",
+        r"Error in memory profiling\. Initial free memory (?P<before>[\d.]+) GiB, current free memory"
+        r" (?P<after>[\d.]+) GiB",
         "memory",
         "GPU memory changed while it was measured",
         "Another program gave GPU memory back while vLLM measured its own need.",
@@ -254,7 +280,8 @@ MEMORY: tuple[Rule, ...] = (
         f"Set gpu_memory_utilization to 0.8 or less. {SMALLER}",
     ),
     rule(
-        r"DefaultCPUAllocator: (?:can't allocate memory|not enough memory)|MemoryError|Cannot allocate memory|std::bad_alloc",
+        r"DefaultCPUAllocator: (?:can't allocate memory|not enough memory)|MemoryError|Cannot allocate"
+        r" memory|std::bad_alloc",
         "memory",
         "Out of memory",
         "The host has not enough free memory for this model.",
@@ -268,18 +295,22 @@ GPUS: tuple[Rule, ...] = (
         "gpus",
         "GPUs did not answer each other in time",
         "A transfer between GPUs (NCCL) took too long.",
-        "Look at the links with: nvidia-smi topo -m. Try nccl_p2p_disable, or a larger distributed_timeout_seconds",
+        "Look at the links with: nvidia-smi topo -m. Try nccl_p2p_disable, or a larger "
+        "distributed_timeout_seconds",
     ),
     rule(  # GPU
-        r"nccl(?P<what>UnhandledCudaError|SystemError|InternalError|InvalidUsage|RemoteError)|NCCL (?:communicator|error)",
+        r"nccl(?P<what>UnhandledCudaError|SystemError|InternalError|InvalidUsage|RemoteError)|NCCL"
+        r" (?:communicator|error)",
         "gpus",
         "GPUs cannot talk to each other",
         "NCCL, by which GPUs exchange data, failed.",
-        "All GPUs need one driver, and containers a large /dev/shm. NCCL_DEBUG=INFO in the model's env tells more; "
+        "All GPUs need one driver, and containers a large /dev/shm. NCCL_DEBUG=INFO in the model's env "
+        "tells more; "
         "try nccl_p2p_disable",
     ),
     rule(  # GPU
-        r"No CUDA GPUs are available|Failed to infer device type|No supported device detected|Found no NVIDIA driver",
+        r"No CUDA GPUs are available|Failed to infer device type|No supported device detected|Found no"
+        r" NVIDIA driver",
         "gpus",
         "No GPU found",
         "This vLLM was built for GPUs, and it sees none.",
@@ -303,7 +334,8 @@ LAST: tuple[Rule, ...] = (
         "Install it into vLLM's environment, or install vLLM anew there",
     ),
     rule(
-        r"Connection refused|ConnectTimeout|ConnectionError|Cannot connect to|Failed to connect|Max retries exceeded",
+        r"Connection refused|ConnectTimeout|ConnectionError|Cannot connect to|Failed to connect|Max"
+        r" retries exceeded",
         "network",
         "No connection",
         "The engine could not reach a server that it needs.",
@@ -317,7 +349,15 @@ LAST: tuple[Rule, ...] = (
         "Look at the whole log: ostler logs MODEL",
     ),
     rule(
-        r"(?:ValueError|RuntimeError|TypeError|AssertionError|KeyError|AttributeError|NotImplementedError): (?P<why>(?!Engine core init|WorkerProc init).+)",
+        r"^\s*Value error, (?P<why>.+?)(?: \[type=|$)",
+        "arguments",
+        "Refused by vLLM",
+        "{why}",
+        "Correct the model's options: ostler show MODEL",
+    ),
+    rule(
+        r"(?:ValueError|RuntimeError|TypeError|AssertionError|KeyError|AttributeError"
+        r"|NotImplementedError): (?P<why>(?!Engine core init|WorkerProc init).+)",
         "engine",
         "vLLM gave up",
         "{why}",

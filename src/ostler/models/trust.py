@@ -59,7 +59,8 @@ def _refuse_variables(changed: Mapping[str, Any], table: OptionTable, principal:
 def _refuse_option(option: Option, value: Any, roots: Sequence[Path], principal: Principal) -> None:
     if option.admin_only:
         principal.require(Role.ADMIN, f"set the option {option.name}, which reaches beyond the model")
-    if option.type == "path" and not all(_is_inside(path, roots) for path in _paths(value)):
+    paths = [path for path in _paths(value) if path not in option.words]
+    if option.type == "path" and not all(_is_inside(path, roots) for path in paths):
         principal.require(Role.ADMIN, f"set the option {option.name} to a path outside the library")
 
 
