@@ -41,7 +41,7 @@ class Fault:
 
     arguments: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
-    unprivileged: bool = False
+    prefix: tuple[str, ...] = ()
     model: str | None = None
 
 
@@ -110,10 +110,10 @@ def _port_taken(folder: Path, stack: ExitStack) -> Fault:
 
 
 def _not_readable(folder: Path, stack: ExitStack) -> Fault:
-    """As another user, who may not read the weights."""
+    """Weights that may not be read; root loses what lets it read them nevertheless."""
     (folder / "model.safetensors").chmod(0)
-    folder.parent.chmod(0o755)
-    return Fault(unprivileged=True)
+    lost = "--bounding-set=-dac_override,-dac_read_search"
+    return Fault(prefix=("setpriv", lost, "--inh-caps=-all") if os.geteuid() == 0 else ())
 
 
 def _disk_full(folder: Path, stack: ExitStack) -> Fault:
@@ -204,9 +204,6 @@ for line in sys.stdin:
             os.dup2(log, stream)
         os.environ.update(job["env"])
         sys.argv[1:] = job["arguments"]
-        if job["unprivileged"]:
-            os.setgid(65534)
-            os.setuid(65534)
         entry.main()
         os._exit(0)
     print(child, flush=True)
@@ -219,7 +216,8 @@ for line in sys.stdin:
 class Forker:
     """A vLLM that is loaded and waits for faults."""
 
-    def __init__(self, python: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, python: Path, fault: Fault | None = None) -> None:
+        fault = fault or Fault()
         self._python = python
         quiet = {
             "HF_HUB_OFFLINE": "1",
@@ -228,8 +226,8 @@ class Forker:
             "VLLM_CPU_KVCACHE_SPACE": "1",
         }
         self._process = subprocess.Popen(
-            [str(python), "-c", FORKER],
-            env={**os.environ, **quiet, **(env or {})},
+            [*fault.prefix, str(python), "-c", FORKER],
+            env={**os.environ, **quiet, **fault.env},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -241,15 +239,15 @@ class Forker:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="provoke-"))) / "model"
             shutil.copytree(SHARED / "demo-model" / "hf", folder)
             fault = FAULTS[name](folder, stack)
-            if "HF_ENDPOINT" in fault.env:  # read when it is imported: a fresh one
-                return Forker(self._python, fault.env)._run(name, fault, folder)
+            if "HF_ENDPOINT" in fault.env or fault.prefix:  # a fresh one: both hold from its first moment
+                return Forker(self._python, fault)._run(name, fault, folder)
             return self._run(name, fault, folder)
 
     def _run(self, name: str, fault: Fault, folder: Path) -> tuple[int, list[str]]:
         log = Path(tempfile.gettempdir()) / f"vllm-{name}.log"
         arguments = ["--model", fault.model or str(folder), "--host", "127.0.0.1", "--port", "0"]
         arguments += ["--enforce-eager", "--dtype", "bfloat16", *fault.arguments]
-        job = {"log": str(log), "env": fault.env, "arguments": arguments, "unprivileged": fault.unprivileged}
+        job = {"log": str(log), "env": fault.env, "arguments": arguments}
         assert self._process.stdin is not None and self._process.stdout is not None
         print(json.dumps(job), file=self._process.stdin, flush=True)
         group = int(self._process.stdout.readline())

@@ -119,7 +119,8 @@ def test_the_option_table_agrees_with_the_real_parser(vllm: Path, tmp_path: Path
         "import json; from vllm.entrypoints.launchers.cli_args import make_arg_parser; "
         "from vllm.utils.argparse_utils import FlexibleArgumentParser as P; "
         "rows = make_arg_parser(P())._actions; "
-        "print(json.dumps([[a.option_strings, [str(c) for c in a.choices or ()], a.nargs == '+'] for a in rows]))"
+        "print(json.dumps([[a.option_strings, [str(c) for c in a.choices or ()], a.nargs == '+'] for a in "
+        "rows]))"
     )
     run = subprocess.run(
         [str(vllm / "bin" / "python"), "-c", ask], capture_output=True, text=True, timeout=300, check=True

@@ -162,6 +162,10 @@ class Engine(ABC):
     ) -> Diagnosis | None:
         """Explain an engine's end by its last log lines; None where nothing is known."""
 
+    def notes(self, log_tail: Sequence[str]) -> list[Diagnosis]:
+        """What the log of a running engine says that a person may wonder about; no reason to worry."""
+        return []
+
     def check_extra_args(self, extra_args: Sequence[str]) -> None:
         """Refuse arguments that Ostler decides. Raises OwnedOption."""
         self.options.check_extra_args(extra_args)

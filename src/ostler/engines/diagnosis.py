@@ -35,13 +35,19 @@ class Rules:
     """What is known of one engine's ends.
 
     `noise` are lines that never tell an end (warnings, for example). `smaller` says how a model is made
-    to need less memory, `other_build` what to do about a program that does not suit this machine.
+    to need less memory, `other_build` what to do about a program that does not suit this machine. `notes`
+    are no ends: warnings of a running engine.
     """
 
     rules: tuple[Rule, ...]
     smaller: str
     other_build: str
     noise: re.Pattern[str] | None = None
+    notes: tuple[Rule, ...] = ()
+
+    def notes_on(self, log_tail: Sequence[str]) -> list[Diagnosis]:
+        """What the log of a running engine says that a person may wonder about."""
+        return [found for known in self.notes if (found := _first(known, log_tail))]
 
     def diagnose(
         self, log_tail: Sequence[str], exit_code: int | None = None, *, oom_killed: bool = False
@@ -58,11 +64,8 @@ class Rules:
                 cause="memory",
             )
         lines = [line for line in log_tail if self.noise is None or not self.noise.search(line)]
-        for known in self.rules:
-            for line in reversed(lines):
-                if match := known.pattern.search(line):
-                    return _told(known, match, line)
-        return self._by_exit_code(exit_code)
+        found = next((told for known in self.rules if (told := _first(known, lines))), None)
+        return found or self._by_exit_code(exit_code)
 
     def _by_exit_code(self, exit_code: int | None) -> Diagnosis | None:
         number = -exit_code if exit_code is not None and exit_code < 0 else (exit_code or 0) - 128
@@ -89,6 +92,14 @@ class Rules:
                 cause="engine",
             )
         return None
+
+
+def _first(known: Rule, lines: Sequence[str]) -> Diagnosis | None:
+    """What the rule says of the last line that it knows."""
+    for line in reversed(lines):
+        if match := known.pattern.search(line):
+            return _told(known, match, line)
+    return None
 
 
 def _told(known: Rule, match: re.Match[str], line: str) -> Diagnosis:

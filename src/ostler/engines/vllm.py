@@ -183,6 +183,10 @@ class Vllm(Engine):
         """The first rule of `vllm_diagnosis` that fits."""
         return DIAGNOSIS.diagnose(log_tail, exit_code, oom_killed=oom_killed)
 
+    def notes(self, log_tail: Sequence[str]) -> list[Diagnosis]:
+        """Warnings that `vllm_diagnosis` knows: a slow step, no chat template."""
+        return DIAGNOSIS.notes_on(log_tail)
+
 
 def _knows(known: frozenset[str], argument: str) -> bool:
     """Whether vLLM's parser takes it: it reads `--a_b`, `--no-a-b`, `--a-b.key=1`, `--a-b+` and `-O3` too."""

@@ -164,8 +164,8 @@ MODEL: tuple[Rule, ...] = (
         NEWER,
     ),
     rule(
-        r"Cannot find any model weights with|no safetensors files? found|No such file or directory:"
-        r" \S*\.safetensors",
+        r"Cannot find any model weights with|no safetensors files? found"
+        r"|Weight files referenced in index but missing|No such file or directory: \S*\.safetensors",
         "model",
         "Weights missing",
         "The model's folder holds no weights, or not all that its index names.",
@@ -173,15 +173,15 @@ MODEL: tuple[Rule, ...] = (
     ),
     rule(
         r"SafetensorError|safetensors_rust|Error while deserializing header|HeaderTooLarge|InvalidHeader"
-        r"|MetadataIncompleteBuffer",
+        r"|MetadataIncompleteBuffer|cannot fit 'int' into an index-sized integer",
         "model",
         "Weights broken",
         "A safetensors file is cut off or damaged.",
         "Pull the model again: ostler pull",
     ),
     rule(
-        r"Attempted to load weight .* into parameter|size mismatch for|shape mismatch|does not match the"
-        r" shape|AssertionError: .*loaded_weight",
+        r"size mismatch for|shape mismatch|does not match the shape|AssertionError: .*loaded_weight"
+        r"|size of tensor a \(\d+\) must match the size of tensor b",
         "model",
         "Weights do not fit the configuration",
         "config.json describes another model than the weights.",
@@ -356,8 +356,7 @@ LAST: tuple[Rule, ...] = (
         "Correct the model's options: ostler show MODEL",
     ),
     rule(
-        r"(?:ValueError|RuntimeError|TypeError|AssertionError|KeyError|AttributeError"
-        r"|NotImplementedError): (?P<why>(?!Engine core init|WorkerProc init).+)",
+        r"\b[A-Z]\w*(?:Error|Exception): (?P<why>(?!Engine core init|WorkerProc init|\d+ validation err).+)",
         "engine",
         "vLLM gave up",
         "{why}",
@@ -365,8 +364,34 @@ LAST: tuple[Rule, ...] = (
     ),
 )
 
+NOTES: tuple[Rule, ...] = (
+    rule(
+        r"With `?vllm serve`?, you should provide the model as a positional argument|`--model` .*deprecated",
+        "arguments",
+        "Old way of naming the model",
+        "vLLM would rather be given the model without --model; it works all the same.",
+        "Nothing has to be done",
+    ),
+    rule(
+        r"No available shared memory broadcast block found in (?P<seconds>\d+) s",
+        "gpus",
+        "A step takes long",
+        "vLLM's processes have waited {seconds} s for each other, as they do while a model loads or compiles.",
+        "Wait: the first start of a large model may take 15 minutes. If it never ends, restart the model",
+    ),
+    rule(
+        r"default chat template is no longer allowed|tokenizer\.chat_template is not set",
+        "model",
+        "No chat template",
+        "The model's tokenizer has no chat template, so chat requests fail.",
+        "Set chat_template to a file, or use /v1/completions",
+    ),
+)
+"""What a running engine says that a person may wonder about; none of it ends an engine."""
+
 DIAGNOSIS = Rules(
     rules=(*ARGUMENTS, *MODEL, *MEMORY, *GPUS, *HOST, *LAST),
+    notes=NOTES,
     smaller=SMALLER,
     other_build="Use a vLLM built for this machine: the setting vllm_command",
     noise=re.compile(r"\)? ?(?:INFO|WARNING|DEBUG) \d\d-\d\d \d\d:\d\d:\d\d|Warning: "),
