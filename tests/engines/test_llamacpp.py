@@ -11,7 +11,7 @@ from ostler.core.launch import HOST_SLOT, PORT_SLOT
 from ostler.core.settings import Settings
 from ostler.engines.base import Health, HealthAnswer, LaunchRequest, NoExecutable, UnknownEngine, UnknownFlag
 from ostler.engines.llamacpp import BUILT_IN, LlamaCpp
-from ostler.engines.llamacpp_diagnosis import RULES, diagnose
+from ostler.engines.llamacpp_diagnosis import DIAGNOSIS
 from ostler.engines.llamacpp_options import TABLE
 from ostler.engines.options import OwnedOption, UnknownOption
 from ostler.engines.probe import read_flags, read_version
@@ -236,22 +236,22 @@ SEEN = [
 
 @pytest.mark.parametrize(("line", "title"), SEEN)
 def test_a_known_end_is_explained(line: str, title: str) -> None:
-    found = diagnose(["loading", line, "exiting due to model loading error"], 1)
+    found = DIAGNOSIS.diagnose(["loading", line, "exiting due to model loading error"], 1)
     assert found and found.title == title and found.line == line and found.hint
     assert "{" not in found.reason
 
 
 def test_a_killed_engine_is_explained_by_its_exit_code() -> None:
-    assert diagnose([], None, oom_killed=True).title == "Killed: out of memory"  # type: ignore[union-attr]
-    assert diagnose([], -9).title == "Killed from outside"  # type: ignore[union-attr]
-    assert diagnose([], 137).title == "Killed from outside"  # type: ignore[union-attr]
-    assert diagnose([], -4).title == "Processor not supported"  # type: ignore[union-attr]
-    assert diagnose([], 139).title == "Engine crashed"  # type: ignore[union-attr]
-    assert diagnose(["all is well"], 0) is None
+    assert DIAGNOSIS.diagnose([], None, oom_killed=True).title == "Killed: out of memory"  # type: ignore[union-attr]
+    assert DIAGNOSIS.diagnose([], -9).title == "Killed from outside"  # type: ignore[union-attr]
+    assert DIAGNOSIS.diagnose([], 137).title == "Killed from outside"  # type: ignore[union-attr]
+    assert DIAGNOSIS.diagnose([], -4).title == "Processor not supported"  # type: ignore[union-attr]
+    assert DIAGNOSIS.diagnose([], 139).title == "Engine crashed"  # type: ignore[union-attr]
+    assert DIAGNOSIS.diagnose(["all is well"], 0) is None
 
 
 def test_each_rule_has_a_next_step_and_can_be_filled_in() -> None:
-    for rule in RULES:
+    for rule in DIAGNOSIS.rules:
         rule.reason.format(**dict.fromkeys(rule.pattern.groupindex, "x"))
         assert rule.hint and rule.title
 

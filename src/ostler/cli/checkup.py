@@ -106,29 +106,31 @@ async def _look_into_database(url: str) -> list[str]:
 
 
 def _engines(settings: Settings) -> Check:
-    try:
-        found = asyncio.run(_find_engines(settings))
-    except OstlerError as error:
-        return Check("engines", "failed", error.message, error.hint)
-    return Check("engines", "ok", "; ".join(found))
+    return asyncio.run(_find_engines(settings))
 
 
-async def _find_engines(settings: Settings) -> list[str]:
-    """A line for each engine. Raises NoExecutable where there is none at all."""
+async def _find_engines(settings: Settings) -> Check:
+    """Every engine with its version. One that is not here is a finding only where it was asked for."""
     from ostler.engines.base import LaunchRequest, NoExecutable
     from ostler.engines.registry import default_engines
 
-    found, missing = [], []
+    found: list[str] = []
+    missing: list[NoExecutable] = []
     for engine in default_engines(settings):
         try:
             executable = await engine.executable(LaunchRequest(0, "doctor", Path("model")))
         except NoExecutable as error:
+            found.append(f"{engine.name}: {error.message}")
             missing.append(error)
             continue
         found.append(f"{engine.name} {executable.version or '(version unknown)'} ({executable.source})")
-    if not found:
-        raise missing[0]
-    return [*found, *(error.message for error in missing)]
+    said = "; ".join(found)
+    asked_for = [error for error in missing if not error.facts.get("optional")]
+    if asked_for:
+        return Check(
+            "engines", "failed" if len(missing) == len(found) else "warning", said, asked_for[0].hint
+        )
+    return Check("engines", "ok", said)
 
 
 def _port(settings: Settings) -> Check:

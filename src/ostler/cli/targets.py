@@ -32,7 +32,7 @@ def absolute_path(path: Path) -> Path:
     return path.parent.resolve() / path.name if ".." in path.parts else path
 
 
-_PATH_FLAGS = ("-m", "--model", "-mm", "--mmproj")
+_BEFORE_PATHS = ("-m", "--model", "-mm", "--mmproj", "serve")
 
 
 def command_from_here(command: str) -> str:
@@ -47,9 +47,9 @@ def command_from_here(command: str) -> str:
         return command
     for at, word in enumerate(words):
         flag, equals, value = word.partition("=")
-        if flag in _PATH_FLAGS and equals:
+        if flag in _BEFORE_PATHS and equals:
             words[at] = f"{flag}={_path_from_here(value)}"
-        elif at and words[at - 1] in _PATH_FLAGS:
+        elif at and words[at - 1] in _BEFORE_PATHS:
             words[at] = _path_from_here(word)
     return shlex.join(words)
 

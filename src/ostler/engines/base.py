@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ostler.core.errors import EngineError, InvalidField, NotFound
 from ostler.core.launch import LaunchSpec
@@ -89,6 +89,10 @@ class Capabilities:
     sees_gpus: bool | None = None
 
 
+Cause = Literal["model", "memory", "arguments", "network", "gpus", "system", "engine"]
+"""What a diagnosis points at."""
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """Why an engine ended, in words that a person can act on. `line` is the log line that told."""
@@ -97,16 +101,19 @@ class Diagnosis:
     reason: str
     hint: str
     line: str | None = None
+    cause: Cause = "engine"
 
 
 class Engine(ABC):
     """One inference program. Engines hold no state of instances and start nothing.
 
-    `as_of` is the version of the program whose options the table holds.
+    `as_of` is the version of the program whose options the table holds, `programs` are the names (of a
+    file, or of a Python module) by which a command line names it.
     """
 
     name: ClassVar[str]
     as_of: ClassVar[str]
+    programs: ClassVar[frozenset[str]]
     title: ClassVar[str]
     formats: ClassVar[frozenset[str]]
     options: ClassVar[OptionTable]
@@ -165,6 +172,10 @@ class Engine(ABC):
         self, log_tail: Sequence[str], exit_code: int | None = None, *, oom_killed: bool = False
     ) -> Diagnosis | None:
         """Explain an engine's end by its last log lines; None where nothing is known."""
+
+    def notes(self, log_tail: Sequence[str]) -> list[Diagnosis]:
+        """What the log of a running engine says that a person may wonder about; no reason to worry."""
+        return []
 
     def check_extra_args(self, extra_args: Sequence[str]) -> None:
         """Refuse arguments that Ostler decides. Raises OwnedOption."""

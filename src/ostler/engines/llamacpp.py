@@ -20,7 +20,7 @@ from ostler.engines.base import (
 )
 from ostler.engines.command_line import is_flag
 from ostler.engines.listed_devices import ListedDevice, device_env
-from ostler.engines.llamacpp_diagnosis import diagnose
+from ostler.engines.llamacpp_diagnosis import DIAGNOSIS
 from ostler.engines.llamacpp_options import AS_OF, TABLE
 from ostler.engines.options import OptionTable
 from ostler.engines.probe import Prober
@@ -42,6 +42,7 @@ class LlamaCpp(Engine):
 
     name: ClassVar[str] = "llamacpp"
     as_of: ClassVar[str] = AS_OF
+    programs: ClassVar[frozenset[str]] = frozenset({"llama-server", "llama-cpp-server", "llama", "server"})
     title: ClassVar[str] = "llama.cpp"
     formats: ClassVar[frozenset[str]] = frozenset({"gguf"})
     options: ClassVar[OptionTable] = TABLE
@@ -153,4 +154,4 @@ class LlamaCpp(Engine):
         self, log_tail: Sequence[str], exit_code: int | None = None, *, oom_killed: bool = False
     ) -> Diagnosis | None:
         """The first rule of `llamacpp_diagnosis` that fits."""
-        return diagnose(log_tail, exit_code, oom_killed=oom_killed)
+        return DIAGNOSIS.diagnose(log_tail, exit_code, oom_killed=oom_killed)

@@ -54,7 +54,10 @@ class OwnedOption(InvalidField):
 
 
 class OptionTable:
-    """The options of one engine, by every name they go by."""
+    """The options of one engine, by every name they go by.
+
+    `models_may_be_repos`: where a command line names a model, `org/name` is a repo of the hub.
+    """
 
     def __init__(
         self,
@@ -63,8 +66,11 @@ class OptionTable:
         owned: Sequence[Owned] = (),
         renamed: Sequence[Renamed] = (),
         gone: Sequence[Gone] = (),
+        *,
+        models_may_be_repos: bool = False,
     ) -> None:
         self.engine = engine
+        self.models_may_be_repos = models_may_be_repos
         self.rows = tuple(rows)
         self.owned = tuple(owned)
         self.renamed = tuple(renamed)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ostler.core.near import near_names
 from ostler.engines.base import Engine, LaunchRequest, NoExecutable, UnknownEngine
+from ostler.engines.command_line import program_named
 from ostler.engines.listed_devices import ListedDevice
 from ostler.engines.llamacpp import LlamaCpp
 from ostler.engines.vllm import Vllm
@@ -66,6 +67,11 @@ class Engines:
             if found:
                 return found
         return ()
+
+    def for_command(self, command: str) -> Engine:
+        """The engine whose program a pasted command line names; the first one where it names none."""
+        named = program_named(command)
+        return next((engine for engine in self if named in engine.programs), next(iter(self)))
 
 
 ENGINES: tuple[type[Engine], ...] = (LlamaCpp, Vllm)

@@ -74,8 +74,8 @@ class Option:
 class Owned:
     """What Ostler decides for every engine: its flags and variables are refused anywhere else.
 
-    `values` is how many arguments the flags take. `meaning` is what a pasted command line's value
-    is kept as: "model", "hub" or "alias"; None means that it is left out.
+    `values` is how many arguments the flags take, and any number where `spread`. `meaning` is what a
+    pasted command line's value is kept as: "model", "hub" or "alias"; None means that it is left out.
     """
 
     flags: tuple[str, ...]
@@ -83,6 +83,7 @@ class Owned:
     env: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     values: int = 1
+    spread: bool = False
     meaning: Literal["model", "hub", "hub_file", "alias"] | None = None
 
 

@@ -24,7 +24,7 @@ from ostler.engines.listed_devices import device_env
 from ostler.engines.options import OptionTable
 from ostler.engines.probe import Prober
 from ostler.engines.programs import resolve_command, unknown_flag
-from ostler.engines.vllm_diagnosis import diagnose
+from ostler.engines.vllm_diagnosis import DIAGNOSIS
 from ostler.engines.vllm_options import AS_OF, TABLE
 from ostler.engines.vllm_program import complete, program_in, read_package
 
@@ -40,6 +40,9 @@ QUIET = {
     "NO_COLOR": "1",
 }
 """An engine of ours loads what is on disk, tells nobody about itself and logs plain text."""
+CPU_KV_CACHE_GIB = 4
+"""On a CPU vLLM would take 92 % of the host's memory for its KV cache; builds for GPUs do not read this."""
+SIZES_OF_MEMORY = ("cpu_kv_cache_gib", "gpu_memory_utilization", "kv_cache_memory_bytes")
 
 
 class Vllm(Engine):
@@ -47,6 +50,7 @@ class Vllm(Engine):
 
     name: ClassVar[str] = "vllm"
     as_of: ClassVar[str] = AS_OF
+    programs: ClassVar[frozenset[str]] = frozenset({"vllm", "vllm.entrypoints.openai.api_server"})
     title: ClassVar[str] = "vLLM"
     formats: ClassVar[frozenset[str]] = frozenset({"safetensors"})
     options: ClassVar[OptionTable] = TABLE
@@ -87,6 +91,8 @@ class Vllm(Engine):
         self.options.check_env(request.env)
         options = self.options.validate(request.options)
         options.setdefault("disable_uvicorn_access_log", True)  # else every health probe is a line
+        if not options.keys() & set(SIZES_OF_MEMORY):
+            options["cpu_kv_cache_gib"] = CPU_KV_CACHE_GIB
         command = self._command(request)[0] if request.runtime == "process" else ()
         # `vllm serve` takes the model first; as a module, and as an image of any age, it knows --model.
         model = (
@@ -113,7 +119,7 @@ class Vllm(Engine):
                 return self._configured(text, source), source
         if found := shutil.which("vllm"):
             return complete((found,)), "path"
-        raise NoExecutable("vLLM is not installed here", hint=GET_IT)
+        raise NoExecutable("vLLM is not installed here", hint=GET_IT, optional=True)
 
     @staticmethod
     def _configured(text: str, source: str) -> tuple[str, ...]:
@@ -176,7 +182,11 @@ class Vllm(Engine):
         self, log_tail: Sequence[str], exit_code: int | None = None, *, oom_killed: bool = False
     ) -> Diagnosis | None:
         """The first rule of `vllm_diagnosis` that fits."""
-        return diagnose(log_tail, exit_code, oom_killed=oom_killed)
+        return DIAGNOSIS.diagnose(log_tail, exit_code, oom_killed=oom_killed)
+
+    def notes(self, log_tail: Sequence[str]) -> list[Diagnosis]:
+        """Warnings that `vllm_diagnosis` knows: a slow step, no chat template."""
+        return DIAGNOSIS.notes_on(log_tail)
 
 
 def _knows(known: frozenset[str], argument: str) -> bool:

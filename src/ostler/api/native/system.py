@@ -43,7 +43,7 @@ class EngineOut(Out):
     options: int = Field(description="How many options it has; see /engines/{name}/options.")
 
 
-@shape_of(Option, without=("joiner", "quoted", "values", "stands_for"))
+@shape_of(Option, without=("joiner", "quoted", "spread", "values", "stands_for"))
 class OptionOut(Out):
     """One option of an engine, as its table has it."""
 

@@ -205,7 +205,8 @@ def create(
         typer.Option("--option", "-o", metavar="KEY=VALUE", help="An engine option; may be repeated."),
     ] = None,
     command: Annotated[
-        str | None, typer.Option("--command", help="A llama-server command line to take options from.")
+        str | None,
+        typer.Option("--command", help="A llama-server or vllm command line to take options from."),
     ] = None,
     engine_command: Annotated[
         str | None, typer.Option("--engine-command", help="The program that serves it (admins only).")

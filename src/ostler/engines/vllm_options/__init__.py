@@ -49,4 +49,5 @@ TABLE = OptionTable(
     owned=OWNED,
     renamed=RENAMED,
     gone=GONE,
+    models_may_be_repos=True,
 )

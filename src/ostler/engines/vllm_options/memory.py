@@ -83,7 +83,7 @@ MEMORY = (
         minimum=0,
         unit="GiB",
         group="memory",
-        help="Memory for the KV cache where vLLM runs on the CPU. 0: vLLM chooses.",
+        help="Memory for the KV cache where vLLM runs on the CPU. 4 where nothing is said of memory.",
     ),
     Option(
         "cpu_omp_threads_bind",
