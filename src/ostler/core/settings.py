@@ -131,6 +131,12 @@ class Settings(BaseModel):
         "Command that starts llama-server; by default `llama-server` on PATH, else the built-in one.",
         env=("LLAMA_SERVER_COMMAND",),
     )
+    vllm_command: str | None = _setting(
+        None,
+        "Command that starts vLLM, or the folder of the virtual environment that it is installed in; by "
+        "default `vllm` on PATH.",
+        env=("VLLM_COMMAND",),
+    )
     max_running: int = _setting(
         4,
         "How many models run at once; an idle one leaves for a new one. 0 means no limit but memory.",

@@ -76,14 +76,16 @@ class Executable:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an executable can do, by its own `--help`.
+    """What an executable can do, by what it says of itself.
 
-    `flags` is None where the help could not be read; `warning` then says why.
+    `flags` is None where that could not be read; `warning` then says why. `sees_gpus` is None where
+    it does not say whether it could use one.
     """
 
     flags: frozenset[str] | None
     version: str | None = None
     warning: str | None = None
+    sees_gpus: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +99,13 @@ class Diagnosis:
 
 
 class Engine(ABC):
-    """One inference program. Engines hold no state of instances and start nothing."""
+    """One inference program. Engines hold no state of instances and start nothing.
+
+    `as_of` is the version of the program whose options the table holds.
+    """
 
     name: ClassVar[str]
+    as_of: ClassVar[str]
     title: ClassVar[str]
     formats: ClassVar[frozenset[str]]
     options: ClassVar[OptionTable]

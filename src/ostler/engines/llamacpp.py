@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import ClassVar
 
 from ostler.core.launch import HOST_SLOT, PORT_SLOT, LaunchSpec
-from ostler.core.near import near_names
 from ostler.engines.base import (
     Capabilities,
     Diagnosis,
@@ -21,23 +17,30 @@ from ostler.engines.base import (
     Health,
     HealthAnswer,
     LaunchRequest,
-    NoExecutable,
-    UnknownFlag,
 )
 from ostler.engines.command_line import is_flag
 from ostler.engines.llamacpp_diagnosis import diagnose
-from ostler.engines.llamacpp_options import TABLE
+from ostler.engines.llamacpp_options import AS_OF, TABLE
 from ostler.engines.options import OptionTable
 from ostler.engines.probe import Prober
+from ostler.engines.programs import device_env, resolve_command, unknown_flag
 
 BUILT_IN = (sys.executable, "-m", "ostler.engines.llama_server")
 """The llama.cpp that comes with Ostler; started as a module so that it works from any folder."""
+
+
+HINTS = {
+    "model": "Correct the model's own command, or take it away",
+    "setting": "Correct the setting llama_server_command, or unset it to use the built-in engine",
+}
+"""What to do about a command that cannot be run, by where it was said."""
 
 
 class LlamaCpp(Engine):
     """llama-server, Ostler's own or another. `command` is the setting `llama_server_command`."""
 
     name: ClassVar[str] = "llamacpp"
+    as_of: ClassVar[str] = AS_OF
     title: ClassVar[str] = "llama.cpp"
     formats: ClassVar[frozenset[str]] = frozenset({"gguf"})
     options: ClassVar[OptionTable] = TABLE
@@ -87,7 +90,7 @@ class LlamaCpp(Engine):
             runtime=request.runtime,
             command=self._command(request)[0],
             args=(*arguments, *request.extra_args),
-            env={**_device_env(request.devices), **request.env},
+            env={**device_env(request.devices), **request.env},
             secret_env=self.secret_env,
             devices=request.devices,
         )
@@ -96,7 +99,7 @@ class LlamaCpp(Engine):
         """The executable with its leading arguments, and where it was found."""
         for text, source in ((request.command_override, "model"), (self._setting, "setting")):
             if text and text.strip():
-                return _resolve(text, source), source
+                return resolve_command(text, HINTS[source]), source
         if found := shutil.which("llama-server"):
             return (found,), "path"
         return BUILT_IN, "built-in"
@@ -135,12 +138,12 @@ class LlamaCpp(Engine):
         for argument in request.extra_args:
             flag = argument.partition("=")[0]
             if is_flag(flag) and flag not in known:
-                raise _unknown(flag, known, spec.command, "extra_args")
+                raise unknown_flag(flag, known, spec.command, "extra_args")
         for name, value in self.options.validate(request.options).items():
             option = self.options.get(name)
             written = option.negative_flag if value is False else option.flag
             if written and written not in known:
-                raise _unknown(written, known, spec.command, f"options.{name}")
+                raise unknown_flag(written, known, spec.command, f"options.{name}")
         return warnings
 
     def diagnose(
@@ -148,40 +151,3 @@ class LlamaCpp(Engine):
     ) -> Diagnosis | None:
         """The first rule of `llamacpp_diagnosis` that fits."""
         return diagnose(log_tail, exit_code, oom_killed=oom_killed)
-
-
-def _resolve(text: str, source: str) -> tuple[str, ...]:
-    """A configured command line as an argv whose first word exists. Raises NoExecutable."""
-    hint = "Correct the setting llama_server_command, or unset it to use the built-in engine"
-    if source == "model":
-        hint = "Correct the model's own command, or take it away"
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise NoExecutable(f"the command {text!r} cannot be read: {error}", hint=hint) from None
-    path = shutil.which(str(Path(words[0]).expanduser())) if words else None
-    if path is None:
-        missing = words[0] if words else text
-        raise NoExecutable(f"the program {missing!r} does not exist or cannot be run", hint=hint)
-    return (path, *words[1:])
-
-
-def _device_env(devices: Sequence[str]) -> dict[str, str]:
-    """Which GPUs the process may see; none named means all."""
-    cuda = [match[1] for device in devices if (match := re.fullmatch(r"cuda:(\w[\w-]*)", device))]
-    if cuda:
-        return {"CUDA_VISIBLE_DEVICES": ",".join(cuda)}
-    return {"CUDA_VISIBLE_DEVICES": ""} if tuple(devices) == ("cpu",) else {}
-
-
-def _unknown(flag: str, known: frozenset[str], command: Sequence[str], field: str) -> UnknownFlag:
-    near = near_names(flag, known)
-    return UnknownFlag(
-        field,
-        f"{command[0]} does not know the flag {flag}",
-        hint=f"Did you mean {' or '.join(near)}?"
-        if near
-        else f"See what it knows: {shlex.join(command)} --help",
-        flag=flag,
-        near=near,
-    )

@@ -23,7 +23,7 @@ from ostler.engines.rows import (
     name_of,
     plain_flag,
 )
-from ostler.engines.values import BadOptionValue, check_value, split_joined, write_option
+from ostler.engines.values import BadOptionValue, check_value, split_joined, write_env, write_option
 
 __all__ = [
     "BadOptionValue",
@@ -171,8 +171,17 @@ class OptionTable:
         """The options as command-line arguments, always in the table's order."""
         arguments: list[str] = []
         for name, value in self.validate(values).items():
-            arguments += write_option(self.rows[self._place[name]], value)
+            row = self.rows[self._place[name]]
+            arguments += write_option(row, value) if row.until is None else ()
         return arguments
+
+    def to_env(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """The options that have no flag, as environment variables."""
+        return {
+            row.env[0]: write_env(value)
+            for name, value in self.validate(values).items()
+            if (row := self.rows[self._place[name]]).env and not row.flags and row.until is None
+        }
 
     def check_extra_args(self, extra_args: Sequence[str]) -> None:
         """Refuse further arguments that would take away what Ostler decides. Raises OwnedOption."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ostler.core.near import near_names
 from ostler.engines.base import Engine, UnknownEngine
 from ostler.engines.llamacpp import LlamaCpp
+from ostler.engines.vllm import Vllm
 
 if TYPE_CHECKING:
     from ostler.core.settings import Settings
@@ -50,6 +51,10 @@ class Engines:
         )
 
 
+ENGINES: tuple[type[Engine], ...] = (LlamaCpp, Vllm)
+"""Every engine's class, for what needs no settings: its options and their documentation."""
+
+
 def default_engines(settings: Settings) -> Engines:
     """Every engine, as the settings say."""
-    return Engines([LlamaCpp(settings.llama_server_command)])
+    return Engines([LlamaCpp(settings.llama_server_command), Vllm(settings.vllm_command)])
