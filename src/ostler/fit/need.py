@@ -15,7 +15,7 @@ from ostler.fit.devices import Device
 from ostler.fit.estimate import Counter, last_true
 from ostler.fit.ledger import Bytes
 from ostler.fit.model_shape import ModelShape
-from ostler.fit.vllm_estimate import VllmCounter, stated_context
+from ostler.fit.vllm_estimate import SHORTENING, VllmCounter
 from ostler.fit.vllm_shape import VllmShape
 from ostler.library.gguf_header import GgufHeader
 
@@ -76,13 +76,17 @@ def need_of_vllm(shape: VllmShape, options: Mapping[str, Any], devices: Sequence
     Options that are left open are vLLM's defaults. Raises ImpossibleOption.
     """
     counter = VllmCounter(shape, options, devices, choosing=False)
-    _, places = counter.needs(stated_context(options))
+    wanted = options.get("context_length")
+    longest = counter.largest_context() if wanted in SHORTENING else None
+    shortened_to = longest if longest is not None and longest < shape.trained_context else None
+    _, places = counter.needs(shortened_to or wanted)
     too_large = [place for place in places if place.limit_bytes and place.total_bytes > place.limit_bytes]
     note = None
     if too_large:
         least, limit = size_text(too_large[0].total_bytes), size_text(too_large[0].limit_bytes or 0)
         note = f"vLLM will refuse: one request needs {least} on {too_large[0].id}, its share there is {limit}"
-    return Need({place.id: n for place in places if (n := place.total_bytes)}, note=note)
+    by_device = {place.id: n for place in places if (n := place.total_bytes)}
+    return Need(by_device, shortened_to=shortened_to, note=note)
 
 
 def need_for(

@@ -25,6 +25,8 @@ from ostler.fit.vllm_warnings import warnings_of
 from ostler.fit.vllm_weights import layers_by_stage, weights_bytes
 
 SMALLEST_SHARE = 0.05
+SHORTENING = (-1, "auto")
+"""Values of `context_length` with which vLLM takes the longest context that fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +100,16 @@ class VllmCounter:
 
     def needs(self, context: int | None) -> tuple[int, tuple[Need, ...]]:
         """The context in tokens, and what each GPU and then the host needs. Raises ImpossibleOption."""
-        settings = self._settings(context)
+        settings = self._settings(stated_context(context))
         return settings.context, self._needs(settings, self._ranks(settings))
+
+    def largest_context(self) -> int | None:
+        """The longest context in tokens of which one request fits; None where not even one token does."""
+        return self._largest_context(self._ranks(self._settings(None)))
 
     def at(self, context: int | None) -> Estimate:
         """The whole answer, with the largest context that fits. Raises ImpossibleOption."""
+        context = stated_context(context)
         settings = self._settings(context)
         ranks = self._ranks(settings)
         largest = self._largest_context(ranks)
@@ -187,7 +194,7 @@ class VllmCounter:
         return longest if holds(longest) else (last_true(holds, 0, longest) or None)
 
     def _fits(self, options: Mapping[str, Any]) -> bool:
-        context = stated_context(options)
+        context = stated_context(options.get("context_length"))
         settings = VllmSettings.of(self._shape, options, self._devices, context)
         tokens = context or settings.context
         return all(rank.cache_bytes >= 0 and rank.holds(tokens) for rank in self._ranks(settings))
@@ -203,7 +210,7 @@ class VllmCounter:
         self._choose("tensor_parallel_size", next(fitting, possible[-1]))
 
     def _choose_share(self) -> None:
-        """vLLM refuses to start where less is free than it may take: `request_memory` in v1/worker/utils.py."""
+        """vLLM does not start where less is free than it may take (`request_memory`, v1/worker/utils.py)."""
         settings = self._settings(None)
         places = settings.gpus or ((settings.host,) if settings.host else ())
         if self._options.get("gpu_memory_utilization") is not None or settings.cache_bytes is not None:
@@ -216,13 +223,12 @@ class VllmCounter:
         self._options[name] = self._chosen[name] = value
 
 
-def stated_context(options: Mapping[str, Any]) -> int | None:
-    """The stated context in tokens; None where it is left open, or to vLLM ("auto", -1).
+def stated_context(tokens: Any) -> int | None:
+    """The option `context_length` in tokens; None where it is left open, or to vLLM itself.
 
     Raises ImpossibleOption.
     """
-    tokens = options.get("context_length")
-    if tokens in (None, 0, -1, "auto"):
+    if tokens in (None, 0, *SHORTENING):
         return None
     if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
         raise ImpossibleOption("context_length", f"a context is a number of tokens, not {tokens!r}")
