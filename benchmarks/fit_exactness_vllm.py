@@ -43,6 +43,9 @@ TYPES = (
 )
 ALWAYS_TIED = ("gemma", "gemma2", "gemma3_text", "cohere2", "opt", "mamba", "lfm2")
 """Types of which vLLM knows no model with an output matrix of its own."""
+TIED_OR_NOT = ("llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen3_moe")
+ALL_HEADS = ("opt", "gpt_neox")
+"""Types with as many heads of keys as of queries."""
 ARGUMENTS = {
     "context_length": "max_model_len",
     "max_num_seqs": "max_num_seqs",
@@ -95,7 +98,7 @@ def random_config(rng: random.Random, model_type: str) -> dict[str, Any]:
     """Sizes in the proportions of real models, a hundredth as large."""
     head = rng.choice((32, 64, 128))
     heads = rng.choice((4, 8))
-    kv_heads = rng.choice([count for count in (1, 2, 4) if heads % count == 0])
+    kv_heads = heads if model_type in ALL_HEADS else rng.choice((1, 2, 4))
     hidden = head * heads
     values: dict[str, Any] = {
         "model_type": model_type,
@@ -110,7 +113,7 @@ def random_config(rng: random.Random, model_type: str) -> dict[str, Any]:
         "pad_token_id": 0,
         "bos_token_id": 1,
         "eos_token_id": 2,
-        "tie_word_embeddings": model_type in ALWAYS_TIED or rng.choice((True, False)),
+        "tie_word_embeddings": model_type in ALWAYS_TIED or (model_type in TIED_OR_NOT and rng.choice((True, False))),
     }
     return {**values, **_more(rng, model_type, values)}
 

@@ -51,13 +51,10 @@ class Config:
         """True if the key, or its default, says so."""
         return self._value(name) is True
 
-    def share(self, name: str) -> float:
-        """A part of one; 1 where the key is missing."""
-        for place in (self._text, self._rope()):
-            value = place.get(name)
-            if isinstance(value, int | float) and 0 < value <= 1:
-                return float(value)
-        return 1.0
+    def share(self, *names: str) -> float:
+        """The first of these keys that holds a part of one; 1 where none does."""
+        values = (place.get(name) for place in (self._text, self._rope()) for name in names)
+        return next((float(v) for v in values if isinstance(v, int | float) and 0 < v <= 1), 1.0)
 
     def text_of(self, *names: str) -> str | None:
         """The first of these keys that holds a text."""

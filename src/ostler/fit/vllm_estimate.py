@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ostler.fit.devices import Device
@@ -25,6 +25,8 @@ from ostler.fit.vllm_warnings import warnings_of
 from ostler.fit.vllm_weights import layers_by_stage, weights_bytes
 
 SMALLEST_SHARE = 0.05
+OPEN_TOKENS = 8_192
+"""An open context should be so long at least before the model is put on more GPUs."""
 SHORTENING = (-1, "auto")
 """Values of `context_length` with which vLLM takes the longest context that fits."""
 
@@ -92,31 +94,28 @@ class VllmCounter:
         *,
         choosing: bool = True,
     ) -> None:
-        self._shape, self._options, self._devices = shape, dict(options), devices
-        self._chosen: dict[str, Any] = {}
-        if choosing:
-            self._choose_gpus()
-            self._choose_share()
+        self._shape, self._options, self._devices = shape, options, devices
+        self._choosing = choosing
 
     def needs(self, context: int | None) -> tuple[int, tuple[Need, ...]]:
         """The context in tokens, and what each GPU and then the host needs. Raises ImpossibleOption."""
-        settings = self._settings(stated_context(context))
+        settings, _ = self._settings(stated_context(context))
         return settings.context, self._needs(settings, self._ranks(settings))
 
     def largest_context(self) -> int | None:
         """The longest context in tokens of which one request fits; None where not even one token does."""
-        return self._largest_context(self._ranks(self._settings(None)))
+        settings, _ = self._settings(None)
+        return self._largest_context(self._ranks(settings))
 
     def at(self, context: int | None) -> Estimate:
         """The whole answer, with the largest context that fits. Raises ImpossibleOption."""
         context = stated_context(context)
-        settings = self._settings(context)
+        settings, chosen = self._settings(context)
         ranks = self._ranks(settings)
         largest = self._largest_context(ranks)
-        chosen = dict(self._chosen)
         if not context and largest is not None and largest < settings.context:
             chosen["context_length"] = largest
-            settings = self._settings(largest)
+            settings = replace(settings, context=largest)
             ranks = self._ranks(settings)
         needs = self._needs(settings, ranks)
         tokens, at_once = _capacity(ranks, settings)
@@ -136,8 +135,13 @@ class VllmCounter:
             },
         )
 
-    def _settings(self, context: int | None) -> VllmSettings:
-        return VllmSettings.of(self._shape, self._options, self._devices, context)
+    def _settings(self, context: int | None) -> tuple[VllmSettings, dict[str, Any]]:
+        """The launch at this context, and the options that were chosen for it."""
+        chosen = self._chosen(context) if self._choosing else {}
+        return self._with(chosen, context), chosen
+
+    def _with(self, chosen: Mapping[str, Any], context: int | None) -> VllmSettings:
+        return VllmSettings.of(self._shape, {**self._options, **chosen}, self._devices, context)
 
     def _ranks(self, settings: VllmSettings) -> tuple[Rank, ...]:
         """One for each GPU in their order; on the CPU one for all processes together."""
@@ -193,34 +197,34 @@ class VllmCounter:
 
         return longest if holds(longest) else (last_true(holds, 0, longest) or None)
 
-    def _fits(self, options: Mapping[str, Any]) -> bool:
-        context = stated_context(options.get("context_length"))
-        settings = VllmSettings.of(self._shape, options, self._devices, context)
-        tokens = context or settings.context
-        return all(rank.cache_bytes >= 0 and rank.holds(tokens) for rank in self._ranks(settings))
+    def _chosen(self, context: int | None) -> dict[str, Any]:
+        return (gpus := self._chosen_gpus(context)) | self._chosen_share(gpus, context)
 
-    def _choose_gpus(self) -> None:
+    def _chosen_gpus(self, context: int | None) -> dict[str, Any]:
         """As few GPUs as hold the model, by numbers that its heads can be shared out to."""
         gpus = usable_gpus(self._options, self._devices)
         stated = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
         if len(gpus) < 2 or any(self._options.get(name) is not None for name in stated):
-            return
-        possible = [n for n in range(1, len(gpus) + 1) if _shares_out(self._shape, n)]
-        fitting = (n for n in possible if self._fits({**self._options, "tensor_parallel_size": n}))
-        self._choose("tensor_parallel_size", next(fitting, possible[-1]))
+            return {}
+        sizes = [n for n in range(1, len(gpus) + 1) if _shares_out(self._shape, n)]
+        choices = [{"tensor_parallel_size": size} for size in sizes]
+        return next((choice for choice in choices if self._fits(choice, context)), choices[-1])
 
-    def _choose_share(self) -> None:
+    def _fits(self, chosen: Mapping[str, Any], context: int | None) -> bool:
+        settings = self._with(chosen, context)
+        tokens = context or min(settings.context, OPEN_TOKENS)
+        return all(rank.cache_bytes >= 0 and rank.holds(tokens) for rank in self._ranks(settings))
+
+    def _chosen_share(self, chosen: Mapping[str, Any], context: int | None) -> dict[str, Any]:
         """vLLM does not start where less is free than it may take (`request_memory`, v1/worker/utils.py)."""
-        settings = self._settings(None)
+        settings = self._with(chosen, context)
         places = settings.gpus or ((settings.host,) if settings.host else ())
         if self._options.get("gpu_memory_utilization") is not None or settings.cache_bytes is not None:
-            return
+            return {}
         free = min((place.free_bytes / max(1, place.total_bytes) for place in places), default=1.0)
-        if free < settings.utilization:
-            self._choose("gpu_memory_utilization", max(SMALLEST_SHARE, math.floor(free * 100) / 100))
-
-    def _choose(self, name: str, value: Any) -> None:
-        self._options[name] = self._chosen[name] = value
+        if free >= settings.utilization:
+            return {}
+        return {"gpu_memory_utilization": max(SMALLEST_SHARE, math.floor(free * 100) / 100)}
 
 
 def stated_context(tokens: Any) -> int | None:

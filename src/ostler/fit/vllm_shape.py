@@ -251,7 +251,8 @@ class _Reader:
         config = self._config
         if not self._row.rotary:
             return 0
-        width = config.count("qk_rope_head_dim") or int(head * config.share("partial_rotary_factor"))
+        turned = config.share("partial_rotary_factor", "rotary_pct")
+        width = config.count("qk_rope_head_dim") or int(head * turned)
         return width * (2 if config.two_sets_of_angles else 1)
 
     def _lengths(self) -> tuple[int, int]:

@@ -34,6 +34,8 @@ class Stage(Enum):
     LAST = "last"
 
 
+F32_BYTES = 4
+"""Decay rates of Mamba-like layers are always float32 (model_executor/layers/mamba/mamba_mixer.py)."""
 Place = int | Stage
 """A layer's number, or a stage."""
 
@@ -105,6 +107,9 @@ def sum_up(tensors: Iterable[SafetensorsTensor], n_layers: int, *, tied: bool) -
         into = sums.setdefault((place, _split(tensor)), Sum())
         if tensor.dtype in STORED_AS_THEY_ARE or _is_scale(tensor.name):
             into.fixed_bytes += tensor.n_bytes
+            continue
+        if tensor.name.endswith(".A_log"):
+            into.fixed_bytes += tensor.elements * F32_BYTES
             continue
         into.elements += tensor.elements
         if len(tensor.shape) > 1 and isinstance(place, int) and _LINEAR.search(tensor.name):
