@@ -113,7 +113,8 @@ def random_config(rng: random.Random, model_type: str) -> dict[str, Any]:
         "pad_token_id": 0,
         "bos_token_id": 1,
         "eos_token_id": 2,
-        "tie_word_embeddings": model_type in ALWAYS_TIED or (model_type in TIED_OR_NOT and rng.choice((True, False))),
+        "tie_word_embeddings": model_type in ALWAYS_TIED
+        or (model_type in TIED_OR_NOT and rng.choice((True, False))),
     }
     return {**values, **_more(rng, model_type, values)}
 
@@ -188,7 +189,10 @@ def _more(rng: random.Random, model_type: str, values: Mapping[str, Any]) -> dic
             "linear_key_head_dim": 32,
             "linear_value_head_dim": 32,
         },
-        "lfm2": {"layer_types": ["full_attention" if n % 3 == 1 else "conv" for n in every]},
+        "lfm2": {
+            "conv_dim": values["hidden_size"],
+            "layer_types": ["full_attention" if n % 3 == 1 else "conv" for n in every],
+        },
     }
     return rows.get(model_type, {})
 
@@ -242,7 +246,7 @@ def estimated(case: Case) -> dict[str, float]:
     settings = VllmSettings.of(shape, options, (), case.options["context_length"])
     every = range(shape.layers)
     pool = pool_of(shape, every, settings)
-    tokens, _ = pool.capacity(case.cache_bytes // pool.block_bytes, settings.context)
+    tokens, _ = pool.capacity(case.cache_bytes // pool.block_bytes, settings)
     return {"weights": weights_bytes(shape, settings, every), "tokens": tokens}
 
 

@@ -16,6 +16,7 @@ from ostler.core.errors import OstlerError
 from ostler.fit.devices import Device
 from ostler.fit.errors import ImpossibleHeader, ImpossibleOption, IncompleteHeader, NotEstimable
 from ostler.fit.estimated import Estimate
+from ostler.fit.vllm_compute import CPU_SERVER_BYTES
 from ostler.fit.vllm_estimate import VllmCounter
 from ostler.fit.vllm_shape import VllmShape
 from tests.fit.hf_models import LLAMA_8B, LLAMA_8B_PARAMETERS, SMALL, decoder_tensors, header_of, shape_of
@@ -167,7 +168,7 @@ def test_on_the_cpu_the_cache_is_what_is_stated_or_the_rest_of_the_share() -> No
     assert stated.devices == () and stated.host.kv_cache_bytes == 2 * GIB
     assert stated.host.limit_bytes is None and "limit_bytes" not in stated.host.to_json()
     share = told(shape_of(SMALL), host(), context=1_024)
-    assert share.host.total_bytes == math.ceil(64 * GIB * 0.92)
+    assert share.host.total_bytes == math.ceil(64 * GIB * 0.92) + CPU_SERVER_BYTES
     assert any("cpu_kv_cache_gib" in text for text in share.warnings)
 
 

@@ -26,8 +26,9 @@ GPU_OVERHEAD_BYTES = 256 * MIB
 """What libraries take on each GPU: a set sum."""
 NCCL_BYTES = 768 * MIB
 """Buffers for the exchange between GPUs, where several work together: a set sum."""
-CPU_PROCESS_BYTES = 1_000 * MIB
-"""The program with its libraries on the CPU, as it was measured (docs/fit.md)."""
+CPU_SERVER_BYTES, CPU_WORKER_BYTES = 850 * MIB, 450 * MIB
+"""On the CPU, the two processes that serve and schedule, and each one that computes: as they were measured
+without a model (docs/fit.md)."""
 
 
 def activation_bytes(shape: VllmShape, settings: VllmSettings) -> int:
@@ -62,6 +63,7 @@ def captured_sizes(largest: int) -> int:
 def overhead_bytes(settings: VllmSettings) -> int:
     """What is taken on one device beside all that."""
     if settings.on_cpu:
-        return CPU_PROCESS_BYTES * settings.tensor_parallel * settings.pipeline_parallel
+        workers = settings.tensor_parallel * settings.pipeline_parallel
+        return CPU_SERVER_BYTES + CPU_WORKER_BYTES * workers
     together = settings.tensor_parallel * settings.pipeline_parallel > 1
     return GPU_OVERHEAD_BYTES + (NCCL_BYTES if together else 0)

@@ -17,7 +17,7 @@ from ostler.fit.errors import ImpossibleOption
 from ostler.fit.estimate import last_true
 from ostler.fit.estimated import Estimate, Need
 from ostler.fit.placement import usable_gpus
-from ostler.fit.vllm_compute import activation_bytes, graph_bytes, overhead_bytes
+from ostler.fit.vllm_compute import CPU_SERVER_BYTES, activation_bytes, graph_bytes, overhead_bytes
 from ostler.fit.vllm_kv_cache import Pool, pool_of
 from ostler.fit.vllm_settings import VllmSettings
 from ostler.fit.vllm_shape import VllmShape
@@ -41,6 +41,7 @@ class Rank:
     overhead_bytes: int
     pool: Pool
     budget_bytes: int | None
+    settings: VllmSettings
 
     @property
     def fixed_bytes(self) -> int:
@@ -50,12 +51,12 @@ class Rank:
     @property
     def cache_bytes(self) -> int:
         """What the cache gets; negative where not even the rest goes into the budget."""
-        stated = self.pool.settings.cache_bytes
+        stated = self.settings.cache_bytes
         return stated if stated is not None else (self.budget_bytes or 0) - self.fixed_bytes
 
     def holds(self, tokens: int) -> bool:
         """True if the cache holds a request of so many tokens."""
-        return self.cache_bytes >= self.pool.least_bytes(tokens)
+        return self.cache_bytes >= self.pool.least_bytes(tokens, self.settings)
 
     @property
     def blocks(self) -> int:
@@ -64,7 +65,7 @@ class Rank:
 
     def need(self, tokens: int) -> Need:
         """What is needed of its device: at least the cache of one request."""
-        cache = max(self.cache_bytes, self.pool.least_bytes(tokens)) if self.pool.groups else 0
+        cache = max(self.cache_bytes, self.pool.least_bytes(tokens, self.settings)) if self.pool.groups else 0
         device = self.device
         return Need(
             id=device.id if device else "cpu",
@@ -74,7 +75,7 @@ class Rank:
             compute_bytes=self.compute_bytes,
             overhead_bytes=self.overhead_bytes,
             free_bytes=device.free_bytes if device else None,
-            limit_bytes=self.budget_bytes if self.pool.settings.cache_bytes is None else None,
+            limit_bytes=self.budget_bytes if self.settings.cache_bytes is None else None,
         )
 
 
@@ -96,6 +97,7 @@ class VllmCounter:
     ) -> None:
         self._shape, self._options, self._devices = shape, options, devices
         self._choosing = choosing
+        self._known: dict[tuple[int, int], list[tuple[int, Pool]]] = {}
 
     def needs(self, context: int | None) -> tuple[int, tuple[Need, ...]]:
         """The context in tokens, and what each GPU and then the host needs. Raises ImpossibleOption."""
@@ -148,18 +150,28 @@ class VllmCounter:
         return tuple(self._each_rank(settings))
 
     def _each_rank(self, settings: VllmSettings) -> Iterator[Rank]:
-        stages = layers_by_stage(self._shape.layers, settings.pipeline_parallel)
+        stages = self._stages(settings)
         computing = activation_bytes(self._shape, settings) + graph_bytes(self._shape, settings)
-        pools = [pool_of(self._shape, layers, settings) for layers in stages]
-        weights = [weights_bytes(self._shape, settings, layers) for layers in stages]
         overhead = overhead_bytes(settings)
         if settings.on_cpu:
-            whole = sum(weights) * settings.tensor_parallel
-            yield Rank(settings.host, whole, computing, overhead, pools[0], _budget(settings.host, settings))
+            whole = sum(weights for weights, _ in stages) * settings.tensor_parallel
+            budget = _budget(settings.host, settings)
+            yield Rank(settings.host, whole, computing, overhead, stages[0][1], budget, settings)
         for place, gpu in enumerate(settings.gpus):
-            stage = place // settings.tensor_parallel % settings.pipeline_parallel
-            kept = max(0, weights[stage] - settings.offloaded_bytes)
-            yield Rank(gpu, kept, computing, overhead, pools[stage], _budget(gpu, settings))
+            weights, pool = stages[place // settings.tensor_parallel % settings.pipeline_parallel]
+            kept = max(0, weights - settings.offloaded_bytes)
+            yield Rank(gpu, kept, computing, overhead, pool, _budget(gpu, settings), settings)
+
+    def _stages(self, settings: VllmSettings) -> list[tuple[int, Pool]]:
+        """Weights and pool of a GPU of each stage of the pipeline; the context does not change them."""
+        key = (settings.tensor_parallel, settings.pipeline_parallel)
+        if key not in self._known:
+            stages = layers_by_stage(self._shape.layers, settings.pipeline_parallel)
+            self._known[key] = [
+                (weights_bytes(self._shape, settings, layers), pool_of(self._shape, layers, settings))
+                for layers in stages
+            ]
+        return self._known[key]
 
     def _needs(self, settings: VllmSettings, ranks: Sequence[Rank]) -> tuple[Need, ...]:
         needs = tuple(rank.need(settings.context) for rank in ranks)
@@ -182,8 +194,7 @@ class VllmCounter:
     def _offloaded(self, settings: VllmSettings) -> int:
         if not settings.offloaded_bytes:
             return 0
-        stages = layers_by_stage(self._shape.layers, settings.pipeline_parallel)
-        moved = [min(settings.offloaded_bytes, weights_bytes(self._shape, settings, s)) for s in stages]
+        moved = [min(settings.offloaded_bytes, weights) for weights, _ in self._stages(settings)]
         return sum(moved) * settings.tensor_parallel * settings.data_parallel
 
     def _largest_context(self, ranks: Sequence[Rank]) -> int | None:
@@ -221,7 +232,9 @@ class VllmCounter:
         places = settings.gpus or ((settings.host,) if settings.host else ())
         if self._options.get("gpu_memory_utilization") is not None or settings.cache_bytes is not None:
             return {}
-        free = min((place.free_bytes / max(1, place.total_bytes) for place in places), default=1.0)
+        beside = CPU_SERVER_BYTES if settings.on_cpu else 0
+        shares = [(place.free_bytes - beside) / max(1, place.total_bytes) for place in places]
+        free = min(shares, default=1.0)
         if free >= settings.utilization:
             return {}
         return {"gpu_memory_utilization": max(SMALLEST_SHARE, math.floor(free * 100) / 100)}
@@ -240,14 +253,20 @@ def stated_context(tokens: Any) -> int | None:
 
 
 def _budget(device: Device | None, settings: VllmSettings) -> int | None:
-    """What vLLM lets itself take of a device; None where nobody knows its size."""
-    return math.ceil(device.total_bytes * settings.utilization) if device else None
+    """What vLLM lets itself take of a device; None where nobody knows its size.
+
+    On the CPU only the process that computes minds the share (v1/worker/cpu_worker.py).
+    """
+    if device is None:
+        return None
+    budget = math.ceil(device.total_bytes * settings.utilization)
+    return budget + (CPU_SERVER_BYTES if settings.on_cpu else 0)
 
 
 def _capacity(ranks: Sequence[Rank], settings: VllmSettings) -> tuple[int, float]:
     """Tokens in the cache of one copy of the model, and requests of the full context at once."""
     blocks = min(rank.blocks for rank in ranks)
-    return ranks[0].pool.capacity(blocks, settings.context)
+    return ranks[0].pool.capacity(blocks, settings)
 
 
 def _shares_out(shape: VllmShape, n: int) -> bool:

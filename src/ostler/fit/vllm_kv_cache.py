@@ -21,59 +21,53 @@ CUDA_LATENT_BLOCK_TOKENS = 64
 """What FlashMLA and FlashInfer want for MLA (`get_supported_kernel_block_sizes`)."""
 LATENT_STEP_TOKENS = 128
 """Hybrid models with MLA: `_align_hybrid_block_size` in platforms/interface.py."""
-STATE_PAGES = 2
-"""Of a state for each request where prefixes are cached, one more than the one that it works on."""
+STATE_PAGES = {"mamba2": 3}
+"""States that a request holds where prefixes are cached, by their form: one to work on, one at the block's
+beginning, and with `MambaMixer2` (model_executor/layers/mamba/mamba_mixer2.py) one within a prompt."""
+OTHER_STATE_PAGES = 2
 WIDER_BY = 1.5
 """Up to this difference all groups are as large as the largest (`_get_kv_cache_groups_uniform_page_size`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What one layer keeps in one block: so many tokens, or one state where `tokens` is 0."""
+    """What one layer keeps in one block: so many tokens, or one state where `tokens` is 0.
+
+    `states` is then how many a request holds.
+    """
 
     tokens: int
     page_bytes: int
     window: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Layers with one table of blocks. `pages` are those of its layers; all have as many tokens."""
-
-    pages: tuple[Page, ...]
-
-    @property
-    def block_bytes(self) -> int:
-        """Bytes of one block of all its layers."""
-        return sum(page.page_bytes for page in self.pages)
+    states: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The groups of one model under some settings. Without groups the model caches nothing."""
+    """What requests draw blocks from.
 
-    groups: tuple[Group, ...]
-    settings: VllmSettings
+    `groups` has a page for each group of layers, which share one table of blocks: a request takes blocks for
+    each. Without groups the model caches nothing. `block_bytes` is one block of the largest group, as
+    `_get_kv_cache_bytes_per_block` has it.
+    """
 
-    @property
-    def block_bytes(self) -> int:
-        """Bytes of one block of the pool: `_get_kv_cache_bytes_per_block`."""
-        return max((group.block_bytes for group in self.groups), default=0)
+    groups: tuple[Page, ...]
+    block_bytes: int
 
-    def blocks_per_request(self, tokens: int) -> int:
+    def blocks_per_request(self, tokens: int, settings: VllmSettings) -> int:
         """Blocks that one request of so many tokens holds at most."""
-        return sum(_blocks(group.pages[0], tokens, self.settings) for group in self.groups)
+        return sum(_blocks(page, tokens, settings) for page in self.groups)
 
-    def least_bytes(self, tokens: int) -> int:
+    def least_bytes(self, tokens: int, settings: VllmSettings) -> int:
         """What the cache must hold at least, for one request and the block that is never given out."""
-        return (self.blocks_per_request(tokens) + 1) * self.block_bytes if self.groups else 0
+        return (self.blocks_per_request(tokens, settings) + 1) * self.block_bytes if self.groups else 0
 
-    def capacity(self, blocks: int, tokens: int) -> tuple[int, float]:
-        """Tokens that so many blocks hold, and requests of that length at once: `get_kv_cache_capacity`."""
+    def capacity(self, blocks: int, settings: VllmSettings) -> tuple[int, float]:
+        """Tokens that so many blocks hold, and requests of the context at once: `get_kv_cache_capacity`."""
         if not self.groups:
             return 0, 0.0
-        at_once = blocks / self.blocks_per_request(tokens)
-        return int(at_once * tokens), at_once
+        at_once = blocks / self.blocks_per_request(settings.context, settings)
+        return int(at_once * settings.context), at_once
 
 
 def pool_of(shape: VllmShape, layers: range, settings: VllmSettings) -> Pool:
@@ -81,13 +75,9 @@ def pool_of(shape: VllmShape, layers: range, settings: VllmSettings) -> Pool:
 
     With pipeline parallelism every worker keeps its own layers of each group, and as many blocks.
     """
-    pages = _pages(shape, settings)
-    groups = []
-    for members in _grouped(pages):
-        own = tuple(page for index, page in members if index in layers)
-        # A worker without a layer of a group still counts the group's blocks.
-        groups.append(Group(own or (replace(members[0][1], page_bytes=0),)))
-    return Pool(tuple(groups), settings)
+    groups = _grouped(_pages(shape, settings))
+    sizes = [sum(page.page_bytes for index, page in group if index in layers) for group in groups]
+    return Pool(tuple(group[0][1] for group in groups), max(sizes, default=0))
 
 
 Member = tuple[int, Page]
@@ -101,8 +91,11 @@ def _pages(shape: VllmShape, settings: VllmSettings) -> list[Member]:
         for index, layer in enumerate(shape.attention)
         if layer is not None
     ]
+    keys, held = shape.architecture.state, 1
+    if keys and settings.caches_prefixes:
+        held = STATE_PAGES.get(keys.form, OTHER_STATE_PAGES)
     states = [
-        (index, Page(0, state_bytes(state, shape, settings)))
+        (index, Page(0, state_bytes(state, shape, settings), states=held))
         for index, state in enumerate(shape.states)
         if state is not None
     ]
@@ -182,7 +175,7 @@ def _grouped(members: list[Member]) -> list[list[Member]]:
 
 def _blocks(page: Page, tokens: int, settings: VllmSettings) -> int:
     if page.tokens == 0:
-        return STATE_PAGES if settings.caches_prefixes else 1
+        return page.states
     if page.window:
         held = min(page.window - 1 + settings.in_flight_tokens, tokens)
         return -(-held // page.tokens) + 1
