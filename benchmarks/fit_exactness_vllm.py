@@ -12,6 +12,8 @@ import argparse
 import json
 import os
 import random
+import re
+import signal
 import socket
 import subprocess
 import tempfile
@@ -46,6 +48,9 @@ ALWAYS_TIED = ("gemma", "gemma2", "gemma3_text", "cohere2", "opt", "mamba", "lfm
 TIED_OR_NOT = ("llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen3_moe")
 ALL_HEADS = ("opt", "gpt_neox")
 """Types with as many heads of keys as of queries."""
+_CACHE_SIZE = re.compile(
+    r"KV cache size: ([\d,]+) tokens, Maximum concurrency for [\d,]+ tokens.*: ([\d.]+)x"
+)
 ARGUMENTS = {
     "context_length": "max_model_len",
     "max_num_seqs": "max_num_seqs",
@@ -269,6 +274,28 @@ def _said_by_vllm(python: Path, cases: Sequence[Case], world: int) -> list[dict[
             other.kill()
             other.wait()
     return [json.loads(line.removeprefix(MARK)) for line in lines if line.startswith(MARK)]
+
+
+def said_by_a_start(python: Path, case: Case) -> tuple[int, float]:
+    """Start the real engine, and read from its log the tokens in the cache and the requests at once."""
+    flags = [f"--{ARGUMENTS[name].replace('_', '-')}={value}" for name, value in case.options.items()]
+    command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(case.model)]
+    command += ["--port", str(_free_port()), "--load-format", "dummy", "--enforce-eager", *flags]
+    command += ["--kv-cache-memory-bytes", str(case.cache_bytes)]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    lines = []
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True
+    ) as engine:
+        assert engine.stdout is not None
+        try:
+            for line in engine.stdout:
+                lines.append(line)
+                if found := _CACHE_SIZE.search(line):
+                    return int(found[1].replace(",", "")), float(found[2])
+        finally:
+            os.killpg(engine.pid, signal.SIGKILL)
+    raise RuntimeError(f"the engine did not start {case}:\n{''.join(lines[-12:])}")
 
 
 def _start(python: Path, rank: int, world: int, port: int, asked: Any) -> subprocess.Popen[str]:
