@@ -89,16 +89,20 @@ _GEMMA3 = {
 }
 _TIED: Mapping[str, int | bool] = {"tie_word_embeddings": True}
 _DECODERS = (
-    "llama mistral mixtral ministral3 phi phi3 phi3_v phimoe olmo olmo2 olmoe glm glm4 glm4_moe granite"
-    " granitemoe granitemoeshared stablelm gpt_neox falcon nemotron apertus arcee seed_oss dbrx internlm2"
-    " minicpm exaone chatglm baichuan solar hunyuan_v1_dense hunyuan_v1_moe minimax_m2 gptj orion"
+    "llama mistral mixtral ministral3 phi3 phi3_v phimoe olmoe glm4 glm4_moe granite"
+    " granitemoe granitemoeshared stablelm falcon nemotron apertus dbrx internlm2"
+    " minicpm exaone chatglm baichuan solar minimax_m2 gptj orion"
     " qwen2_vl qwen2_vl_text qwen2_5_vl qwen2_5_vl_text qwen3_vl qwen3_vl_text qwen3_vl_moe"
     " qwen3_vl_moe_text mistral3 pixtral llava llava_next idefics3 smolvlm internvl_chat internvl glm4v"
     " bailing_moe mimo step3_text llama4 llama4_text"
 )
 _ONE_WINDOW = "qwen2 qwen2_moe qwen3 qwen3_moe"
-_TIED_DECODERS = "gemma cohere starcoder2 smollm3 ernie4_5 ernie4_5_moe"
-_UNTURNED = "gpt2 opt bloom mpt gpt_bigcode"
+_TIED_DECODERS = "gemma cohere ernie4_5 ernie4_5_moe"
+_UNTURNED = "gpt2 opt bloom mpt"
+_OF_TRANSFORMERS = "arcee cwm glm gpt_neox hunyuan_v1_dense hunyuan_v1_moe olmo olmo2 phi seed_oss"
+_TIED_OF_TRANSFORMERS = "gpt_bigcode smollm3 starcoder2"
+"""Types that vLLM runs with the code of transformers, which keeps no table of angles
+(`_TRANSFORMERS_SUPPORTED_MODELS` in model_executor/models/registry.py)."""
 _ENCODERS = "bert roberta xlm-roberta distilbert nomic_bert new modernbert"
 _LATENT = (
     "deepseek_v2 deepseek_v3 deepseek_v32 deepseek_vl_v2 kimi_k2 kimi_vl kimi_k25 glm4_moe_lite glm_moe_dsa"
@@ -112,6 +116,8 @@ VLLM_ARCHITECTURES: Mapping[str, VllmArchitecture] = {
         *(VllmArchitecture(name, layer_types=False) for name in _ONE_WINDOW.split()),
         *(VllmArchitecture(name, defaults=_TIED) for name in _TIED_DECODERS.split()),
         *(VllmArchitecture(name, rotary=False, defaults=_TIED) for name in _UNTURNED.split()),
+        *(VllmArchitecture(name, rotary=False) for name in _OF_TRANSFORMERS.split()),
+        *(VllmArchitecture(name, rotary=False, defaults=_TIED) for name in _TIED_OF_TRANSFORMERS.split()),
         *(VllmArchitecture(name, cached=False, rotary=False) for name in _ENCODERS.split()),
         *(VllmArchitecture(name, latent=True) for name in _LATENT.split()),
         VllmArchitecture("gemma2", full_every=2, defaults=_TIED),
@@ -122,7 +128,7 @@ VLLM_ARCHITECTURES: Mapping[str, VllmArchitecture] = {
         VllmArchitecture("gemma4", full_every=6, defaults=_TIED),
         VllmArchitecture("gemma4_text", full_every=6, defaults=_TIED),
         VllmArchitecture("cohere2", full_every=4, window_extra=1, defaults=_TIED),
-        VllmArchitecture("olmo3", full_every=4),
+        VllmArchitecture("olmo3", full_every=4, rotary=False),
         VllmArchitecture("exaone4", full_every=4),
         VllmArchitecture("gpt_oss", full_every=2),
         VllmArchitecture(

@@ -115,7 +115,8 @@ def token_bytes(layer: Attention, settings: VllmSettings) -> int:
 def state_bytes(state: State, shape: VllmShape, settings: VllmSettings) -> int:
     """Bytes of one sequence's state in one layer on one GPU."""
     wide = settings.scan_bytes or _scan_bytes(shape, settings)
-    conv = state.conv_elements // settings.tensor_parallel * settings.dtype_bytes
+    elements = state.conv_elements + state.repeated(settings.tensor_parallel) * state.group_elements
+    conv = elements // settings.tensor_parallel * settings.dtype_bytes
     return conv + state.scan_elements // settings.tensor_parallel * wide
 
 

@@ -46,10 +46,21 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What one sequence keeps in a recurrent layer: elements of the convolution and of the scan."""
+    """What one sequence keeps in a recurrent layer: elements of the convolution and of the scan.
+
+    Some of the convolution's are in `groups`; GPUs that are more than these repeat them, with `group_weights`
+    elements of weights each.
+    """
 
     conv_elements: int
     scan_elements: int
+    groups: int = 0
+    group_elements: int = 0
+    group_weights: int = 0
+
+    def repeated(self, gpus: int) -> int:
+        """How many groups more there are with so many GPUs: `extra_groups_for_head_shards`."""
+        return gpus - self.groups if self.groups and self.groups % gpus else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +241,14 @@ class _Reader:
             return State(kept * (inner or hidden), 0)
         if keys.form == "mamba1":
             return State(kept * inner, inner * size)
-        return State(kept * (inner + 2 * groups * size), heads * head * size)
+        group = 2 * size
+        return State(
+            kept * (inner + groups * group),
+            heads * head * size,
+            groups,
+            kept * group,
+            group * (hidden + kept + 1),
+        )
 
     def _inner(self, keys: StateKeys, hidden: int) -> int:
         stated = self._config.count(keys.inner) if keys.inner else None

@@ -42,7 +42,9 @@ Place = int | Stage
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks)\.(\d+)\.(.+)$")
 _VISION = re.compile(r"(?:^|\.)(?:vision\w*|visual|image\w*|audio\w*|multi_modal_projector|mm_projector)\.")
 _UNLOADED = re.compile(r"(?:^|\.)mtp\.|rotary_emb\.(?:inv_freq|cos_cached|sin_cached)$|\.masked_bias$")
-_EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|tok_embeddings|embeddings?)\.weight$")
+_EMBEDDING = re.compile(
+    r"(?:^|\.)(?:embed_tokens|embed_in|wte|word_embeddings|tok_embeddings|embeddings?)\.weight$"
+)
 _HEAD = re.compile(r"(?:^|\.)(?:lm_head|output|embed_out)\.weight$")
 _END = re.compile(r"(?:^|\.)(?:lm_head|norm|norm_f|ln_f|final_layer\w*norm|score)\b")
 _SPLITS = (

@@ -29,7 +29,15 @@ def weights_bytes(shape: VllmShape, settings: VllmSettings, layers: range) -> in
         if _is_here(shape, place, layers):
             held = tensors.bytes_at(settings.dtype_bytes, settings.linear_bytes)
             total += held * _padding(shape, place) / _parts(split, shape, settings)
-    return int(total) + shape.angles * shape.angle_rows * settings.dtype_bytes
+    angles = shape.angles * shape.angle_rows
+    return int(total) + (angles + _repeated_elements(shape, settings, layers)) * settings.dtype_bytes
+
+
+def _repeated_elements(shape: VllmShape, settings: VllmSettings, layers: range) -> int:
+    """What a GPU holds more of recurrent layers whose groups are fewer than the GPUs."""
+    parts = settings.tensor_parallel
+    here = (state for index, state in enumerate(shape.states) if state is not None and index in layers)
+    return sum(state.repeated(parts) * state.group_weights // parts for state in here)
 
 
 def _is_here(shape: VllmShape, place: Place, layers: range) -> bool:
