@@ -20,6 +20,11 @@ from ostler.cli.targets import what_is_meant
 _TOKENS = re.compile(r"(\d{1,9})\s*([kKmM]?)")
 _FACTORS = {"": 1, "k": 1024, "m": 1024 * 1024}
 _COLUMNS = ("DEVICE", "WEIGHTS", "KV CACHE", "COMPUTE", "OVERHEAD", "TOTAL", "FREE", "FITS")
+_SMALLER = {
+    "llamacpp": "Try fewer GPU layers (--ngl), a smaller quantization, or a smaller KV cache (--kv q8_0).",
+    "vllm": "Try more GPUs, a quantized model, or a smaller KV cache (--kv fp8).",
+}
+"""What helps where no context fits, by engine."""
 _PARTS = ("weights_bytes", "kv_cache_bytes", "compute_bytes", "overhead_bytes", "total_bytes", "free_bytes")
 
 
@@ -150,6 +155,9 @@ def _print_one(found: Json) -> None:
         needed, free = host["total_bytes"] + host["shared_bytes"], human.size(host["free_bytes"])
         print(f"One memory for the GPU and {host['id']}: together {human.size(needed)} of {free}.")
     print(_verdict(found) + (f" Largest context that fits: {largest} tokens." if largest else ""))
+    if "kv_cache_tokens" in found:
+        at_once = f"{found['max_concurrency']} requests of {found['context_length']} tokens at once"
+        print(f"The KV cache holds {found['kv_cache_tokens']} tokens: {at_once}.")
     for name, value in found["options"].items():
         print(f"Chosen: {name} = {value}")
     for leaving in found["evictions"]:
@@ -193,4 +201,4 @@ def _next_step(found: Json) -> str:
     largest = found["max_context_length"]
     if largest:
         return f"The largest context that fits is {largest} tokens: --ctx {largest}"
-    return "Try fewer GPU layers (--ngl), a smaller quantization, or a smaller KV cache (--kv q8_0)."
+    return _SMALLER.get(found["engine"], "Try a smaller quantization or a smaller KV cache.")
