@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ostler.core.errors import InvalidField
+from ostler.fit.beside import Beside
 from ostler.fit.devices import Device, Devices
 from ostler.fit.estimate import sweep
 from ostler.fit.estimated import Estimate
 from ostler.fit.hardware import hardware_from_json, parse_hardware
 from ostler.fit.model_shape import ModelShape
-from ostler.library.gguf_header import GgufHeader
 
 MAX_CONTEXTS = 100
 
@@ -50,7 +50,7 @@ class Fits:
         devices: Sequence[Device],
         contexts: Sequence[int] = (),
         *,
-        projector: GgufHeader | None = None,
+        beside: Beside | None = None,
     ) -> tuple[Estimate, ...]:
         """One estimate for each context length in tokens; without any, for that of the options.
 
@@ -59,7 +59,7 @@ class Fits:
         if len(contexts) > MAX_CONTEXTS:
             raise InvalidField("contexts", f"at most {MAX_CONTEXTS} context lengths are tried at once")
         wanted: list[int | None] = [*contexts] or [options.get("context_length")]
-        return await asyncio.to_thread(sweep, shape, options, devices, wanted, projector=projector)
+        return await asyncio.to_thread(sweep, shape, options, devices, wanted, beside=beside)
 
 
 def _chosen(devices: Sequence[Device], gpus: Sequence[int]) -> list[Device]:

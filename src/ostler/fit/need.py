@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ostler.fit.beside import Beside
 from ostler.fit.devices import Device
 from ostler.fit.estimate import Counter, gpu_layers, last_true
 from ostler.fit.ledger import Bytes
@@ -17,7 +18,6 @@ from ostler.fit.model_shape import ModelShape
 from ostler.fit.placement import usable_gpus
 from ostler.fit.plain import plain_needs
 from ostler.library.facts import ModelFacts
-from ostler.library.gguf_header import GgufHeader
 
 MIB = 1024 * 1024
 FIT_TARGET_MIB = 1024
@@ -50,14 +50,14 @@ def need_of_shape(
     options: Mapping[str, Any],
     devices: Sequence[Device],
     reserve: Bytes,
-    projector: GgufHeader | None = None,
+    beside: Beside | None = None,
 ) -> Need:
     """What a model of this shape will need if it has the devices for itself, less what is kept back.
 
     Where `gpu_layers` is left open, as many go to the GPUs as they can hold. Raises ImpossibleOption.
     """
     alone = [replace(device, free_bytes=_capacity(device, reserve)) for device in devices]
-    counter = Counter(shape, options, alone, projector)
+    counter = Counter(shape, options, alone, beside)
 
     def total(tokens: int) -> int:
         return sum(place.total_bytes for place in counter.needs(tokens)[1])

@@ -146,11 +146,11 @@ class Memory:
         counted: Callable[[Mapping[str, Any]], Need]
         if files.format == "gguf":
             try:
-                shape, projector = await self._shapes.of(files)
+                shape, beside = await self._shapes.of(files)
             except Invalid as error:
                 unknown = Need(unknown_why=error.message, note=note)
                 return lambda _: unknown, trained
-            counted = partial(need_of_shape, shape, devices=devices, reserve=reserve, projector=projector)
+            counted = partial(need_of_shape, shape, devices=devices, reserve=reserve, beside=beside)
         else:
             counted = partial(need_of, files.facts, devices=devices, reserve=reserve)
 

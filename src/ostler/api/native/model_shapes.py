@@ -103,9 +103,9 @@ async def memory_needs(rooms: Services, model: Model) -> dict[str, Any] | None:
     try:
         files = await rooms.models.resolve_files(model)
         if files.format == "gguf":
-            shape, projector = await rooms.shapes.of(files)
+            shape, beside = await rooms.shapes.of(files)
             devices = await rooms.devices.list()
-            (told,) = await rooms.fits.answer(shape, model.options, devices, projector=projector)
+            (told,) = await rooms.fits.answer(shape, model.options, devices, beside=beside)
             return told.to_json()
     except OstlerError:
         return None
