@@ -33,6 +33,11 @@ class Loaded:
     adapters_off: bool = False
     unread: tuple[str, ...] = ()
 
+    @property
+    def adapts(self) -> bool:
+        """True if adapters change how the model computes from the start."""
+        return bool(self.adapters) and not self.adapters_off
+
 
 @dataclass(frozen=True, slots=True)
 class Beside:

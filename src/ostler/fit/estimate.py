@@ -9,9 +9,10 @@ engine's own words, is in docs/fit.md. Start at `estimate`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ostler.fit.adapters import adapter_bytes, adapter_compute_bytes
+from ostler.fit.adapters import adapter_bytes
 from ostler.fit.beside import Beside, Loaded
 from ostler.fit.bounds import bounds_of, margin_bytes
 from ostler.fit.compute import Part, compute_bytes
@@ -70,8 +71,9 @@ class Counter:
         devices: Sequence[Device],
         beside: Beside | None,
     ) -> None:
-        self._shape, self._options = shape, options
+        self._options = options
         self._loaded = beside.loaded(options) if beside else Loaded()
+        self._shape = replace(shape, adapted=self._loaded.adapts)
         self._host = next((device for device in devices if device.kind == "cpu"), None)
         self._gpus = usable_gpus(options, devices)
         self._largest: dict[int, int | None] = {}
@@ -199,8 +201,6 @@ class Counter:
             found = compute_bytes(self._shape, settings, part)
             if found and not self._shape.known:
                 found += margin_bytes(self._shape, settings)
-            if found and self._loaded.adapters and not self._loaded.adapters_off:
-                found += adapter_compute_bytes(self._loaded.adapters, settings)
             self._computed[key] = found
         return self._computed[key]
 

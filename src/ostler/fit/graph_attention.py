@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ostler.fit.graph_feed_forward import norm
+from ostler.fit.graph_feed_forward import norm, product
 from ostler.fit.graph_memory import Graph, Piece
 from ostler.fit.kv_cache import cells_of
 from ostler.fit.llamacpp_settings import Settings
@@ -100,7 +100,7 @@ def projection(
     """From what the heads give to the width of the stream; turned values are turned back first."""
     if inputs.rotation.v and layer.kv:
         mixed = graph.op(mixed.n_bytes, mixed)
-    return graph.op(settings.batch_tokens * shape.n_embd * F32_BYTES, mixed)
+    return product(graph, shape, settings.batch_tokens * shape.n_embd * F32_BYTES, mixed)
 
 
 def _plain(
@@ -113,13 +113,14 @@ def _plain(
 ) -> Piece:
     tokens, rotation = settings.batch_tokens, inputs.rotation
     cached = layer.kv
-    fused = graph.op(tokens * layer.rows("attn_qkv") * F32_BYTES, normed) if layer.rows("attn_qkv") else None
+    rows = layer.rows("attn_qkv")
+    fused = product(graph, shape, tokens * rows * F32_BYTES, normed) if rows else None
     q_bytes = tokens * layer.n_heads * layer.head_k * F32_BYTES
     k_bytes, v_bytes = tokens * layer.k_elements * F32_BYTES, tokens * layer.v_elements * F32_BYTES
 
     def project(n_bytes: int, name: str, *, turned: bool) -> Piece:
         """A matrix product, or a part of the fused one, by heads; then norm and rotation by position."""
-        piece = graph.view(fused if fused is not None else graph.op(n_bytes, normed))
+        piece = graph.view(fused if fused is not None else product(graph, shape, n_bytes, normed))
         if layer.has(f"{name}_norm.weight"):
             piece = norm(graph, piece, bias=layer.has(f"{name}_norm.bias"), n_bytes=n_bytes)
         if turned and shape.architecture.rotary:

@@ -84,6 +84,16 @@ class _Image:
         tensor = self.tensors.get(f"{name}.weight")
         return tensor.shape[1] if tensor and len(tensor.shape) > 1 else 0
 
+    def columns(self, name: str) -> int:
+        """Inputs of the matrix of that name; 0 without it."""
+        tensor = self.tensors.get(f"{name}.weight")
+        return tensor.shape[0] if tensor else 0
+
+    def bytes_of(self, name: str) -> int:
+        """Size of the matrix of that name."""
+        tensor = self.tensors.get(f"{name}.weight")
+        return tensor.n_bytes if tensor else 0
+
 
 class _Steps:
     """Plays the graph of one image."""
@@ -94,6 +104,7 @@ class _Steps:
         self._tokens = image.patches
         self._mask: Piece | None = None
         self._positions: Piece | None = None
+        self._turned = Piece(0)
 
     def bytes(self) -> int:
         """The size of the buffer."""
@@ -101,7 +112,9 @@ class _Steps:
         if self._image.has("v.pre_ln.weight"):
             stream = self._norm("v.pre_ln", stream)
         for index in range(min(self._image.layers, _LAYERS)):
-            stream = self._layer(f"v.blk.{index}", stream, full=index == 0)
+            last = index == min(self._image.layers, _LAYERS) - 1
+            full = bool(self._image.window_period) and (index + 1) % self._image.window_period == 0
+            stream = self._layer(f"v.blk.{index}", stream, full=full, last=last)
         if self._image.has("v.post_ln.weight"):
             stream = self._norm("v.post_ln", stream)
         self._end(stream).kept = True
@@ -129,7 +142,8 @@ class _Steps:
             stream = graph.op(self._size(image.n_embd), self._patches(raw))
         if image.has("v.class_embd"):
             self._tokens += 1
-            stream = graph.op(self._size(image.n_embd), stream)
+            repeated = [graph.op(image.n_embd * F32_BYTES)] if image.kind.end == "shuffle" else []
+            stream = graph.op(self._size(image.n_embd), stream, *repeated)
         return self._placed(stream)
 
     def _patches(self, raw: Piece) -> Piece:
@@ -156,27 +170,31 @@ class _Steps:
             stream = graph.op(stream.n_bytes, stream, chosen)
         return stream
 
-    def _layer(self, block: str, stream: Piece, *, full: bool) -> Piece:
+    def _layer(self, block: str, stream: Piece, *, full: bool, last: bool) -> Piece:
         graph, size = self._graph, self._size(self._image.n_embd)
-        mixed = self._mixed(block, self._norm(f"{block}.ln1", stream), full=full)
+        mixed = self._mixed(block, self._norm(f"{block}.ln1", stream), full=full, last=last)
         residual = graph.change(graph.op(size, mixed), stream)
         out = self._feed_forward(block, self._norm(f"{block}.ln2", residual), self._tokens)
         return graph.change(residual, out)
 
-    def _mixed(self, block: str, normed: Piece, *, full: bool) -> Piece:
+    def _mixed(self, block: str, normed: Piece, *, full: bool, last: bool) -> Piece:
         """Attention of every patch to every other, or to those in its window."""
         graph, image, size = self._graph, self._image, self._size(self._image.n_embd)
         rows = image.rows(f"{block}.attn_qkv")
         fused = graph.op(self._size(rows), normed) if rows else None
 
         def part(turns: int) -> Piece:
-            piece = graph.view(fused) if fused is not None else graph.op(size, normed)
+            piece = graph.view(fused if fused is not None else graph.op(size, normed))
             for _ in range(turns):
                 assert self._positions is not None
                 piece = graph.op(size, piece, self._positions, in_place=True)
             return piece
 
         q, k, v = part(image.kind.turns), part(image.kind.turns), part(0)
+        if last and image.kind.end == "pool":
+            self._turned = graph.op(
+                image.bytes_of("mm.input_projection")
+            )  # the engine's order: before the rest
         mask = () if full or self._mask is None else (self._mask,)
         if self._flash:
             halves = [graph.op(size // 2, piece) for piece in (k, v)]
@@ -203,11 +221,8 @@ class _Steps:
         if image.kind.end == "pool":
             pooled = graph.op(self._size(image.n_embd, tokens), graph.op(size, stream))
             pooled = norm(graph, graph.op(pooled.n_bytes, pooled))
-            matrix = image.tensors.get("mm.input_projection.weight")
-            if matrix is None:
-                return pooled
-            turned = graph.op(matrix.n_bytes)
-            return graph.op(self._size(matrix.shape[0], tokens), turned, pooled)
+            columns = image.columns("mm.input_projection")
+            return graph.op(self._size(columns, tokens), self._turned, pooled)
         if image.kind.end == "shuffle":
             stream = graph.op(size, graph.op(size, stream))
         elif image.kind.end == "unfold" and image.has("mm.patch_merger.weight"):

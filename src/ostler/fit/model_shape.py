@@ -71,7 +71,7 @@ class ModelShape:
     `mla`: the cache holds one compressed vector for each token and layer, and no values.
     `conv_elements` and `state_elements` are one sequence's recurrent state in one layer, in elements.
     `experts_used` is for one token, `widest_values` the elements of one token's values in the widest layer,
-    `kinds` the layers without repetitions (see `typical`).
+    `kinds` the layers without repetitions (see `typical`). `adapted`: adapters (LoRA) change the matrices.
     """
 
     architecture: Architecture
@@ -92,6 +92,7 @@ class ModelShape:
     loose: Mapping[str, TensorInfo] = field(repr=False)
     kinds: tuple[Layer, ...] = field(repr=False, default=())
     widest_values: int = 0
+    adapted: bool = False
 
     @classmethod
     def of(cls, headers: Sequence[GgufHeader]) -> ModelShape:

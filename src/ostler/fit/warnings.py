@@ -93,7 +93,6 @@ def _of_what_is_beside(options: Mapping[str, Any], loaded: Loaded) -> tuple[Rule
             header is not None and projector(kind) is None,
             f"projectors of the kind '{kind}' are counted as if they were 'mlp'",
         ),
-        (loaded.adapters and not loaded.adapters_off, "what adapters (LoRA) compute is an upper bound"),
         (
             "draft-mtp" in ways(options) and not options.get("draft_model"),
             "the second context of the spec_type draft-mtp is not counted",

@@ -81,9 +81,7 @@ async def _what_is_asked(
     return await _of_spec(rooms, who, body)
 
 
-async def _of_spec(
-    rooms: Services, who: Principal, body: FitIn
-) -> tuple[ModelShape, Beside, dict[str, Any]]:
+async def _of_spec(rooms: Services, who: Principal, body: FitIn) -> tuple[ModelShape, Beside, dict[str, Any]]:
     """From the files here where the repo was pulled, else from parts of those on the hub."""
     spec = parse_spec(str(body.hub), endpoint=rooms.hub.endpoint)
     source = source_of(spec)
