@@ -129,14 +129,14 @@ def _beside(
             "draft_kv_cache_type_v": rng.choice(types),
         }
     heads = rng.choice((2, 4, 8))
-    sizes = VisionSizes(
+    vision = VisionSizes(
         n_embd=64 * heads,
         heads=heads,
         n_ff=256 * heads,
         image=rng.choice((224, 336, 448)),
         out=read_gguf_header(model).count(f"{model.stem}.embedding_length") or 0,
     )
-    return {"mmproj": str(write_projector(path, name.removeprefix("projector "), sizes))}
+    return {"mmproj": str(write_projector(path, name.removeprefix("projector "), vision))}
 
 
 def random_sizes(rng: random.Random, name: str) -> Sizes:

@@ -103,6 +103,7 @@ class _Steps:
         self._graph = Graph(GPU_ALIGNMENT_BYTES)
         self._tokens = image.patches
         self._mask: Piece | None = None
+        self._mask_halves: Piece | None = None
         self._positions: Piece | None = None
         self._turned = Piece(0)
 
@@ -113,8 +114,9 @@ class _Steps:
             stream = self._norm("v.pre_ln", stream)
         for index in range(min(self._image.layers, _LAYERS)):
             last = index == min(self._image.layers, _LAYERS) - 1
-            full = bool(self._image.window_period) and (index + 1) % self._image.window_period == 0
-            stream = self._layer(f"v.blk.{index}", stream, full=full, last=last)
+            period = self._image.window_period
+            windowed = period > 0 and (index + 1) % period > 0
+            stream = self._layer(f"v.blk.{index}", stream, windowed=windowed, last=last)
         if self._image.has("v.post_ln.weight"):
             stream = self._norm("v.post_ln", stream)
         self._end(stream).kept = True
@@ -165,19 +167,18 @@ class _Steps:
             self._positions = graph.input(self._tokens * 4 * (4 if image.kind.start == "pairs" else 2))
         if image.window_period:
             chosen = graph.input(self._tokens)
-            mask = graph.input(self._tokens**2 * F32_BYTES)
-            self._mask = graph.op(self._tokens**2 * F16_BYTES, mask) if self._flash else mask
+            self._mask = graph.input(self._tokens**2 * F32_BYTES)
             stream = graph.op(stream.n_bytes, stream, chosen)
         return stream
 
-    def _layer(self, block: str, stream: Piece, *, full: bool, last: bool) -> Piece:
+    def _layer(self, block: str, stream: Piece, *, windowed: bool, last: bool) -> Piece:
         graph, size = self._graph, self._size(self._image.n_embd)
-        mixed = self._mixed(block, self._norm(f"{block}.ln1", stream), full=full, last=last)
+        mixed = self._mixed(block, self._norm(f"{block}.ln1", stream), windowed=windowed, last=last)
         residual = graph.change(graph.op(size, mixed), stream)
         out = self._feed_forward(block, self._norm(f"{block}.ln2", residual), self._tokens)
         return graph.change(residual, out)
 
-    def _mixed(self, block: str, normed: Piece, *, full: bool, last: bool) -> Piece:
+    def _mixed(self, block: str, normed: Piece, *, windowed: bool, last: bool) -> Piece:
         """Attention of every patch to every other, or to those in its window."""
         graph, image, size = self._graph, self._image, self._size(self._image.n_embd)
         rows = image.rows(f"{block}.attn_qkv")
@@ -195,14 +196,22 @@ class _Steps:
             self._turned = graph.op(
                 image.bytes_of("mm.input_projection")
             )  # the engine's order: before the rest
-        mask = () if full or self._mask is None else (self._mask,)
         if self._flash:
             halves = [graph.op(size // 2, piece) for piece in (k, v)]
-            masks = [graph.op(self._tokens**2 * F16_BYTES, piece) for piece in mask]
-            return graph.op(size, q, *halves, *masks)
+            return graph.op(size, q, *halves, *(self._half_mask() if windowed else ()))
+        mask = (self._mask,) if windowed and self._mask is not None else ()
         turned = graph.op(size, v)
         scores = graph.change(graph.op(self._size(self._tokens * image.n_heads), k, q), *mask)
         return graph.op(size, graph.op(size, turned, scores))
+
+    def _half_mask(self) -> tuple[Piece, ...]:
+        """The mask of windows in halves: made where it is first needed, and cast once more each time."""
+        if self._mask is None:
+            return ()
+        n_bytes = self._tokens**2 * F16_BYTES
+        if self._mask_halves is None:
+            self._mask_halves = self._graph.op(n_bytes, self._mask)
+        return (self._graph.op(n_bytes, self._mask_halves),)
 
     def _feed_forward(self, block: str, entry: Piece, tokens: int) -> Piece:
         graph, image = self._graph, self._image
