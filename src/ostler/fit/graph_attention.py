@@ -27,12 +27,17 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True)
 class AttentionInputs:
-    """What each attention layer reads: positions, places in the cache, the mask; by full and sliding."""
+    """What each attention layer reads: positions, places in the cache, mask, matrices to turn by.
+
+    Those in pairs are for layers that attend to everything and for those with a window.
+    """
 
     positions: Piece
     masks: tuple[Piece, Piece]
     k_places: tuple[Piece, Piece]
     v_places: tuple[Piece, Piece]
+    k_turns: tuple[Piece, Piece]
+    v_turns: tuple[Piece, Piece]
     rotation: Rotation
 
 
@@ -44,16 +49,17 @@ def attention_inputs(graph: Graph, shape: ModelShape, settings: Settings) -> Att
     rows = 1 if settings.flash_attention else shape.widest_values
     rotation = rotation_of(shape, settings)
     kinds = list(dict.fromkeys(layer.sliding for layer in shape.layers if not layer.recurrent))
-    if uses_cache and kinds:
-        graph.input(rotation.k**2 * F32_BYTES)  # the first query meets its rotation before its position
-    positions = graph.input(tokens * 4)
     empty = graph.input(0)
-    masks, k_places, v_places = [empty, empty], [empty, empty], [empty, empty]
+    masks, k_places, v_places, k_turns, v_turns = ([empty, empty] for _ in range(5))
+    if uses_cache and kinds:  # the first query meets its rotation before its position
+        k_turns[kinds[0]] = graph.input(rotation.k**2 * F32_BYTES)
+    positions = graph.input(tokens * 4)
     for sliding in kinds:
         cells = (settings.window_cells if sliding else settings.cells) if uses_cache else tokens
         if uses_cache:
-            graph.input(rotation.k**2 * F32_BYTES if sliding != kinds[0] else 0)
-            graph.input(rotation.v**2 * F32_BYTES)
+            if sliding != kinds[0]:
+                k_turns[sliding] = graph.input(rotation.k**2 * F32_BYTES)
+            v_turns[sliding] = graph.input(rotation.v**2 * F32_BYTES)
             k_places[sliding] = graph.input(tokens * INDEX_BYTES)
             v_places[sliding] = graph.input(0 if shape.mla else tokens * rows * INDEX_BYTES)
         masks[sliding] = graph.input(cells * tokens * mask_bytes)
@@ -62,6 +68,8 @@ def attention_inputs(graph: Graph, shape: ModelShape, settings: Settings) -> Att
         masks=(masks[0], masks[1]),
         k_places=(k_places[0], k_places[1]),
         v_places=(v_places[0], v_places[1]),
+        k_turns=(k_turns[0], k_turns[1]),
+        v_turns=(v_turns[0], v_turns[1]),
         rotation=rotation,
     )
 
@@ -99,7 +107,7 @@ def projection(
 ) -> Piece:
     """From what the heads give to the width of the stream; turned values are turned back first."""
     if inputs.rotation.v and layer.kv:
-        mixed = graph.op(mixed.n_bytes, mixed)
+        mixed = graph.op(mixed.n_bytes, mixed, inputs.v_turns[layer.sliding])
     return product(graph, shape, settings.batch_tokens * shape.n_embd * F32_BYTES, mixed)
 
 
@@ -128,7 +136,8 @@ def _plain(
         return piece
 
     q = project(q_bytes, "attn_q", turned=True)
-    q = graph.op(q_bytes, q) if rotation.k else q
+    k_turn, v_turn = inputs.k_turns[layer.sliding], inputs.v_turns[layer.sliding]
+    q = graph.op(q_bytes, q, k_turn) if rotation.k else q
     if not cached and shape.architecture.memory == "kv":
         return _mix(graph, settings, layer, (q, None, None), inputs)
     if not cached:
@@ -138,13 +147,13 @@ def _plain(
 
     def keys() -> Piece:
         k = project(k_bytes, "attn_k", turned=True)
-        return graph.op(k_bytes, k) if rotation.k else k
+        return graph.op(k_bytes, k, k_turn) if rotation.k else k
 
     def values() -> Piece:
         v = project(v_bytes, "attn_v", turned=False)
         if rotation.v and fused is not None:
             v = graph.op(v_bytes, v)  # a part of a matrix is copied out before it is turned
-        return graph.op(v_bytes, v) if rotation.v else v
+        return graph.op(v_bytes, v, v_turn) if rotation.v else v
 
     if shape.window_tokens:
         k, v = keys(), values()
