@@ -35,6 +35,11 @@ class Part:
     copies: int = 1
 
     @property
+    def works(self) -> bool:
+        """False if the device computes nothing."""
+        return bool(self.layers) or self.first or self.last
+
+    @property
     def kind(self) -> tuple[object, ...]:
         """Equal for parts that need the same memory."""
         return (*(layer.kind for layer in self.layers), self.first, self.last, self.gpu, self.copies)
@@ -42,7 +47,7 @@ class Part:
 
 def compute_bytes(shape: ModelShape, settings: Settings, part: Part) -> int:
     """Bytes of the compute buffer on one device; 0 if the device computes nothing."""
-    if not part.layers and not part.first and not part.last:
+    if not part.works:
         return 0
     graph = Graph(GPU_ALIGNMENT_BYTES if part.gpu else HOST_ALIGNMENT_BYTES)
     if part.first:

@@ -79,6 +79,7 @@ class Counter:
         self._largest: dict[int, int | None] = {}
         self._placements: dict[int, Placement] = {}
         self._layers: dict[tuple[int, int], tuple[tuple[Layer, float], ...]] = {}
+        self._parts: dict[tuple[int, int], Part] = {}
         self._computed: dict[tuple[object, ...], int] = {}
         self._drafting: dict[int, Mapping[str, Need]] = {}
         self._draft = (
@@ -122,7 +123,7 @@ class Counter:
 
         def fits(n: int) -> bool:
             places = range(len(self._gpus))
-            return all(self._need(settings, self._placed(n), where).fits for where in places)
+            return all(self._has_room(settings, self._placed(n), where) for where in places)
 
         return self._placed(whole if not self._gpus or fits(whole) else last_true(fits, 0, whole))
 
@@ -140,36 +141,54 @@ class Counter:
         return (*needs[:-1], *only_draft, needs[-1])
 
     def _need(self, settings: Settings, placement: Placement, where: int) -> Need:
+        part = self._part(placement, where)
+        return self._held(settings, placement, where, self._compute(settings, part) if part.works else 0)
+
+    def _held(self, settings: Settings, placement: Placement, where: int, compute: int) -> Need:
+        """What a device holds if the graph takes so many bytes of it."""
         host = where == HOST
         device = self._host if host else self._gpus[where]
         cache = sum(
             int(layer_cache_bytes(self._shape, layer, settings) * times)
             for layer, times in self._cached(placement, where)
         )
-        compute = self._compute(settings, self._part(placement, where))
+        weights = placement.weights_bytes[where]
+        used = weights + cache > 0 or self._part(placement, where).works
         if host:
             compute += output_bytes(self._shape, settings)
-        elif where == 0 and compute:
+        elif where == 0 and used:
             compute += placement.staged_bytes
-        weights = placement.weights_bytes[where]
-        loaded = self._loaded
-        if loaded.adapters:
-            weights += adapter_bytes(loaded.adapters, placement, where)
-        if loaded.projector is not None and where == projector_place(self._options, self._gpus):
-            weights += loaded.projector.weights_bytes
-            compute += projector_compute_bytes(loaded.projector, self._options)
-        used = weights + cache + compute > 0
+        more = self._beside_bytes(placement, where)
         need = Need(
             id=device.id if device else "cpu",
             name=device.name if device else "host",
-            weights_bytes=weights,
+            weights_bytes=weights + more[0],
             kv_cache_bytes=cache,
-            compute_bytes=compute,
-            overhead_bytes=overhead_bytes(device.kind) if used and device and not host else 0,
+            compute_bytes=compute + more[1],
+            overhead_bytes=overhead_bytes(device.kind) if device and not host and (used or any(more)) else 0,
             free_bytes=device.free_bytes if device else None,
         )
         drafted = self._drafted(settings).get(need.id)
         return need.beside(drafted) if drafted else need
+
+    def _beside_bytes(self, placement: Placement, where: int) -> tuple[int, int]:
+        """Weights and compute buffers of adapters and of the projector."""
+        loaded = self._loaded
+        weights, compute = adapter_bytes(loaded.adapters, placement, where), 0
+        if loaded.projector is not None and where == projector_place(self._options, self._gpus):
+            weights += loaded.projector.weights_bytes
+            compute += projector_compute_bytes(loaded.projector, self._options)
+        return weights, compute
+
+    def _has_room(self, settings: Settings, placement: Placement, where: int) -> bool:
+        """True if it fits there. The graph is only played where nothing cheaper decides."""
+        if not self._held(settings, placement, where, 0).fits:
+            return False
+        part, longest = self._part(placement, where), self._settings(None)
+        most = self._compute(longest, part) if settings.context <= longest.context and part.works else None
+        if most is not None and self._held(settings, placement, where, most).fits:
+            return True  # a longer context never computes in less, and this one is kept for all that are tried
+        return self._need(settings, placement, where).fits
 
     def _drafted(self, settings: Settings) -> Mapping[str, Need]:
         """What the drafting model holds, by device."""
@@ -205,6 +224,12 @@ class Counter:
         return self._computed[key]
 
     def _part(self, placement: Placement, where: int) -> Part:
+        key = (placement.gpu_layers, where)
+        if key not in self._parts:
+            self._parts[key] = self._part_of(placement, where)
+        return self._parts[key]
+
+    def _part_of(self, placement: Placement, where: int) -> Part:
         shape, host = self._shape, where == HOST
         own = [layer for layer in shape.layers if placement.computes(layer.index, where)]
         if where == 0 and placement.staged_bytes:
@@ -233,11 +258,19 @@ class Counter:
         slots = self._settings(None).streams
         steps = max(1, self._shape.trained_context // CONTEXT_STEP)
 
-        def fits(n: int) -> bool:
-            needs = self._needs(self._settings(n * CONTEXT_STEP * slots), placement)
-            return all(need.fits for need in needs)
+        def at(n: int) -> Settings:
+            return self._settings(n * CONTEXT_STEP * slots)
 
-        found = steps if fits(steps) else last_true(fits, 0, steps)
+        def seems_to_fit(n: int) -> bool:
+            places = (*range(len(self._gpus)), HOST)
+            return all(self._has_room(at(n), placement, where) for where in places)
+
+        def fits(n: int) -> bool:
+            return all(need.fits for need in self._needs(at(n), placement))
+
+        found = steps if seems_to_fit(steps) else last_true(seems_to_fit, 0, steps)
+        if found and not fits(found):
+            found = last_true(fits, 0, found)
         return min(found * CONTEXT_STEP, self._shape.trained_context) * slots if found else None
 
 
