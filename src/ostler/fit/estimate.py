@@ -187,7 +187,9 @@ class Counter:
         part, longest = self._part(placement, where), self._settings(None)
         most = self._compute(longest, part) if settings.context <= longest.context and part.works else None
         if most is not None and self._held(settings, placement, where, most).fits:
-            return True  # a longer context never computes in less, and this one is kept for all that are tried
+            return (
+                True  # a longer context never computes in less, and this one is kept for all that are tried
+            )
         return self._need(settings, placement, where).fits
 
     def _drafted(self, settings: Settings) -> Mapping[str, Need]:
