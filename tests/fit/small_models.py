@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.fit.more_small_models import MORE_MAKERS
+from tests.fit.newer_models import NEWER_MAKERS
 from tests.fit.small_writer import Sizes, Writer
 
 __all__ = ["MAKERS", "Sizes", "write_model"]
@@ -213,6 +214,7 @@ MAKERS: dict[str, Callable[[Writer], None]] = {
     "jamba": _jamba,
     "bert": _bert,
     **MORE_MAKERS,
+    **NEWER_MAKERS,
 }
 """Who writes which architecture."""
 

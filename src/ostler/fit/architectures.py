@@ -23,7 +23,7 @@ class Architecture:
     by layer, "none" nothing. `window_period`: of so many layers one attends to everything, the others
     to a window; 0 where only the header can say which, None where windows are not used. `full_first`:
     the first of each period is the full one, not the last. `window_tokens`: the window where the header
-    has none; None means no window then. `late_outputs`: every token passes the last layer's feed-
+    has none; None means no window then. `window_layers`: only models with so many layers have a window. `late_outputs`: every token passes the last layer's feed-
     forward part, only then are the wanted ones picked. `rotary`: queries and keys are turned by their
     position. `rough` names what the compute buffer's graph leaves out.
     """
@@ -33,6 +33,7 @@ class Architecture:
     window_period: int | None = None
     full_first: bool = False
     window_tokens: int | None = None
+    window_layers: int | None = None
     late_outputs: bool = False
     rotary: bool = True
     rough: str | None = None
@@ -65,7 +66,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         Architecture("gpt-oss", window_period=2, late_outputs=True),
         Architecture("llama4", window_period=4, window_tokens=8192),
         Architecture("olmo2", window_period=4),
-        Architecture("exaone4", window_period=4),
+        Architecture("exaone4", window_period=4, window_tokens=4096, window_layers=64),
         Architecture("exaone-moe", window_period=4, window_tokens=128),
         Architecture("smallthinker", window_period=4, full_first=True),
         Architecture("afmoe", window_period=4),

@@ -230,7 +230,8 @@ class _Reader:
         return any(name.startswith(("ssm_", "shortconv.")) for name in tensors)
 
     def _window(self) -> int:
-        if self._row.window_period is None:
+        only = self._row.window_layers
+        if self._row.window_period is None or only not in (None, self._number("block_count")):
             return 0
         stated = self._number("attention.sliding_window", zero=True)
         return (self._row.window_tokens or 0) if stated is None else stated
