@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.fit.more_small_models import MORE_MAKERS
 from tests.fit.newer_models import NEWER_MAKERS
 from tests.fit.small_writer import Sizes, Writer
+from tests.fit.state_models import STATE_MAKERS
 
 __all__ = ["MAKERS", "Sizes", "write_model"]
 
@@ -215,6 +216,7 @@ MAKERS: dict[str, Callable[[Writer], None]] = {
     "bert": _bert,
     **MORE_MAKERS,
     **NEWER_MAKERS,
+    **STATE_MAKERS,
 }
 """Who writes which architecture."""
 

@@ -23,9 +23,10 @@ class Architecture:
     by layer, "none" nothing. `window_period`: of so many layers one attends to everything, the others
     to a window; 0 where only the header can say which, None where windows are not used. `full_first`:
     the first of each period is the full one, not the last. `window_tokens`: the window where the header
-    has none; None means no window then. `window_layers`: only models with so many layers have a window. `late_outputs`: every token passes the last layer's feed-
-    forward part, only then are the wanted ones picked. `rotary`: queries and keys are turned by their
-    position. `rough` names what the compute buffer's graph leaves out.
+    has none; None means no window then. `window_layers`: only models with so many layers have a window.
+    `late_outputs`: every token passes the last layer's feed- forward part, only then are the wanted
+    ones picked. `rotary`: queries and keys are turned by their position. `rough` names what the compute
+    buffer's graph leaves out.
     """
 
     name: str
@@ -51,7 +52,6 @@ _DECODERS = (
     " pangu-embedded mistral3 mistral4 grok"
 )
 _UNTURNED = "gpt2 mpt starcoder refact bloom jais"
-_GATED_DELTA = "the gated delta net's scratch tensors"
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     row.name: row
@@ -88,17 +88,17 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         Architecture("llada-moe", memory="none"),
         Architecture("mamba", memory="recurrent"),
         Architecture("mamba2", memory="recurrent"),
-        Architecture("rwkv6", memory="recurrent", rough="the time mixing's scratch tensors"),
-        Architecture("rwkv7", memory="recurrent", rough="the time mixing's scratch tensors"),
+        Architecture("rwkv6", memory="recurrent"),
+        Architecture("rwkv7", memory="recurrent"),
         Architecture("jamba", memory="hybrid", rotary=False),
         Architecture("granitehybrid", memory="hybrid"),
         Architecture("nemotron_h", memory="hybrid", rotary=False),
         Architecture("nemotron_h_moe", memory="hybrid", rotary=False),
-        Architecture("lfm2", memory="hybrid", rough="the short convolutions"),
-        Architecture("lfm2moe", memory="hybrid", rough="the short convolutions"),
-        Architecture("qwen3next", memory="hybrid", rough=_GATED_DELTA),
-        Architecture("qwen35", memory="hybrid", rough=_GATED_DELTA),
-        Architecture("qwen35moe", memory="hybrid", rough=_GATED_DELTA),
+        Architecture("lfm2", memory="hybrid"),
+        Architecture("lfm2moe", memory="hybrid"),
+        Architecture("qwen3next", memory="hybrid"),
+        Architecture("qwen35", memory="hybrid"),
+        Architecture("qwen35moe", memory="hybrid"),
     )
 }
 

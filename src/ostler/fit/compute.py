@@ -15,6 +15,7 @@ from ostler.fit.graph_attention import AttentionInputs, attention, attention_inp
 from ostler.fit.graph_feed_forward import feed_forward, norm
 from ostler.fit.graph_memory import Graph, Piece
 from ostler.fit.graph_recurrent import recurrent
+from ostler.fit.graph_rwkv import is_rwkv, rwkv
 from ostler.fit.llamacpp_settings import Settings
 from ostler.fit.model_shape import GPU_ALIGNMENT_BYTES, HOST_ALIGNMENT_BYTES, Layer, ModelShape
 
@@ -58,7 +59,9 @@ def compute_bytes(shape: ModelShape, settings: Settings, part: Part) -> int:
         inputs = attention_inputs(graph, shape, settings)
     wanted = graph.input(settings.outputs * 4)
     stream = _ends_of_embedding(graph, shape, stream)
-    for layer in part.layers:
+    if part.layers and is_rwkv(part.layers[0]):
+        stream = rwkv(graph, shape, settings, part.layers, stream, wanted)
+    for layer in () if is_rwkv(shape.layers[0]) else part.layers:
         cut = wanted if layer is shape.layers[-1] and not shape.architecture.late_outputs else None
         stream = _layer(graph, shape, settings, layer, stream, inputs, cut)
     if part.last:

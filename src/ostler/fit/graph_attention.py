@@ -126,9 +126,14 @@ def _plain(
     q_bytes = tokens * layer.n_heads * layer.head_k * F32_BYTES
     k_bytes, v_bytes = tokens * layer.k_elements * F32_BYTES, tokens * layer.v_elements * F32_BYTES
 
+    # a query twice as wide as its heads carries a gate for what they give
+    gated = layer.rows("attn_q") == 2 * layer.n_heads * layer.head_k
+    asked = product(graph, shape, 2 * q_bytes, normed) if gated else None
+
     def project(n_bytes: int, name: str, *, turned: bool) -> Piece:
         """A matrix product, or a part of the fused one, by heads; then norm and rotation by position."""
-        piece = graph.view(fused if fused is not None else product(graph, shape, n_bytes, normed))
+        whole = asked if name == "attn_q" and asked is not None else fused
+        piece = graph.view(whole if whole is not None else product(graph, shape, n_bytes, normed))
         if layer.has(f"{name}_norm.weight"):
             piece = norm(graph, piece, bias=layer.has(f"{name}_norm.bias"), n_bytes=n_bytes)
         if turned and shape.architecture.rotary:
@@ -161,7 +166,11 @@ def _plain(
         v, k = values(), keys()
     graph.consume(k, inputs.k_places[layer.sliding])
     graph.consume(v, inputs.v_places[layer.sliding])
-    return _mix(graph, settings, layer, (q, None, None), inputs)
+    mixed = _mix(graph, settings, layer, (q, None, None), inputs)
+    if asked is not None:
+        gate = graph.change(graph.op(q_bytes, asked))
+        mixed = graph.op(mixed.n_bytes, graph.view(mixed), gate, in_place=True)
+    return mixed
 
 
 def _mix(

@@ -29,7 +29,10 @@ def feed_forward(
     if layer.has("ffn_down_exps.weight"):
         out = _experts(graph, shape, layer, tokens, entry)
         if layer.has("ffn_down_shexp.weight"):
-            out = graph.change(out, _dense(graph, shape, layer, tokens, entry, "_shexp"))
+            shared = _dense(graph, shape, layer, tokens, entry, "_shexp")
+            if layer.has("ffn_gate_inp_shexp.weight"):
+                shared = graph.change(shared, graph.change(graph.op(tokens * F32_BYTES, entry)))
+            out = graph.change(out, shared)
     else:
         out = _dense(graph, shape, layer, tokens, entry, "")
     if layer.has("post_ffw_norm.weight"):
