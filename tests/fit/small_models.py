@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from tests.fit.gemma_models import GEMMA_MAKERS
 from tests.fit.more_small_models import MORE_MAKERS
 from tests.fit.newer_models import NEWER_MAKERS
 from tests.fit.small_writer import Sizes, Writer
@@ -217,6 +218,7 @@ MAKERS: dict[str, Callable[[Writer], None]] = {
     **MORE_MAKERS,
     **NEWER_MAKERS,
     **STATE_MAKERS,
+    **GEMMA_MAKERS,
 }
 """Who writes which architecture."""
 

@@ -24,9 +24,10 @@ class Architecture:
     to a window; 0 where only the header can say which, None where windows are not used. `full_first`:
     the first of each period is the full one, not the last. `window_tokens`: the window where the header
     has none; None means no window then. `window_layers`: only models with so many layers have a window.
-    `late_outputs`: every token passes the last layer's feed- forward part, only then are the wanted
-    ones picked. `rotary`: queries and keys are turned by their position. `rough` names what the compute
-    buffer's graph leaves out.
+    `outputs`: where the wanted tokens are picked: in the last "layer" before its feed-forward part,
+    "late" after it, or "normed" after the last norm. `rotary`: queries and keys are turned by their
+    position. `normed_values`: values are normed too. `rough` names what the compute buffer's graph
+    leaves out.
     """
 
     name: str
@@ -35,8 +36,9 @@ class Architecture:
     full_first: bool = False
     window_tokens: int | None = None
     window_layers: int | None = None
-    late_outputs: bool = False
+    outputs: Literal["layer", "late", "normed"] = "layer"
     rotary: bool = True
+    normed_values: bool = False
     rough: str | None = None
 
 
@@ -61,9 +63,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         Architecture("gemma2", window_period=2, window_tokens=4096),
         Architecture("gemma3", window_period=6),
         Architecture("gemma3n", window_period=5, rough="the alternating updates (AltUp)"),
-        Architecture("gemma4", window_period=0, rough="the per-layer embeddings"),
+        Architecture("gemma4", window_period=0, outputs="normed", normed_values=True),
         Architecture("cohere2", window_period=4),
-        Architecture("gpt-oss", window_period=2, late_outputs=True),
+        Architecture("gpt-oss", window_period=2, outputs="late"),
         Architecture("llama4", window_period=4, window_tokens=8192),
         Architecture("olmo2", window_period=4),
         Architecture("exaone4", window_period=4, window_tokens=4096, window_layers=64),

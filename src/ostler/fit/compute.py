@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ostler.fit.graph_attention import AttentionInputs, attention, attention_inputs, projection
 from ostler.fit.graph_feed_forward import feed_forward, norm
 from ostler.fit.graph_memory import Graph, Piece
+from ostler.fit.graph_per_layer import PROJECTION, PerLayer
 from ostler.fit.graph_recurrent import recurrent
 from ostler.fit.graph_rwkv import is_rwkv, rwkv
 from ostler.fit.llamacpp_settings import Settings
@@ -59,11 +60,16 @@ def compute_bytes(shape: ModelShape, settings: Settings, part: Part) -> int:
         inputs = attention_inputs(graph, shape, settings)
     wanted = graph.input(settings.outputs * 4)
     stream = _ends_of_embedding(graph, shape, stream)
+    per_layer = None
+    if part.layers and PROJECTION in shape.loose:
+        per_layer = PerLayer(graph, shape, settings, stream)
     if part.layers and is_rwkv(part.layers[0]):
         stream = rwkv(graph, shape, settings, part.layers, stream, wanted)
     for layer in () if is_rwkv(shape.layers[0]) else part.layers:
-        cut = wanted if layer is shape.layers[-1] and not shape.architecture.late_outputs else None
+        cut = wanted if layer is shape.layers[-1] and shape.architecture.outputs == "layer" else None
         stream = _layer(graph, shape, settings, layer, stream, inputs, cut)
+        if per_layer is not None and layer.has("inp_gate.weight"):
+            stream = per_layer.added(layer, stream)
     if part.last:
         _output(graph, shape, settings, stream, wanted)
     return graph.peak_bytes()
@@ -173,11 +179,14 @@ def _is_parallel(layer: Layer) -> bool:
 
 
 def _output(graph: Graph, shape: ModelShape, settings: Settings, stream: Piece, wanted: Piece) -> None:
-    if shape.architecture.late_outputs:
+    picked = settings.outputs * shape.n_embd * F32_BYTES
+    if shape.architecture.outputs == "late":
         stream.kept = True
-        stream = graph.op(settings.outputs * shape.n_embd * F32_BYTES, stream, wanted)
+        stream = graph.op(picked, stream, wanted)
     if "output_norm.weight" in shape.loose:
         stream = norm(graph, stream, bias="output_norm.bias" in shape.loose)
+    if shape.architecture.outputs == "normed":
+        stream = graph.op(picked, stream, wanted)
     stream.kept = True
     if shape.architecture.memory != "none":
         graph.op(settings.outputs * shape.n_vocab * F32_BYTES, stream, kept=True)

@@ -156,6 +156,8 @@ def _plain(
 
     def values() -> Piece:
         v = project(v_bytes, "attn_v", turned=False)
+        if shape.architecture.normed_values:
+            v = graph.op(v_bytes, v)
         if rotation.v and fused is not None:
             v = graph.op(v_bytes, v)  # a part of a matrix is copied out before it is turned
         return graph.op(v_bytes, v, v_turn) if rotation.v else v
