@@ -1,4 +1,4 @@
-"""Makers of small models of Gemma 3n and Gemma 4, with embeddings for each layer."""
+"""Makers of small models of Gemma 4, with embeddings for each layer."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ PER_LAYER = 64
 
 
 def _per_layer_ends(w: Writer) -> None:
-    s = w.sizes
-    w.number("embedding_length_per_layer_input", PER_LAYER)
-    w.matrix("per_layer_token_embd", PER_LAYER * s.layers, s.vocab)
-    w.matrix("per_layer_model_proj", s.n_embd, PER_LAYER * s.layers)
-    w.vector("per_layer_proj_norm.weight", PER_LAYER)
+    s, width = w.sizes, PER_LAYER
+    w.number("embedding_length_per_layer_input", width)
+    w.matrix("per_layer_token_embd", width * s.layers, s.vocab)
+    w.matrix("per_layer_model_proj", s.n_embd, width * s.layers)
+    w.vector("per_layer_proj_norm.weight", width)
 
 
 def _per_layer(w: Writer, block: str) -> None:
@@ -28,30 +28,6 @@ def _per_layer(w: Writer, block: str) -> None:
 def _norms(w: Writer, block: str) -> None:
     w.vector(f"{block}.post_attention_norm.weight", w.sizes.n_embd)
     w.vector(f"{block}.post_ffw_norm.weight", w.sizes.n_embd)
-
-
-def _gemma3n(w: Writer) -> None:
-    s, inputs, rank = w.sizes, 4, 64
-    w.basics()
-    w.number("attention.sliding_window", s.window)
-    w.number("altup.num_inputs", inputs)
-    _per_layer_ends(w)
-    w.ends(output=False)
-    w.matrix("altup_proj", s.n_embd, s.n_embd, inputs - 1)
-    w.matrix("altup_unembd_proj", s.n_embd, s.n_embd, inputs - 1)
-    for block in w.blocks():
-        w.attention(block, norms=True)
-        w.dense(block)
-        _norms(w, block)
-        _per_layer(w, block)
-        w.matrix(f"{block}.altup_correct_coef", inputs, inputs)
-        w.vector(f"{block}.altup_correct_scale.weight", s.n_embd)
-        w.matrix(f"{block}.altup_predict_coef", inputs, inputs * inputs)
-        w.matrix(f"{block}.altup_router", s.n_embd, inputs)
-        w.vector(f"{block}.altup_router_norm.weight", s.n_embd)
-        w.matrix(f"{block}.laurel_l", s.n_embd, rank)
-        w.matrix(f"{block}.laurel_r", rank, s.n_embd)
-        w.vector(f"{block}.laurel_post_norm.weight", s.n_embd)
 
 
 def _gemma4(w: Writer) -> None:
@@ -79,5 +55,5 @@ def _gemma4(w: Writer) -> None:
     w.sizes = s
 
 
-GEMMA_MAKERS: dict[str, Callable[[Writer], None]] = {"gemma3n": _gemma3n, "gemma4": _gemma4}
+GEMMA_MAKERS: dict[str, Callable[[Writer], None]] = {"gemma4": _gemma4}
 """Who writes which architecture."""

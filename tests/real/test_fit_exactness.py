@@ -10,7 +10,7 @@ from benchmarks.fit_exactness import BESIDE, Compared, beside_grid, compare, gri
 from tests.fit.small_models import MAKERS
 
 pytestmark = pytest.mark.real
-EACH = 20
+EACH = 10
 EACH_BESIDE = 4
 SEED = 2_026
 
