@@ -186,8 +186,32 @@ def test_an_unknown_architecture_is_counted_and_named(folder: Path) -> None:
     renamed = {key.replace("llama.", "newcomer."): value for key, value in header.metadata.items()}
     renamed["general.architecture"] = "newcomer"
     found = estimate(ModelShape.of([replace(header, metadata=renamed)]), {}, [host()])
-    assert found.host.weights_bytes > 0
+    known = estimate(ModelShape.of([header]), {}, [host()])
+    assert found.host.weights_bytes == known.host.weights_bytes
     assert any("newcomer" in warning for warning in found.warnings)
+    assert found.bounds is not None and known.bounds is None
+    assert found.host.weights_bytes < found.bounds.lower_bytes < known.total("total_bytes")
+    assert known.total("total_bytes") < found.bounds.upper_bytes == found.total("total_bytes")
+    assert set(found.to_json()["bounds"]) == {"lower_bytes", "upper_bytes"}
+    assert "bounds" not in known.to_json()
+
+
+def test_an_unknown_architecture_fits_where_its_upper_bound_fits(folder: Path) -> None:
+    header = header_of(folder, "llama")
+    renamed = {key.replace("llama.", "newcomer."): value for key, value in header.metadata.items()}
+    renamed["general.architecture"] = "newcomer"
+    shape = ModelShape.of([replace(header, metadata=renamed)])
+    bounds = estimate(shape, {}, [host()]).bounds
+    assert bounds is not None
+    assert estimate(shape, {}, [host(bounds.upper_bytes)]).fits
+    assert not estimate(shape, {}, [host(bounds.upper_bytes - 1)]).fits
+
+
+def test_drafted_tokens_are_checked_in_a_larger_batch(folder: Path) -> None:
+    shape = shape_of(folder, "llama", Sizes(vocab=32_000))
+    plain = estimate(shape, {"ubatch_size": 64}, [host()]).host.compute_bytes
+    drafting = estimate(shape, {"ubatch_size": 64, "spec_type": ["ngram-mod"]}, [host()]).host.compute_bytes
+    assert drafting > plain
 
 
 @pytest.mark.parametrize(

@@ -131,11 +131,10 @@ def usable_gpus(options: Mapping[str, Any], devices: Sequence[Device]) -> tuple[
 
 def projector_place(options: Mapping[str, Any], gpus: Sequence[Device]) -> int:
     """Where a projector (mmproj) is loaded: on the first GPU unless told otherwise (clip.cpp)."""
-    named = options.get("mmproj_device")
-    if not gpus or options.get("mmproj_offload") is False or str(named).lower() == "none":
+    wanted = str(options.get("mmproj_device") or "").lower().replace(":", "")
+    if not gpus or options.get("mmproj_offload") is False or wanted == "none":
         return HOST
     ids = [gpu.id.lower().replace(":", "") for gpu in gpus]
-    wanted = str(named or "").lower().replace(":", "")
     return ids.index(wanted) if wanted in ids else 0
 
 

@@ -153,6 +153,8 @@ def _print_one(found: Json) -> None:
     print_table(_COLUMNS, [_row(device) for device in (*found["devices"], found["host"])])
     largest = found["max_context_length"]
     print()
+    if bounds := found.get("bounds"):
+        print(f"In all between {human.size(bounds['lower_bytes'])} and {human.size(bounds['upper_bytes'])}.")
     print(_verdict(found) + (f" Largest context that fits: {largest} tokens." if largest else ""))
     for name, value in found["options"].items():
         print(f"Chosen: {name} = {value}")
