@@ -175,7 +175,7 @@ def random_options(rng: random.Random, name: str) -> dict[str, Any]:
         options |= {"parallel_slots": slots, "kv_unified": rng.choice((True, False))}
     if name.startswith("gemma") or name == "gpt-oss":
         options["swa_full"] = rng.choice((True, False))
-    if name == "deepseek2":  # one vector is both, so the engine wants one type
+    if name in ("deepseek2", "mistral4"):  # one vector is both, so the engine wants one type
         options["kv_cache_type_k"] = options["kv_cache_type_v"]
     if name == "bert":
         options["embeddings"] = True

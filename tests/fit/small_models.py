@@ -219,6 +219,7 @@ MAKERS: dict[str, Callable[[Writer], None]] = {
     **NEWER_MAKERS,
     **STATE_MAKERS,
     **GEMMA_MAKERS,
+    "mistral4": _deepseek2,
 }
 """Who writes which architecture."""
 

@@ -98,6 +98,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         Architecture("nemotron_h_moe", memory="hybrid", rotary=False),
         Architecture("lfm2", memory="hybrid"),
         Architecture("lfm2moe", memory="hybrid"),
+        Architecture("kimi-linear", memory="hybrid", rough="Kimi's delta attention"),
         Architecture("qwen3next", memory="hybrid"),
         Architecture("qwen35", memory="hybrid"),
         Architecture("qwen35moe", memory="hybrid"),

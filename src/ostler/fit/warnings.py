@@ -39,8 +39,8 @@ def _of_the_model(shape: ModelShape, settings: Settings) -> tuple[Rule, ...]:
     return (
         (
             not shape.known,
-            f"the architecture '{name}' is not known: it is counted as an ordinary decoder that keeps all it"
-            " can, so the weights are exact and all else is an upper bound, by which 'fits' is judged",
+            f"the architecture '{name}' is not known: it is counted as an ordinary decoder with keys and"
+            " values in every layer; the weights are exact, the rest an upper bound, by which 'fits' is judged",
         ),
         (shape.architecture.rough is not None, f"the compute buffer leaves out {shape.architecture.rough}"),
         (
