@@ -70,6 +70,19 @@ async def test_a_wrong_question_is_told_what_is_wrong(
     assert field is None or told["facts"]["field"] == field
 
 
+async def test_files_of_options_outside_the_library_are_for_administrators(
+    make_api: MakeApi, demo_model: Path, tmp_path: Path
+) -> None:
+    api = await make_api(host="0.0.0.0")
+    await api.model(demo_model, "demo")
+    who = await api.as_role(Role.POWER_USER)
+    body = {"model": "demo", "options": {"draft_model": str(tmp_path / "secret.gguf")}}
+    assert (await api("POST", "/fit", body, headers=who)).status_code == 403
+    admin = await api.as_role(Role.ADMIN)
+    told = await api("POST", "/fit", body, headers=admin)
+    assert any("draft model is not counted" in warning for warning in told.json()["warnings"])
+
+
 async def test_a_path_outside_the_library_is_for_administrators(make_api: MakeApi, demo_model: Path) -> None:
     api = await make_api(host="0.0.0.0")
     who = await api.as_role(Role.POWER_USER)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ostler.core.sizes import size_text
+from ostler.fit.beside import Beside
 from ostler.fit.counting import Shape
 from ostler.fit.device import Device, kept_back, pooled
 from ostler.fit.estimate import Counter, last_true
@@ -18,7 +19,6 @@ from ostler.fit.model_shape import ModelShape
 from ostler.fit.placement import usable_gpus
 from ostler.fit.vllm_estimate import SHORTENING, VllmCounter
 from ostler.fit.vllm_shape import VllmShape
-from ostler.library.gguf_header import GgufHeader
 
 MIB = 1024 * 1024
 FIT_TARGET_MIB = 1024
@@ -64,14 +64,14 @@ def need_of_shape(
     options: Mapping[str, Any],
     devices: Sequence[Device],
     reserve: Bytes,
-    projector: GgufHeader | None = None,
+    beside: Beside | None = None,
 ) -> Need:
     """What a model of this shape will need if it has the devices for itself, less what is kept back.
 
     Where `gpu_layers` is left open, as many go to the GPUs as they can hold. Raises ImpossibleOption.
     """
     alone = [replace(device, free_bytes=_capacity(device, devices, reserve)) for device in devices]
-    counter = Counter(shape, options, alone, projector)
+    counter = Counter(shape, options, alone, beside)
 
     def total(tokens: int) -> int:
         return sum(place.total_bytes for place in counter.needs(tokens)[1])
@@ -108,12 +108,12 @@ def need_for(
     options: Mapping[str, Any],
     devices: Sequence[Device],
     reserve: Bytes,
-    projector: GgufHeader | None = None,
+    beside: Beside | None = None,
 ) -> Need:
     """What a start needs of each device, by the engine that serves the format. Raises ImpossibleOption."""
     if isinstance(shape, VllmShape):
         return need_of_vllm(shape, options, devices)
-    return need_of_shape(shape, options, devices, reserve, projector)
+    return need_of_shape(shape, options, devices, reserve, beside)
 
 
 def _capacity(device: Device, devices: Sequence[Device], reserve: Bytes) -> int:

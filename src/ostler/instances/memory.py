@@ -145,11 +145,11 @@ class Memory:
             note = f"{model.engine} sees no GPU here: the model runs on the CPU"
         trained = files.facts.context_length if files.facts else None
         try:
-            shape, projector = await self._shapes.of(files)
+            shape, beside = await self._shapes.of(files)
         except Invalid as error:
             unknown = Need(unknown_why=error.message, note=note)
             return lambda _: unknown, trained
-        counted = partial(need_for, shape, devices=devices, reserve=reserve, projector=projector)
+        counted = partial(need_for, shape, devices=devices, reserve=reserve, beside=beside)
 
         def count(options: Mapping[str, Any]) -> Need:
             try:

@@ -101,9 +101,9 @@ async def memory_needs(rooms: Services, model: Model) -> dict[str, Any] | None:
     """The estimate of the memory that it will take, in bytes; None where its files cannot be read."""
     try:
         files = await rooms.models.resolve_files(model)
-        shape, projector = await rooms.shapes.of(files)
+        shape, beside = await rooms.shapes.of(files)
         devices = await rooms.devices.list()
-        (told,) = await rooms.fits.answer(shape, model.options, devices, projector=projector)
+        (told,) = await rooms.fits.answer(shape, model.options, devices, beside=beside)
     except OstlerError:
         return None
     return told.to_json()

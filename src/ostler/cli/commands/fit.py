@@ -151,6 +151,8 @@ def _print_one(found: Json) -> None:
     print_table(_COLUMNS, [_row(device) for device in (*found["devices"], found["host"])])
     largest, host = found["max_context_length"], found["host"]
     print()
+    if bounds := found.get("bounds"):
+        print(f"In all between {human.size(bounds['lower_bytes'])} and {human.size(bounds['upper_bytes'])}.")
     if host["shared_bytes"]:
         needed, free = host["total_bytes"] + host["shared_bytes"], human.size(host["free_bytes"])
         print(f"One memory for the GPU and {host['id']}: together {human.size(needed)} of {free}.")
