@@ -109,6 +109,8 @@ class Engine(ABC):
     models_path: ClassVar[str] = "/v1/models"
     metrics_path: ClassVar[str | None] = None
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    no_memory: ClassVar[frozenset[str]] = frozenset()
+    """Options that surely do not change how much memory the engine takes."""
 
     @abstractmethod
     def launch_spec(self, request: LaunchRequest) -> LaunchSpec:

@@ -26,7 +26,7 @@ from ostler.engines.base import (
 )
 from ostler.engines.command_line import is_flag
 from ostler.engines.llamacpp_diagnosis import diagnose
-from ostler.engines.llamacpp_options import TABLE
+from ostler.engines.llamacpp_options import NO_MEMORY, TABLE
 from ostler.engines.options import OptionTable
 from ostler.engines.probe import Prober
 
@@ -45,6 +45,7 @@ class LlamaCpp(Engine):
     secret_env: ClassVar[tuple[str, ...]] = ("LLAMA_API_KEY",)
     health_path: ClassVar[str] = "/health"
     metrics_path: ClassVar[str | None] = "/metrics"
+    no_memory: ClassVar[frozenset[str]] = NO_MEMORY
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "prompt_tokens_total": ("llamacpp:prompt_tokens_total",),
         "cached_prompt_tokens_total": ("llamacpp:prompt_tokens_cached_total",),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from pathlib import Path
 
 from ostler.engines.base import Capabilities
+from ostler.engines.sameness import file_state
 
 HELP_LIMIT_BYTES = 1024 * 1024
 PROBE_TIMEOUT_S = 20.0
@@ -22,7 +22,7 @@ class Prober:
 
     async def probe(self, command: tuple[str, ...]) -> Capabilities:
         """What that command can do. Callers at the same time share one probe."""
-        key = (command, await asyncio.to_thread(_fingerprint, command[0]))
+        key = (command, await asyncio.to_thread(file_state, command[0]))
         task = self._known.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception())):
             task = self._known[key] = asyncio.ensure_future(_probe(command))
@@ -30,18 +30,10 @@ class Prober:
 
     async def sees_gpus(self, command: tuple[str, ...]) -> bool | None:
         """Whether its `--list-devices` names a device beside the CPU; None where it does not say."""
-        key = (command, await asyncio.to_thread(_fingerprint, command[0]))
+        key = (command, await asyncio.to_thread(file_state, command[0]))
         if key not in self._gpus:
             self._gpus[key] = read_devices(await _run(command, "--list-devices"))
         return self._gpus[key]
-
-
-def _fingerprint(path: str) -> tuple[object, ...]:
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return ()
-    return (found.st_size, found.st_mtime_ns, found.st_ino)
 
 
 async def _probe(command: tuple[str, ...]) -> Capabilities:

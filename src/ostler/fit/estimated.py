@@ -14,7 +14,8 @@ class Need:
     """What is needed of one device, in bytes. `free_bytes` is None where nobody knows.
 
     `compute_bytes` holds the activations of one batch and, on the host, the buffer of results;
-    `overhead_bytes` what the driver takes for itself.
+    `overhead_bytes` what the driver and the program take for themselves. `measured_bytes` is the most
+    that an earlier run of the same launch took, None where there was none.
     """
 
     id: str
@@ -24,6 +25,7 @@ class Need:
     compute_bytes: int
     overhead_bytes: int
     free_bytes: int | None
+    measured_bytes: int | None = None
 
     @property
     def total_bytes(self) -> int:

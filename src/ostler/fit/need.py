@@ -12,6 +12,7 @@ from typing import Any
 
 from ostler.fit.devices import Device
 from ostler.fit.estimate import Counter, gpu_layers, last_true
+from ostler.fit.estimated import Exactness
 from ostler.fit.ledger import Bytes
 from ostler.fit.model_shape import ModelShape
 from ostler.fit.placement import usable_gpus
@@ -31,13 +32,17 @@ class Need:
 
     `unknown_why` says why the need is not known; then `by_device` is empty and memory does not count.
     `shortened_to` is the context length in tokens to which the engine itself will come down. `note` is
-    what a person should know of how it was counted.
+    what a person should know of how it was counted. `overhead` is the part of `by_device` that is a set
+    sum, not counted. `estimated` is what `by_device` was before something better was known.
     """
 
     by_device: Bytes = field(default_factory=dict)
     unknown_why: str | None = None
     shortened_to: int | None = None
     note: str | None = None
+    overhead: Bytes = field(default_factory=dict)
+    estimated: Bytes = field(default_factory=dict)
+    exactness: Exactness = "estimated"
 
     @property
     def is_known(self) -> bool:
@@ -67,7 +72,9 @@ def need_of_shape(
     shortened_to = _shortened_to(options, context, where, total)
     if shortened_to is not None:
         _, places = counter.needs(shortened_to)
-    return Need({place.id: n for place in places if (n := place.total_bytes)}, shortened_to=shortened_to)
+    by_device = {place.id: n for place in places if (n := place.total_bytes)}
+    overhead = {place.id: n for place in places if (n := place.overhead_bytes)}
+    return Need(by_device, shortened_to=shortened_to, overhead=overhead, estimated=by_device)
 
 
 def need_of(
@@ -103,7 +110,7 @@ def need_of(
     shares = {id: on_gpus * size // sum(capacity.values()) for id, size in capacity.items()}
     on_host = needs.total_bytes - on_gpus
     by_device = {id: n for id, n in {**shares, "cpu": on_host}.items() if n}
-    return Need(by_device, shortened_to=shortened_to)
+    return Need(by_device, shortened_to=shortened_to, estimated=by_device)
 
 
 def _capacity(device: Device, reserve: Bytes) -> int:

@@ -133,6 +133,7 @@ class Life(Standing):
     async def _prepare_and_admit(self, attempt: Attempt) -> Prepared:
         model, house = self.model, self._house
         prepared = await house.preparer.prepare(model, attempt.overrides)
+        self.launch = await house.experience.launch(model, attempt.overrides)
         self.need = await admission.need_now(house, model, attempt.overrides)
         wanted = admission.candidate(
             model, self.need, may_evict=attempt.may_evict, ignore_fit=self.ignore_fit
@@ -156,6 +157,7 @@ class Life(Standing):
             await self._move(InstanceState.RUNNING, note, ready_at=ready_at, load_seconds=load_s)
             self.observed = seen
             self._open()
+            self._house.experience.note_ready(record.id, self.launch, self.need, load_s)
             return
         failure = await failures.explain(watched, turn, seen, when="while loading", limit=limit_s)
         await self._fail(failure, port_taken=seen is not None and seen.port_taken)
@@ -164,7 +166,6 @@ class Life(Standing):
         """Requests may come."""
         record, house = self._must_record(), self._house
         _, handle = house.runtime_of(record)
-        self.ready_since = self._now()
         self.failure = None
         self.endpoint = Endpoint(
             record.id,
@@ -175,6 +176,7 @@ class Life(Standing):
             on_release=self._released,
             on_broken=self._suspect,
         )
+        self.ready_since = self.endpoint.last_used
         house.routes.publish(self.model_id, self.endpoint)
         self._settle_attempt()
         house.scheduler.poke()
@@ -205,6 +207,7 @@ class Life(Standing):
         was_running = record.state is InstanceState.RUNNING
         served = self.endpoint.in_flight if self.endpoint else 0
         self._withdraw()
+        await house.experience.forget(record.id)
         await self._sweep()
         data: dict[str, Any] = {
             "exit_code": failure.exit_code,
@@ -253,6 +256,7 @@ class Life(Standing):
             note = Note(order.actor, order.reason, data, order.kind)
             await self._move(InstanceState.STOPPING, note, also=self._store_desired(order))
             cut = await self._drain(order)
+            await house.experience.note_leaving(record.id, has_served=self.has_served)
             try:
                 if record.handle is not None:
                     runtime, handle = house.runtime_of(record)

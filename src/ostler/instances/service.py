@@ -22,6 +22,8 @@ from ostler.fit.reading import Shapes
 from ostler.instances import admission, dry_runs
 from ostler.instances.adoption import adopt, stop_unknown
 from ostler.instances.errors import AlreadyRunning
+from ostler.instances.experience import Experience
+from ostler.instances.footprints import Footprints
 from ostler.instances.health import HealthProbe
 from ostler.instances.house import House
 from ostler.instances.keeper import Keeper
@@ -75,6 +77,13 @@ class Instances:
         self._clock = clock
         self._keepers: dict[int, Keeper] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.experience = Experience(
+            Footprints(database, clock, node),
+            models,
+            lambda model, overrides: self._house.preparer.prepare(model, overrides),
+            lambda: self._memory.devices,
+            lambda: self._memory.look(),
+        )
         self._memory = Memory(
             devices,
             models,
@@ -82,6 +91,7 @@ class Instances:
             lambda: self._residence.engines(),
             shapes,
             lambda model: self._house.preparer.sees_gpus(model),
+            self.experience,
         )
         self._residence = Residence(
             lambda: list(self._keepers.values()), self._memory, lambda: settings.current
@@ -96,6 +106,7 @@ class Instances:
             routes=Routes(),
             scheduler=Scheduler(self._residence, clock, lambda: settings.current),
             memory=self._memory,
+            experience=self.experience,
             secret=secret,
         )
         self._lending = Lending(self._house, self._keeper)
@@ -126,6 +137,7 @@ class Instances:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._house.scheduler.close()
+        await self.experience.close()
         await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
         await self._house.probe.close()
 

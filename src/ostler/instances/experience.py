@@ -1,0 +1,187 @@
+"""What is known from earlier runs: it is written down here when an engine is ready and when it leaves,
+and put in the place of guesses when the next start is planned.
+
+Nothing here may keep an engine from starting or stopping: what goes wrong is logged, and the estimate
+is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from ostler.core.errors import OstlerError
+from ostler.fit.devices import Device
+from ostler.fit.estimated import Estimate
+from ostler.fit.ledger import Bytes
+from ostler.fit.measured import estimate_with, is_settled, need_with
+from ostler.fit.need import Need
+from ostler.instances.footprints import Footprint, Footprints, footprint_key
+from ostler.instances.preparing import Prepared
+from ostler.models.records import Model
+from ostler.models.service import Models
+
+log = logging.getLogger(__name__)
+
+HOST = "cpu"
+LEAST_SHARE = 0.5
+"""A GPU of which less than this of the counted need was seen is one whose driver hides something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One launch, as far as it decides how much memory is taken."""
+
+    key: str
+    files_bytes: int
+
+
+@dataclass(slots=True)
+class _Watched:
+    launch: Launch
+    counted: Bytes
+    peak: dict[str, int] = field(default_factory=dict)
+    task: asyncio.Task[None] | None = None
+
+    async def kept(self) -> None:
+        """Return when what was seen at its start is written down."""
+        if self.task is not None:
+            await asyncio.gather(self.task, return_exceptions=True)
+
+
+class Experience:
+    """Remembers and answers. `devices` gives the devices as seen last, `look` sees everything anew."""
+
+    def __init__(
+        self,
+        footprints: Footprints,
+        models: Models,
+        prepare: Callable[[Model, Mapping[str, Any] | None], Awaitable[Prepared]],
+        devices: Callable[[], Sequence[Device]],
+        look: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._footprints = footprints
+        self._models = models
+        self._prepare = prepare
+        self._devices = devices
+        self._look = look
+        self._watched: dict[int, _Watched] = {}
+
+    # Before a start
+
+    async def launch(self, model: Model, overrides: Mapping[str, Any] | None = None) -> Launch | None:
+        """The launch that a start of this model would be; None where that cannot be said or measured.
+
+        Devices that are only described are never mixed with what was measured.
+        """
+        if not self._devices():
+            await self._look()
+        devices = self._devices()
+        if not devices or not all(device.is_real for device in devices):
+            return None
+        try:
+            prepared = await self._prepare(model, overrides)
+            files = await self._models.resolve_files(model)
+        except OstlerError:
+            return None  # the start itself says what is wrong
+        key = await asyncio.to_thread(footprint_key, prepared.spec, prepared.engine, files, devices)
+        return Launch(key, files.size_bytes)
+
+    async def footprint(self, model: Model, overrides: Mapping[str, Any] | None = None) -> Footprint | None:
+        """What earlier runs of the same launch took."""
+        launch = await self.launch(model, overrides)
+        return await self._lookup(launch) if launch else None
+
+    async def better_need(self, need: Need, model: Model, overrides: Mapping[str, Any] | None = None) -> Need:
+        """The need with what is known from earlier runs."""
+        found = await self.footprint(model, overrides)
+        if found is None or not found.measured:
+            return need
+        return need_with(need, found.measured, replaces=_replaces(found, model, overrides))
+
+    async def better_estimate(
+        self, estimate: Estimate, model: Model, overrides: Mapping[str, Any] | None = None
+    ) -> Estimate:
+        """The estimate, on the devices of this host, with what is known from earlier runs."""
+        found = await self.footprint(model, overrides)
+        if found is None or not found.measured:
+            return estimate
+        return estimate_with(estimate, found.measured, replaces=_replaces(found, model, overrides))
+
+    async def expected_load_s(self, model: Model, overrides: Mapping[str, Any] | None = None) -> float | None:
+        """Seconds that its next load will take, by its own last ones or else by those of others here."""
+        launch = await self.launch(model, overrides)
+        if launch is None:
+            return None
+        found = await self._lookup(launch)
+        if found is not None and found.expected_load_s is not None:
+            return found.expected_load_s
+        try:
+            return await self._footprints.expected_load_s(launch.files_bytes)
+        except SQLAlchemyError as error:
+            log.warning("how long loads take cannot be read: %s", error)
+            return None
+
+    async def _lookup(self, launch: Launch) -> Footprint | None:
+        try:
+            return await self._footprints.lookup(launch.key)
+        except SQLAlchemyError as error:
+            log.warning("footprints cannot be read: %s", error)
+            return None
+
+    # While it runs
+
+    def note_ready(self, instance_id: int, launch: Launch | None, need: Need, load_s: float) -> None:
+        """This engine has become ready after so many seconds: what it holds is seen and kept in a while."""
+        if launch is None:
+            return
+        counted = {id: n - need.overhead.get(id, 0) for id, n in need.by_device.items()}
+        watched = self._watched[instance_id] = _Watched(launch, counted)
+        watched.task = asyncio.create_task(self._keep(watched, load_s=load_s))
+
+    async def note_leaving(self, instance_id: int, *, has_served: bool) -> None:
+        """It is about to be stopped: keep the most that it took."""
+        if watched := self._watched.get(instance_id):
+            await watched.kept()
+            await self._keep(watched, has_served=has_served)
+            self._watched.pop(instance_id, None)
+
+    def see(self, measured: Mapping[int, Bytes]) -> None:
+        """What engines hold now, by instance: peaks of those that are ready grow."""
+        for instance_id, watched in self._watched.items():
+            for id, n in measured.get(instance_id, {}).items():
+                if id == HOST or n >= LEAST_SHARE * watched.counted.get(id, 0):
+                    watched.peak[id] = max(n, watched.peak.get(id, 0))
+
+    async def forget(self, instance_id: int) -> None:
+        """It is gone, by itself."""
+        if watched := self._watched.pop(instance_id, None):
+            await watched.kept()
+
+    async def close(self) -> None:
+        """End; the engines go on."""
+        await asyncio.gather(*(self.forget(instance_id) for instance_id in list(self._watched)))
+
+    async def _keep(
+        self, watched: _Watched, *, load_s: float | None = None, has_served: bool = False
+    ) -> None:
+        try:
+            await self._look()
+            await self._footprints.record(
+                watched.launch.key,
+                watched.peak,
+                files_bytes=watched.launch.files_bytes,
+                load_s=load_s,
+                has_served=has_served,
+            )
+        except (OstlerError, OSError, SQLAlchemyError) as error:
+            log.warning("what an engine takes cannot be kept: %s", error)
+
+
+def _replaces(found: Footprint, model: Model, overrides: Mapping[str, Any] | None) -> bool:
+    return found.has_served and is_settled({**model.options, **(overrides or {})})
