@@ -28,6 +28,7 @@ from ostler.models.service import Models
 
 log = logging.getLogger(__name__)
 
+LOOK_EVERY_S = 60.0
 HOST = "cpu"
 LEAST_SHARE = 0.5
 """A GPU of which less than this of the counted need was seen is one whose driver hides something."""
@@ -64,12 +65,15 @@ class Experience:
         prepare: Callable[[Model, Mapping[str, Any] | None], Awaitable[Prepared]],
         devices: Callable[[], Sequence[Device]],
         look: Callable[[], Awaitable[None]],
+        now: Callable[[], float],
     ) -> None:
         self._footprints = footprints
         self._models = models
         self._prepare = prepare
         self._devices = devices
         self._look = look
+        self._now = now
+        self._looked = now()
         self._watched: dict[int, _Watched] = {}
 
     # Before a start
@@ -102,6 +106,9 @@ class Experience:
         found = await self.footprint(model, overrides)
         if found is None or not found.measured:
             return need
+        gpus = {device.id for device in self._devices() if device.kind != "cpu"}
+        if not need.is_known and gpus and not gpus & found.measured.keys():
+            return need  # it ran on the host alone, or its driver does not tell what it held
         return need_with(need, found.measured, replaces=_replaces(found, model, overrides))
 
     async def better_estimate(
@@ -162,6 +169,13 @@ class Experience:
         """It is gone, by itself."""
         if watched := self._watched.pop(instance_id, None):
             await watched.kept()
+
+    async def look_again(self) -> None:
+        """See what those that run hold, now and then, so that a peak is not missed."""
+        now = self._now()
+        if self._watched and now - self._looked >= LOOK_EVERY_S:
+            self._looked = now
+            await self._look()
 
     async def close(self) -> None:
         """End; the engines go on."""

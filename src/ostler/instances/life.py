@@ -28,7 +28,7 @@ from ostler.instances.store import Also, Note
 from ostler.instances.views import Failure, StartCause
 from ostler.instances.waiting import Bell, Turn, Watch, Watched, wait_until_ready
 from ostler.models.index import ModelNotFound
-from ostler.runtimes.base import StopFailed
+from ostler.runtimes.base import Observed, StopFailed
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +184,7 @@ class Life(Standing):
     async def _look_after(self) -> None:
         """Watch a running engine until something has to be done, and do it."""
         watched = self._watched()
-        self._watch = watch = Watch(watched, self._bell, self._idle_at, self._is_serving)
+        self._watch = watch = Watch(watched, self._bell, self._idle_at, self._is_serving, self._saw)
         try:
             turn, seen = await watch.until_needed(self._is_asked)
         finally:
@@ -328,6 +328,10 @@ class Life(Standing):
         if timeout_s is None or endpoint is None:
             return None
         return (self._now() if self.is_busy else endpoint.last_used) + timeout_s
+
+    def _saw(self, seen: Observed) -> None:
+        if seen.is_alive:
+            self.observed = seen
 
     def _is_serving(self) -> bool:
         return self.endpoint is not None and self.endpoint.in_flight > 0

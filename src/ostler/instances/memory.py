@@ -127,6 +127,11 @@ class Memory:
         seen = self._seen.claims.get(instance_id, Claim())
         return Claim(need, seen.measured, seen.private)
 
+    def on_gpus(self, instance_id: int) -> int:
+        """Bytes that this instance was seen to hold on all GPUs."""
+        seen = self._seen.claims.get(instance_id, Claim()).measured
+        return sum(n for id, n in seen.items() if id != "cpu")
+
     def ledger(self, claims: Iterable[Claim]) -> Ledger:
         """The ledger with these claims entered, on the devices as they were seen last."""
         reserve = self._settings().reserve_by_device

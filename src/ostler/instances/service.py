@@ -17,6 +17,7 @@ from ostler.core.settings import Settings
 from ostler.core.states import DesiredState, InstanceState
 from ostler.engines.registry import Engines
 from ostler.fit.devices import Device, Devices
+from ostler.fit.estimated import Estimate
 from ostler.fit.ledger import Account, Bytes
 from ostler.fit.reading import Shapes
 from ostler.instances import admission, dry_runs
@@ -30,6 +31,7 @@ from ostler.instances.keeper import Keeper
 from ostler.instances.leases import Lease, Routes
 from ostler.instances.lending import Lending
 from ostler.instances.memory import Memory
+from ostler.instances.memory_report import memory_report
 from ostler.instances.orders import StopOrder
 from ostler.instances.preparing import Preparer
 from ostler.instances.residence import Residence
@@ -77,12 +79,13 @@ class Instances:
         self._clock = clock
         self._keepers: dict[int, Keeper] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.experience = Experience(
+        self._experience = Experience(
             Footprints(database, clock, node),
             models,
             lambda model, overrides: self._house.preparer.prepare(model, overrides),
             lambda: self._memory.devices,
             lambda: self._memory.look(),
+            clock.monotonic,
         )
         self._memory = Memory(
             devices,
@@ -91,7 +94,7 @@ class Instances:
             lambda: self._residence.engines(),
             shapes,
             lambda model: self._house.preparer.sees_gpus(model),
-            self.experience,
+            self._experience,
         )
         self._residence = Residence(
             lambda: list(self._keepers.values()), self._memory, lambda: settings.current
@@ -106,7 +109,7 @@ class Instances:
             routes=Routes(),
             scheduler=Scheduler(self._residence, clock, lambda: settings.current),
             memory=self._memory,
-            experience=self.experience,
+            experience=self._experience,
             secret=secret,
         )
         self._lending = Lending(self._house, self._keeper)
@@ -137,7 +140,7 @@ class Instances:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._house.scheduler.close()
-        await self.experience.close()
+        await self._experience.close()
         await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
         await self._house.probe.close()
 
@@ -265,6 +268,16 @@ class Instances:
         """Who would leave now for a start that needs these bytes by device, each with the reason."""
         return await dry_runs.evictions_for(self._house, name, need)
 
+    async def memory_of(self, model: Model) -> dict[str, Any] | None:
+        """What it takes by device, estimated and measured, and how long it loads; JSON-ready."""
+        return await memory_report(self._house, model)
+
+    async def better_estimate(
+        self, estimate: Estimate, model: Model, overrides: Mapping[str, Any] | None = None
+    ) -> Estimate:
+        """An estimate for this host, with what is known from earlier runs of the same launch."""
+        return await self._experience.better_estimate(estimate, model, overrides)
+
     async def devices(self) -> list[tuple[Device, Account]]:
         """The devices as they are now, each with its account in the ledger: who holds its memory."""
         await self._memory.look()
@@ -372,6 +385,7 @@ class Instances:
                     await runtime.tidy()
                 except OSError as error:
                     log.warning("housekeeping of the runtime %s failed: %s", name, error)
+            await self._experience.look_again()
             await asyncio.sleep(min(TIDY_S, self._settings.current.probe_interval_s))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

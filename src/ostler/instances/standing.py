@@ -164,10 +164,16 @@ class Standing:
             load_seconds=shown.load_seconds if shown else None,
             restarts=self.faults.count,
             in_flight=self.endpoint.in_flight if self.endpoint and is_active else 0,
-            memory_bytes=self.observed.memory_bytes if self.observed and is_active else None,
+            memory_bytes=self._measured_bytes() if is_active else None,
             estimated_bytes=sum(self.need.estimated.values()) or None if is_active else None,
         )
         return self._with_times(view) if self.is_ready else view
+
+    def _measured_bytes(self) -> int | None:
+        """What it holds on the host and the GPUs; None where the host's part is not known."""
+        if self.record is None or self.observed is None or self.observed.memory_bytes is None:
+            return None
+        return self.observed.memory_bytes + self._house.memory.on_gpus(self.record.id)
 
     def _reason(self, state: InstanceState) -> str | None:
         if state is InstanceState.STARTING and self.record is None:

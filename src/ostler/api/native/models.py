@@ -253,7 +253,8 @@ async def show_model(rooms: Rooms, who: Who, name: Name, response: Response) -> 
     """One model, with its files and its instance. The header ETag holds its revision."""
     model = allowed(rooms, who, name)
     response.headers["ETag"] = f'"{model.revision}"'
-    return await model_with_files(rooms, who, model)
+    shown = await model_with_files(rooms, who, model)
+    return {**shown, "memory": await rooms.instances.memory_of(model)}
 
 
 @routes.patch("/models/{name:path}", response_model=ModelDetailOut, **needs(Role.POWER_USER))
