@@ -17,8 +17,13 @@ from ostler.core.launch import LaunchSpec
 from ostler.core.principals import LOCAL_ADMIN
 from ostler.engines.base import LaunchRequest
 from ostler.engines.llamacpp import LlamaCpp
+from ostler.engines.registry import Engines
 from ostler.fit.devices import Device
+from ostler.fit.need import Need
+from ostler.instances.experience import Experience
+from ostler.instances.experience import Launch as KnownLaunch
 from ostler.instances.footprints import Footprints, footprint_key
+from ostler.instances.preparing import Preparer
 from ostler.instances.tables import FootprintRow
 from ostler.library.loose import inspect_loose
 from tests.instances.conftest import Fake
@@ -44,7 +49,9 @@ class Launch:
         self.model, self.engine = models_dir / "a.gguf", LlamaCpp(str(program))
         self.devices = [GPU, HOST]
         self.options: dict[str, Any] = {"context_length": 512}
-        self.name, self.extra_args, self.env = "a", (), {}
+        self.name = "a"
+        self.extra_args: tuple[str, ...] = ()
+        self.env: dict[str, str] = {}
 
     def key(self) -> str:
         request = LaunchRequest(
@@ -211,6 +218,24 @@ async def test_what_ran_here_says_nothing_of_devices_that_are_only_described(bui
     report = await house.instances.memory_of(model)
     assert report is not None and report["load_seconds"] == []
     assert report["devices"][0]["measured_bytes"] is None
+
+
+async def test_a_gpu_whose_driver_hides_what_others_hold_leaves_no_nonsense(
+    database: Database, house: Fake
+) -> None:
+    kept = Footprints(database, Clock(), "here")
+
+    async def look() -> None:
+        experience.see({1: {"cuda:0": 100, "cuda:1": 1100, "cpu": 20}})
+
+    experience = Experience(
+        kept, house.models, Preparer(house.models, Engines([]), {}).prepare, lambda: [HOST], look, lambda: 0.0
+    )
+    need = Need({"cuda:0": 1500, "cuda:1": 1500, "cpu": 30}, overhead={"cuda:0": 500, "cuda:1": 500})
+    experience.note_ready(1, KnownLaunch("k", 9), need, 1.0)
+    await experience.note_leaving(1, has_served=True)
+    found = await kept.lookup("k")
+    assert found is not None and found.measured == {"cuda:1": 1100, "cpu": 20}
 
 
 async def test_an_engine_that_fails_leaves_its_load_seconds_and_no_nonsense(house: Fake) -> None:

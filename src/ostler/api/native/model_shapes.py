@@ -67,8 +67,7 @@ class ModelMemoryOut(Out):
 class ModelDetailOut(ModelOut):
     """A model with what is wrong with its files, if they cannot be used.
 
-    `memory` is what it takes by device, estimated and measured, and how long its loads took; it is left
-    out where the model was just changed.
+    `memory` is what it takes by device, estimated and measured, and how long its loads took.
     """
 
     files_problem: str | None = None
@@ -96,7 +95,8 @@ async def model_with_files(rooms: Services, who: Principal, model: Model) -> dic
         files = await rooms.models.resolve_files(model)
     except OstlerError as error:
         return {**answer, "files_problem": error.message}
-    return {**answer, "file_set": files_out(files)}
+    memory = await rooms.instances.memory_of(model)
+    return {**answer, "file_set": files_out(files), "memory": memory}
 
 
 async def models_with_files(rooms: Services, who: Principal, models: list[Model]) -> list[dict[str, Any]]:

@@ -253,8 +253,7 @@ async def show_model(rooms: Rooms, who: Who, name: Name, response: Response) -> 
     """One model, with its files and its instance. The header ETag holds its revision."""
     model = allowed(rooms, who, name)
     response.headers["ETag"] = f'"{model.revision}"'
-    shown = await model_with_files(rooms, who, model)
-    return {**shown, "memory": await rooms.instances.memory_of(model)}
+    return await model_with_files(rooms, who, model)
 
 
 @routes.patch("/models/{name:path}", response_model=ModelDetailOut, **needs(Role.POWER_USER))
