@@ -229,7 +229,7 @@ async def test_a_gpu_whose_driver_hides_what_others_hold_leaves_no_nonsense(
         experience.see({1: {"cuda:0": 100, "cuda:1": 1100, "cpu": 20}})
 
     experience = Experience(
-        kept, house.models, Preparer(house.models, Engines([]), {}).prepare, lambda: [HOST], look, lambda: 0.0
+        kept, house.models, Preparer(house.models, Engines([]), {}), lambda: [HOST], look, lambda: 0.0
     )
     need = Need({"cuda:0": 1500, "cuda:1": 1500, "cpu": 30}, overhead={"cuda:0": 500, "cuda:1": 500})
     experience.note_ready(1, KnownLaunch("k", 9), need, 1.0)

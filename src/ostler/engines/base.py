@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from ostler.core.errors import EngineError, InvalidField, NotFound
 from ostler.core.launch import LaunchSpec
+from ostler.engines.fit_memory import EngineMemory
 from ostler.engines.options import OptionTable
 
 
@@ -128,6 +129,13 @@ class Engine(ABC):
 
     async def sees_gpus(self, request: LaunchRequest) -> bool | None:
         """Whether the program would use this host's GPUs; None where it does not say. Raises NoExecutable."""
+        return None
+
+    async def memory(self, request: LaunchRequest, *, ask: bool = True) -> EngineMemory | None:
+        """What the program itself says that it would allocate; None where it cannot be asked.
+
+        Without `ask` only an answer that it gave before. Raises what `launch_spec` raises.
+        """
         return None
 
     @abstractmethod

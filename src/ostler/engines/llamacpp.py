@@ -25,10 +25,12 @@ from ostler.engines.base import (
     UnknownFlag,
 )
 from ostler.engines.command_line import is_flag
+from ostler.engines.fit_memory import Asker, EngineMemory
 from ostler.engines.llamacpp_diagnosis import diagnose
 from ostler.engines.llamacpp_options import NO_MEMORY, TABLE
 from ostler.engines.options import OptionTable
 from ostler.engines.probe import Prober
+from ostler.engines.sameness import file_state, program_state
 
 BUILT_IN = (sys.executable, "-m", "ostler.engines.llama_server")
 """The llama.cpp that comes with Ostler; started as a module so that it works from any folder."""
@@ -68,6 +70,7 @@ class LlamaCpp(Engine):
     def __init__(self, command: str | None = None) -> None:
         self._setting = command
         self._prober = Prober()
+        self._asker = Asker()
 
     def launch_spec(self, request: LaunchRequest) -> LaunchSpec:
         """What exactly will run; metrics and slots are switched on unless an option says otherwise."""
@@ -121,6 +124,14 @@ class LlamaCpp(Engine):
         command, _ = self._command(request)
         return await self._prober.sees_gpus(command)
 
+    async def memory(self, request: LaunchRequest, *, ask: bool = True) -> EngineMemory | None:
+        """By the built-in engine's `--fit-memory`; llama-server has nothing of the kind."""
+        spec = await asyncio.to_thread(self.launch_spec, request)
+        if spec.command != BUILT_IN or request.mmproj_path or "mmproj" in request.options:
+            return None  # it does not count a projector
+        key = await asyncio.to_thread(_memory_key, spec, request)
+        return await self._asker.ask(spec, key) if ask else self._asker.known(key)
+
     async def capabilities(self, command: Sequence[str]) -> Capabilities:
         """The flags in its `--help`. Never raises."""
         return await self._prober.probe(tuple(command))
@@ -149,6 +160,12 @@ class LlamaCpp(Engine):
     ) -> Diagnosis | None:
         """The first rule of `llamacpp_diagnosis` that fits."""
         return diagnose(log_tail, exit_code, oom_killed=oom_killed)
+
+
+def _memory_key(spec: LaunchSpec, request: LaunchRequest) -> str:
+    """Changes with whatever could change the program's answer."""
+    facts = (program_state(spec), spec.args, sorted(spec.env.items()), file_state(request.model_path))
+    return repr(facts)
 
 
 def _resolve(text: str, source: str) -> tuple[str, ...]:

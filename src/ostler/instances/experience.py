@@ -1,8 +1,8 @@
-"""What is known from earlier runs: it is written down here when an engine is ready and when it leaves,
-and put in the place of guesses when the next start is planned.
+"""What is known beside the estimate: the engine's own word, and what earlier runs took.
 
-Nothing here may keep an engine from starting or stopping: what goes wrong is logged, and the estimate
-is used.
+The latter is written down here when an engine is ready and when it leaves. Both take the place of guesses
+when the next start is planned. Nothing here may keep an engine from starting or stopping: what goes wrong
+is logged, and the estimate is used.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from ostler.core.errors import OstlerError
+from ostler.engines.fit_memory import EngineMemory
 from ostler.fit.devices import Device
+from ostler.fit.engine_said import estimate_by_engine, need_by_engine
 from ostler.fit.estimated import Estimate
 from ostler.fit.ledger import Bytes
 from ostler.fit.measured import estimate_with, is_settled, need_with
 from ostler.fit.need import Need
 from ostler.instances.footprints import Footprint, Footprints, footprint_key
-from ostler.instances.preparing import Prepared
+from ostler.instances.preparing import Preparer
 from ostler.models.records import Model
 from ostler.models.service import Models
 
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 60.0
 HOST = "cpu"
+PROCESS = "process"
 LEAST_SHARE = 0.5
 """A GPU of which less than this of the counted need was seen is one whose driver hides something."""
 
@@ -62,14 +65,14 @@ class Experience:
         self,
         footprints: Footprints,
         models: Models,
-        prepare: Callable[[Model, Mapping[str, Any] | None], Awaitable[Prepared]],
+        preparer: Preparer,
         devices: Callable[[], Sequence[Device]],
         look: Callable[[], Awaitable[None]],
         now: Callable[[], float],
     ) -> None:
         self._footprints = footprints
         self._models = models
-        self._prepare = prepare
+        self._preparer = preparer
         self._devices = devices
         self._look = look
         self._now = now
@@ -83,13 +86,11 @@ class Experience:
 
         Devices that are only described are never mixed with what was measured.
         """
-        if not self._devices():
-            await self._look()
-        devices = self._devices()
-        if not devices or not all(device.is_real for device in devices):
+        devices = await self._real_devices()
+        if not devices:
             return None
         try:
-            prepared = await self._prepare(model, overrides)
+            prepared = await self._preparer.prepare(model, overrides)
             files = await self._models.resolve_files(model)
         except OstlerError:
             return None  # the start itself says what is wrong
@@ -102,7 +103,9 @@ class Experience:
         return await self._lookup(launch) if launch else None
 
     async def better_need(self, need: Need, model: Model, overrides: Mapping[str, Any] | None = None) -> Need:
-        """The need with what is known from earlier runs."""
+        """The need with what the engine once said and what is known from earlier runs."""
+        said = await self._said(model, overrides, ask=False)
+        need = need_by_engine(need, said) if said else need
         found = await self.footprint(model, overrides)
         if found is None or not found.measured:
             return need
@@ -112,9 +115,14 @@ class Experience:
         return need_with(need, found.measured, replaces=_replaces(found, model, overrides))
 
     async def better_estimate(
-        self, estimate: Estimate, model: Model, overrides: Mapping[str, Any] | None = None
+        self, estimate: Estimate, model: Model, overrides: Mapping[str, Any] | None = None, *, ask: bool
     ) -> Estimate:
-        """The estimate, on the devices of this host, with what is known from earlier runs."""
+        """The estimate, on the devices of this host, with what the engine says and earlier runs took.
+
+        With `ask` the engine is asked if it was not before, which takes up to a few seconds.
+        """
+        said = await self._said(model, overrides, ask=ask)
+        estimate = estimate_by_engine(estimate, said) if said else estimate
         found = await self.footprint(model, overrides)
         if found is None or not found.measured:
             return estimate
@@ -133,6 +141,24 @@ class Experience:
         except SQLAlchemyError as error:
             log.warning("how long loads take cannot be read: %s", error)
             return None
+
+    async def _real_devices(self) -> Sequence[Device]:
+        """The devices as seen last; none where one of them is only described."""
+        if not self._devices():
+            await self._look()
+        devices = self._devices()
+        return devices if all(device.is_real for device in devices) else ()
+
+    async def _said(
+        self, model: Model, overrides: Mapping[str, Any] | None, *, ask: bool
+    ) -> EngineMemory | None:
+        """The engine's own word, if it is of the settings that are meant and of what is really here."""
+        if not await self._real_devices() or model.runtime != PROCESS:
+            return None
+        said = await self._preparer.engine_memory(model, overrides, ask=ask)
+        if said is None or said.unchanged or is_settled({**model.options, **(overrides or {})}):
+            return said
+        return None
 
     async def _lookup(self, launch: Launch) -> Footprint | None:
         try:

@@ -17,7 +17,6 @@ from ostler.core.settings import Settings
 from ostler.core.states import DesiredState, InstanceState
 from ostler.engines.registry import Engines
 from ostler.fit.devices import Device, Devices
-from ostler.fit.estimated import Estimate
 from ostler.fit.ledger import Account, Bytes
 from ostler.fit.reading import Shapes
 from ostler.instances import admission, dry_runs
@@ -79,10 +78,11 @@ class Instances:
         self._clock = clock
         self._keepers: dict[int, Keeper] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._experience = Experience(
+        preparer = Preparer(models, engines, runtimes)
+        self.experience = Experience(
             Footprints(database, clock, node),
             models,
-            lambda model, overrides: self._house.preparer.prepare(model, overrides),
+            preparer,
             lambda: self._memory.devices,
             lambda: self._memory.look(),
             clock.monotonic,
@@ -94,7 +94,7 @@ class Instances:
             lambda: self._residence.engines(),
             shapes,
             lambda model: self._house.preparer.sees_gpus(model),
-            self._experience,
+            self.experience,
         )
         self._residence = Residence(
             lambda: list(self._keepers.values()), self._memory, lambda: settings.current
@@ -104,12 +104,12 @@ class Instances:
             clock=clock,
             settings=lambda: settings.current,
             models=models,
-            preparer=Preparer(models, engines, runtimes),
+            preparer=preparer,
             probe=HealthProbe(),
             routes=Routes(),
             scheduler=Scheduler(self._residence, clock, lambda: settings.current),
             memory=self._memory,
-            experience=self._experience,
+            experience=self.experience,
             secret=secret,
         )
         self._lending = Lending(self._house, self._keeper)
@@ -140,7 +140,7 @@ class Instances:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._house.scheduler.close()
-        await self._experience.close()
+        await self.experience.close()
         await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
         await self._house.probe.close()
 
@@ -272,12 +272,6 @@ class Instances:
         """What it takes by device, estimated and measured, and how long it loads; JSON-ready."""
         return await memory_report(self._house, model)
 
-    async def better_estimate(
-        self, estimate: Estimate, model: Model, overrides: Mapping[str, Any] | None = None
-    ) -> Estimate:
-        """An estimate for this host, with what is known from earlier runs of the same launch."""
-        return await self._experience.better_estimate(estimate, model, overrides)
-
     async def devices(self) -> list[tuple[Device, Account]]:
         """The devices as they are now, each with its account in the ledger: who holds its memory."""
         await self._memory.look()
@@ -385,7 +379,7 @@ class Instances:
                     await runtime.tidy()
                 except OSError as error:
                     log.warning("housekeeping of the runtime %s failed: %s", name, error)
-            await self._experience.look_again()
+            await self.experience.look_again()
             await asyncio.sleep(min(TIDY_S, self._settings.current.probe_interval_s))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -29,4 +29,4 @@ async def better_here(
         model = allowed(rooms, who, body.model)
     else:
         model = await rooms.models.preview(NewModel({"path": body.path}, engine=body.engine), who)
-    return await rooms.instances.better_estimate(estimate, model, {**options, **context})
+    return await rooms.instances.experience.better_estimate(estimate, model, {**options, **context}, ask=True)

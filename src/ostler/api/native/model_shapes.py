@@ -134,7 +134,7 @@ async def memory_needs(rooms: Services, model: Model) -> dict[str, Any] | None:
             shape, projector = await rooms.shapes.of(files)
             devices = await rooms.devices.list()
             (told,) = await rooms.fits.answer(shape, model.options, devices, projector=projector)
-            return (await rooms.instances.better_estimate(told, model)).to_json()
+            return (await rooms.instances.experience.better_estimate(told, model, ask=False)).to_json()
     except OstlerError:
         return None
     return plain_needs(files.facts, model.options).to_json() if files.facts else None
