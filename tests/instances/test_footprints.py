@@ -19,6 +19,8 @@ from ostler.engines.base import LaunchRequest
 from ostler.engines.llamacpp import LlamaCpp
 from ostler.engines.registry import Engines
 from ostler.fit.devices import Device
+from ostler.fit.estimated import Estimate
+from ostler.fit.estimated import Need as Place
 from ostler.fit.need import Need
 from ostler.instances.experience import Experience
 from ostler.instances.experience import Launch as KnownLaunch
@@ -193,10 +195,22 @@ async def test_a_load_is_measured_and_the_next_start_is_planned_with_it(house: F
     assert cpu["error"] == pytest.approx(cpu["estimated_bytes"] / (70 * MB) - 1, abs=1e-3)
     run = await house.instances.dry_run("a")
     assert run.fit is not None and run.fit[0]["need_bytes"] == 70 * MB
+    assert [run.expected_load_s] == report["load_seconds"]
 
     await house.models.update("a", {"options": {"context_length": 256}}, LOCAL_ADMIN)
     changed = await house.instances.memory_of(house.models.get("a"))
     assert changed is not None and changed["exactness"] == "estimated"
+
+
+async def test_a_start_is_planned_with_what_the_engine_said_but_never_waits_for_it(house: Fake) -> None:
+    model = await house.add("a", options={"context_length": 512})
+    experience, unknown = house.instances.experience, Need({"cpu": 1})
+    assert (await experience.better_need(unknown, model)).exactness == "estimated"
+    estimate = Estimate(512, 1, (), Place("cpu", "host", 2 * MB, 1, 1, 0, None), None)
+    asked = await experience.better_estimate(estimate, model, ask=True)
+    assert asked.exactness == "engine" and asked.host.total_bytes > estimate.host.total_bytes
+    need = await experience.better_need(unknown, model)
+    assert need.exactness == "engine" and need.by_device["cpu"] > 2 * MB
 
 
 async def test_less_than_what_the_engine_may_still_take_is_never_planned(house: Fake) -> None:

@@ -61,9 +61,10 @@ def _finer(counted: int, said: int, step: int) -> int:
 
 
 def _by_our_ids(said: EngineMemory) -> dict[str, Mapping[str, int]]:
-    """ "CUDA0" is "cuda:0"; the host is "cpu"; names of other kinds stay as they are."""
+    """The host is "cpu", "CUDA0" is "cuda:0", and so on (as in `placement`)."""
     named = {}
     for name, part in said.devices.items():
-        match = re.fullmatch(r"CUDA(\d+)", name)
-        named["cpu" if name == HOST else f"cuda:{match[1]}" if match else name] = part
+        match = re.fullmatch(r"([A-Za-z]+)(\d+)", name)
+        id = f"{match[1].lower()}:{match[2]}" if match else name
+        named["cpu" if name == HOST else id] = part
     return named

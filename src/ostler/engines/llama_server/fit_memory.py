@@ -24,6 +24,13 @@ NO_FILE = "/dev/null/no-such-adapter"
 LOG_TRACE = 4
 LAST_LINE = "exiting due to model loading error"
 LOG_WAIT_S = 2.0
+LEFT_OUT = NO_MEMORY | {
+    option.name
+    for option in TABLE
+    if option.admin_only or option.type == "path" or option.group in ("adapters", "media", "speculative")
+}
+"""A question opens no file but the model, and starts nothing. Adapters, projectors and draft models are
+not counted, as in the estimate."""
 TABLE_HEAD, UNCHANGED = "memory breakdown [MiB]", "no changes needed"
 ROW = re.compile(r"\|\s+- (\S+).*?(\+ \(\s*\d+ )?=\s+(\d+) \+\s+(\d+) \+\s+(\d+)\b")
 
@@ -61,9 +68,7 @@ def read_breakdown(log: str) -> dict[str, Any] | None:
 
 def _what_it_logs(arguments: Arguments, x: Any) -> str:
     """The engine's log of a start that ends before anything is loaded."""
-    speculative = {option.name for option in TABLE if option.group == "speculative"}
-    left_out = NO_MEMORY | speculative | {"mmproj", "lora", "lora_scaled", "control_vector", "fit"}
-    kept = {name: value for name, value in arguments.options.items() if name not in left_out}
+    kept = {name: value for name, value in arguments.options.items() if name not in LEFT_OUT}
     owned = {flag: value for flag, value in arguments.owned.items() if flag in ("--model", "--offline")}
     params = make_parameters(Arguments(kept, {**owned, "--port": "0"}), x)
     params.no_alloc, params.fit_params, params.warmup = True, True, False
