@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -142,6 +143,21 @@ def test_what_cannot_change_the_memory_does_not(launch: Launch) -> None:
     assert launch.key() == before
 
 
+def test_a_file_that_the_hubs_cache_names_by_its_digest_is_the_same_after_another_download(
+    launch: Launch,
+) -> None:
+    blob = launch.model.parents[1] / "blobs" / ("0f" * 32)
+    blob.parent.mkdir()
+    launch.model.rename(blob)
+    launch.model.symlink_to(blob)
+    before = launch.key()
+    os.utime(blob, ns=(1, 1))
+    assert launch.key() == before
+    launch.model.unlink()
+    launch.model.symlink_to(blob.rename(blob.with_name("1e" * 32)))
+    assert launch.key() != before
+
+
 async def test_a_peak_never_becomes_smaller_and_only_the_last_loads_are_kept(database: Database) -> None:
     kept = Footprints(database, Clock(), "here")
     for number in range(8):
@@ -211,6 +227,15 @@ async def test_a_start_is_planned_with_what_the_engine_said_but_never_waits_for_
     assert asked.exactness == "engine" and asked.host.total_bytes > estimate.host.total_bytes
     need = await experience.better_need(unknown, model)
     assert need.exactness == "engine" and need.by_device["cpu"] > 2 * MB
+
+
+async def test_what_is_shown_as_measured_is_what_it_holds_now(house: Fake) -> None:
+    model = await house.add("a")
+    await house.instances.start("a", LOCAL_ADMIN)
+    house.runtime.memory_bytes = 70 * MB
+    async with asyncio.timeout(20):
+        while house.instances.view(model.id).memory_bytes != 70 * MB:
+            await asyncio.sleep(0.01)
 
 
 async def test_less_than_what_the_engine_may_still_take_is_never_planned(house: Fake) -> None:

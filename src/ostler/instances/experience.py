@@ -196,6 +196,10 @@ class Experience:
         if watched := self._watched.pop(instance_id, None):
             await watched.kept()
 
+    def lose(self, instance_id: int) -> None:
+        """Nobody looks after it any more."""
+        self._watched.pop(instance_id, None)
+
     async def look_again(self) -> None:
         """See what those that run hold, now and then, so that a peak is not missed."""
         now = self._now()

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -28,6 +30,7 @@ from ostler.library.filesets import FileSet
 
 MAX_KEPT = 1000
 MAX_LOADS = 5
+DIGEST = re.compile(r"[0-9a-f]{64}")
 RATE_FROM = 20
 COMPARABLE = 8
 """How many times smaller or larger files may be whose loads tell how long others take: small ones tell
@@ -67,7 +70,7 @@ def footprint_key(spec: LaunchSpec, engine: Engine, files: FileSet, devices: Seq
     """
     paths = {file.path for file in files.files} | ({files.mmproj} if files.mmproj else set())
     facts: list[Any] = [
-        sorted([path.name, *file_state(path)[:2]] for path in paths),
+        sorted(_contents(path) for path in paths),
         spec.engine,
         spec.runtime,
         list(spec.devices),
@@ -76,6 +79,14 @@ def footprint_key(spec: LaunchSpec, engine: Engine, files: FileSet, devices: Seq
         [[d.id, d.name, d.kind, d.total_bytes, d.driver] for d in devices],
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _contents(path: Path) -> list[str]:
+    """The name of a file with its size and its digest, where the hub's cache names it, or time of change."""
+    size, changed_ns = file_state(path)[:2] or (0, 0)
+    blob = path.resolve()
+    is_digest = blob.parent.name == "blobs" and DIGEST.fullmatch(blob.name)
+    return [path.name, str(size), blob.name if is_digest else str(changed_ns)]
 
 
 class Footprints:

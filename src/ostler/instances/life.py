@@ -391,6 +391,7 @@ class Life(Standing):
         self._withdraw()
         if self.record is not None:
             self.record = replace(self.record, state=InstanceState.FAILED)
+            self._house.experience.lose(self.record.id)
         self.failure = Failure(
             f"Ostler itself failed: {error!r}", hint="See the server's log; then start it."
         )
