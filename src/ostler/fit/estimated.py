@@ -14,9 +14,10 @@ class Need:
     """What is needed of one device, in bytes. `free_bytes` is None where nobody knows.
 
     `compute_bytes` holds the activations of one batch and, on the host, the buffer of results;
-    `overhead_bytes` what the driver takes for itself. `shared_bytes` is what other devices need out of
-    the same memory, where they have none of their own. `limit_bytes` is the most that the engine lets
-    itself take; None for one that has no such limit.
+    `overhead_bytes` what the driver and the program take for themselves. `shared_bytes` is what other
+    devices need out of the same memory, where they have none of their own. `limit_bytes` is the most that
+    the engine lets itself take; None for one that has no such limit. `measured_bytes` is the most that an
+    earlier run of the same launch took, None where there was none.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Need:
     free_bytes: int | None
     shared_bytes: int = 0
     limit_bytes: int | None = None
+    measured_bytes: int | None = None
 
     @property
     def total_bytes(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from ostler.api.door import needs, router
+from ostler.api.native.fit_here import better_here
 from ostler.api.native.models import allowed
 from ostler.api.services import Rooms, Services, Who
 from ostler.api.shapes import Body
@@ -56,9 +57,10 @@ async def fit(rooms: Rooms, who: Who, body: FitIn) -> dict[str, Any]:
     shape, beside, options = await _what_is_asked(rooms, who, body)
     devices = await rooms.fits.hardware(body.on, body.hardware, body.gpus)
     found = await rooms.fits.answer(shape, options, devices, body.contexts, beside=beside)
-    answer = found[0].to_json()
+    best = await better_here(rooms, who, body, found[0], options)
+    answer = best.to_json()
     is_here = body.on is None and body.hardware is None
-    needed = pooled({p.id: p.total_bytes for p in (*found[0].devices, found[0].host)}, devices)
+    needed = pooled({p.id: p.total_bytes for p in (*best.devices, best.host)}, devices)
     name = body.model or body.path or str(body.hub)
     answer["evictions"] = await rooms.instances.evictions_for(name, needed) if is_here else []
     if len(found) > 1:

@@ -13,6 +13,7 @@ from ostler.cli import human
 from ostler.cli.client import Json
 from ostler.cli.connection import Server
 from ostler.cli.failures import DOES_NOT_FIT, USAGE, CommandFailed
+from ostler.cli.footprint import EXACTNESS
 from ostler.cli.options import JsonFlag, Target, with_server
 from ostler.cli.output import note, paint, print_json, print_table
 from ostler.cli.targets import what_is_meant
@@ -146,7 +147,7 @@ def _hardware(on: str | None) -> Json:
 def _print_one(found: Json) -> None:
     print(
         f"{found['engine']}, context {found['context_length']} tokens over {found['parallel']} "
-        f"slot{'s' if found['parallel'] != 1 else ''} ({found['exactness']})\n"
+        f"slot{'s' if found['parallel'] != 1 else ''} ({EXACTNESS[found['exactness']]})\n"
     )
     print_table(_COLUMNS, [_row(device) for device in (*found["devices"], found["host"])])
     largest, host = found["max_context_length"], found["host"]
