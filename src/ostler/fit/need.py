@@ -56,7 +56,7 @@ def need_of_shape(
 
     Where `gpu_layers` is left open, as many go to the GPUs as they can hold. Raises ImpossibleOption.
     """
-    alone = [replace(device, free_bytes=_capacity(device, reserve)) for device in devices]
+    alone = [replace(device, free_bytes=capacity_bytes(device, reserve)) for device in devices]
     counter = Counter(shape, options, alone, projector)
 
     def total(tokens: int) -> int:
@@ -97,7 +97,7 @@ def need_of(
         needs = plain_needs(facts, {**options, "context_length": shortened_to})
     share = 1.0 if layers is None else layers / whole
     on_gpus = int(needs.total_bytes * share) if gpus else 0
-    capacity = {gpu.id: max(1, _capacity(gpu, reserve)) for gpu in gpus}
+    capacity = {gpu.id: max(1, capacity_bytes(gpu, reserve)) for gpu in gpus}
     if layers is None:
         on_gpus = min(on_gpus, sum(capacity.values()))
     shares = {id: on_gpus * size // sum(capacity.values()) for id, size in capacity.items()}
@@ -106,7 +106,8 @@ def need_of(
     return Need(by_device, shortened_to=shortened_to)
 
 
-def _capacity(device: Device, reserve: Bytes) -> int:
+def capacity_bytes(device: Device, reserve: Bytes) -> int:
+    """What models may have of a device at most: all of it, less what is kept back."""
     return max(0, device.total_bytes - reserve.get(device.id, reserve.get("", 0)))
 
 
