@@ -128,6 +128,10 @@ class Engine(ABC):
         """Whether the program would use this host's GPUs; None where it does not say. Raises NoExecutable."""
         return None
 
+    async def knows(self, request: LaunchRequest, option: str) -> bool:
+        """Whether the program takes this option; False where it does not say. Raises NoExecutable."""
+        return True
+
     @abstractmethod
     async def executable(self, request: LaunchRequest) -> Executable:
         """The program that `launch_spec` would run, with its version. Raises NoExecutable."""

@@ -120,6 +120,16 @@ class LlamaCpp(Engine):
         command, _ = self._command(request)
         return await self._prober.sees_gpus(command)
 
+    async def knows(self, request: LaunchRequest, option: str) -> bool:
+        """By its `--help`; the built-in one takes every option of the table."""
+        command, source = self._command(request)
+        if source == "built-in":
+            return True
+        row = self.options.get(option)
+        flags = {self.options.get(name).flag for name in row.stands_for or (row.name,)}
+        known = (await self.capabilities(command)).flags
+        return known is not None and flags <= known
+
     async def capabilities(self, command: Sequence[str]) -> Capabilities:
         """The flags in its `--help`. Never raises."""
         return await self._prober.probe(tuple(command))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ostler.core.errors import InvalidField
+from ostler.fit.choosing import LLAMACPP, Choices
 from ostler.fit.devices import Device, Devices
-from ostler.fit.estimate import sweep
+from ostler.fit.estimate import estimate
 from ostler.fit.estimated import Estimate
 from ostler.fit.hardware import hardware_from_json, parse_hardware
+from ostler.fit.ledger import Bytes
 from ostler.fit.model_shape import ModelShape
 from ostler.library.gguf_header import GgufHeader
 
@@ -18,10 +21,15 @@ MAX_CONTEXTS = 100
 
 
 class Fits:
-    """Answers for any shape, on the devices of this host or on described ones."""
+    """Answers for any shape, on the devices of this host or on described ones.
 
-    def __init__(self, devices: Devices) -> None:
+    `reserve` gives the bytes by device that models never get.
+    """
+
+    def __init__(self, devices: Devices, reserve: Callable[[], Bytes] = dict) -> None:
         self._devices = devices
+        self._reserve = reserve
+        self._choices = Choices()
 
     async def hardware(
         self,
@@ -54,12 +62,32 @@ class Fits:
     ) -> tuple[Estimate, ...]:
         """One estimate for each context length in tokens; without any, for that of the options.
 
-        `options` are canonical engine options. Raises ImpossibleOption, InvalidField.
+        `options` are canonical engine options; what they leave open is chosen as a start would, and named.
+        Raises ImpossibleOption, InvalidField.
         """
         if len(contexts) > MAX_CONTEXTS:
             raise InvalidField("contexts", f"at most {MAX_CONTEXTS} context lengths are tried at once")
-        wanted: list[int | None] = [*contexts] or [options.get("context_length")]
-        return await asyncio.to_thread(sweep, shape, options, devices, wanted, projector=projector)
+        asked = [{**options, "context_length": context} for context in contexts] or [options]
+
+        def answers() -> tuple[Estimate, ...]:
+            return tuple(self._answer(shape, one, devices, projector) for one in asked)
+
+        return await asyncio.to_thread(answers)
+
+    def _answer(
+        self,
+        shape: ModelShape,
+        options: Mapping[str, Any],
+        devices: Sequence[Device],
+        projector: GgufHeader | None,
+    ) -> Estimate:
+        choice = self._choices.of(LLAMACPP, shape, options, devices, self._reserve(), projector)
+        found = estimate(shape, {**options, **choice.options}, devices, projector=projector)
+        warnings = found.warnings
+        if choice.unknown_why is not None:
+            warnings = (*warnings, f"no options were chosen: {choice.unknown_why}")
+        together = {**found.options, **choice.options}
+        return replace(found, options=together, chosen=tuple(choice.to_json()), warnings=warnings)
 
 
 def _chosen(devices: Sequence[Device], gpus: Sequence[int]) -> list[Device]:

@@ -35,6 +35,7 @@ _KV_TYPES = ("kv_cache_type", "kv_cache_type_k", "kv_cache_type_v")
 _EXPERT_MOVERS = ("cpu_moe", "n_cpu_moe", "n_cpu_ffn", "override_tensor")
 
 
+LLAMACPP = "llamacpp"
 MAX_KEPT = 64
 
 
@@ -49,6 +50,10 @@ class Choice:
     def options(self) -> dict[str, Any]:
         """The chosen engine options."""
         return {line.name: line.value for line in self.lines}
+
+    def without(self, name: str) -> Choice:
+        """The same with one option left open."""
+        return replace(self, lines=tuple(line for line in self.lines if line.name != name))
 
     def to_json(self) -> list[dict[str, Any]]:
         """A JSON-ready form of the lines."""
@@ -85,13 +90,16 @@ class Choices:
 
     def of(
         self,
+        engine: str,
         shape: ModelShape,
         options: Mapping[str, Any],
         devices: Sequence[Device],
         reserve: Bytes,
         projector: GgufHeader | None = None,
     ) -> Choice:
-        """The same as `choose`."""
+        """What `choose` says, for the engine of that name; for one without a table of choices, nothing."""
+        if engine != LLAMACPP:
+            return Choice(unknown_why=f"there are no rules yet for the engine {engine}")
         sizes = tuple((device.id, capacity_bytes(device, reserve)) for device in devices)
         key = (id(shape), repr(sorted(options.items())), sizes)
         kept = self._kept.pop(key, None)

@@ -45,7 +45,8 @@ class Estimate:
     """What one launch needs. `context_length` is in tokens over all `parallel` slots.
 
     `max_context_length` is the largest that fits with the same GPU layers; None where none does.
-    `options` are the choices that were made where the caller left them open.
+    `options` are the choices that were made where the caller left them open, `chosen` the same with a
+    reason for each.
     """
 
     context_length: int
@@ -57,6 +58,7 @@ class Estimate:
     warnings: tuple[str, ...] = ()
     exactness: Exactness = "estimated"
     engine: str = "llamacpp"
+    chosen: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -78,6 +80,7 @@ class Estimate:
             "fits": self.fits,
             "max_context_length": self.max_context_length,
             "options": dict(self.options),
+            "chosen": list(self.chosen),
             "exactness": self.exactness,
             "warnings": list(self.warnings),
             **{name: self.total(name) for name in _SUMS},

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ostler.fit.errors import NotEstimable
 from ostler.fit.model_shape import ModelShape
+from ostler.hub.inspecting import RemoteModel
 from ostler.library.filesets import FileSet
 from ostler.library.gguf import read_gguf_header
 from ostler.library.gguf_header import GgufHeader
@@ -40,6 +41,13 @@ class Shapes:
         while len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)
         return read
+
+
+def shape_on_hub(remote: RemoteModel) -> Read:
+    """The same of a model on the hub, whose headers were read there. Raises as `Shapes.of` does."""
+    if remote.format != "gguf":
+        raise NotEstimable(f"the memory of a model in the format '{remote.format}' is not known here")
+    return ModelShape.of(remote.gguf), remote.mmproj_header
 
 
 def model_files(files: FileSet) -> list[Path]:

@@ -96,7 +96,8 @@ class Why:
 
     def cache(self, found: Try, plain: Try) -> Chosen:
         """A quantized cache. `plain` is the shortest context without it."""
-        reason = f"about half of the cache: as f16, with {plain.context} tokens of context, it needs {plain.fullest}"
+        shortest = f"with {plain.context} tokens of context"
+        reason = f"about half of the cache: as f16, {shortest}, it needs {plain.fullest}"
         return Chosen("kv_cache_type", found.extra["kv_cache_type"], reason)
 
     def slots(self, found: Try, plain: Try) -> Chosen:

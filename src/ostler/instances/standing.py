@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 
@@ -26,7 +27,8 @@ class Standing:
 
     `record` is the newest launch, as stored. `failure` is why it is `failed`. `claims` counts the
     requests that wait for it. `ready_since` is monotonic. `drift`: what runs differs from the recipe.
-    `need` is what its launch needs of each device; `ignore_fit`: a person said to start it all the same.
+    `need` is what its launch needs of each device; `ignore_fit`: a person said to start it all the same,
+    `ignore` which other errors do not matter.
     """
 
     def __init__(self, model_id: int, house: House) -> None:
@@ -44,6 +46,7 @@ class Standing:
         self.ready_since = 0.0
         self.need = Need()
         self.ignore_fit = False
+        self.ignore: Collection[str] = frozenset()
         self._house = house
         self._stop: StopOrder | None = None
 

@@ -15,6 +15,7 @@ from ostler.core.principals import Principal, Role
 from ostler.fit.answering import MAX_CONTEXTS
 from ostler.fit.errors import NotEstimable
 from ostler.fit.model_shape import ModelShape
+from ostler.fit.reading import shape_on_hub
 from ostler.hub.specs import MAX_SPEC_LENGTH, parse_spec
 from ostler.library.gguf_header import GgufHeader
 from ostler.models.records import NewModel
@@ -95,6 +96,6 @@ async def _of_spec(rooms: Services, body: FitIn) -> tuple[ModelShape, GgufHeader
     checked = engine.options.validate(body.options)
     if here is not None:
         return (*await rooms.shapes.of(here), checked)
-    if remote is None or file_format != "gguf":
-        raise NotEstimable(f"the memory of a model in the format '{file_format}' is not known here")
-    return ModelShape.of(remote.gguf), remote.mmproj_header, checked
+    if remote is None:
+        raise NotEstimable(f"there is nothing to read of {spec.repo}")
+    return (*shape_on_hub(remote), checked)

@@ -42,9 +42,15 @@ class ModelOut(Out):
 
 
 class ModelDetailOut(ModelOut):
-    """A model with what is wrong with its files, if they cannot be used."""
+    """A model with what is wrong with its files, if they cannot be used.
+
+    `chosen` are the options that a start would choose because the recipe leaves them open, each with name,
+    value and reason; `nothing_chosen` says why there are none.
+    """
 
     files_problem: str | None = None
+    chosen: list[dict[str, Any]] = []
+    nothing_chosen: str | None = None
 
 
 def model_out(rooms: Services, who: Principal, model: Model) -> dict[str, Any]:
@@ -68,7 +74,13 @@ async def model_with_files(rooms: Services, who: Principal, model: Model) -> dic
         files = await rooms.models.resolve_files(model)
     except OstlerError as error:
         return {**answer, "files_problem": error.message}
-    return {**answer, "file_set": files_out(files)}
+    choice = await rooms.instances.choice(model.id)
+    return {
+        **answer,
+        "file_set": files_out(files),
+        "chosen": choice.to_json(),
+        "nothing_chosen": choice.unknown_why,
+    }
 
 
 async def models_with_files(rooms: Services, who: Principal, models: list[Model]) -> list[dict[str, Any]]:

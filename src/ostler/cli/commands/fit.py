@@ -12,6 +12,7 @@ import typer
 from ostler.cli import human
 from ostler.cli.client import Json, model_path
 from ostler.cli.connection import Server
+from ostler.cli.dry_run import chosen_lines
 from ostler.cli.failures import DOES_NOT_FIT, NOT_FOUND, USAGE, CommandFailed
 from ostler.cli.options import JsonFlag, Target, with_server
 from ostler.cli.output import note, paint, print_json, print_table
@@ -154,8 +155,8 @@ def _print_one(found: Json) -> None:
     largest = found["max_context_length"]
     print()
     print(_verdict(found) + (f" Largest context that fits: {largest} tokens." if largest else ""))
-    for name, value in found["options"].items():
-        print(f"Chosen: {name} = {value}")
+    for name, reason in chosen_lines(found["chosen"]):
+        print(f"Chosen: {name}: {reason}")
     for leaving in found["evictions"]:
         print(f"Would leave: {leaving['model']} ({leaving['reason']})")
     for warning in found["warnings"]:

@@ -34,6 +34,12 @@ def start(
     ignore_fit: Annotated[
         bool, typer.Option("--ignore-fit", help="Start it also where its memory is not there.")
     ] = False,
+    ignore: Annotated[
+        str | None,
+        typer.Option(
+            "--ignore", metavar="CODE,...", help="Start it in spite of these errors of its dry run."
+        ),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Start a model and say each state as it becomes true.
@@ -45,14 +51,16 @@ def start(
     client = server.client()
     found = resolve_model(client, model)
     name = found["name"]
+    ignored = [code.strip() for code in (ignore or "").split(",") if code.strip()]
+    ignored += ["does_not_fit"] if ignore_fit else []
     if dry_run:
-        show_dry_run(client.post(model_path(name, "dry-run"), {}), json=json)
+        show_dry_run(client.post(model_path(name, "dry-run"), {"ignore": ignored}), json=json)
         return
     if not wait:
-        view = client.post(model_path(name, "start"), {"wait": False, "ignore_fit": ignore_fit})
+        view = client.post(model_path(name, "start"), {"wait": False, "ignore": ignored})
     else:
         say = (lambda _: None) if json else _say
-        view = start_and_watch(client, name, say=say, ignore_fit=ignore_fit)
+        view = start_and_watch(client, name, say=say, ignore=ignored)
     if json:
         print_json(view)
     elif not wait:

@@ -11,6 +11,7 @@ import typer
 from ostler.cli import human
 from ostler.cli.client import Client, Json, model_path
 from ostler.cli.connection import Server
+from ostler.cli.dry_run import chosen_lines
 from ostler.cli.failures import NOT_ALLOWED, NOT_FOUND, USAGE, CommandFailed
 from ostler.cli.inspection import print_inspected
 from ostler.cli.options import JsonFlag, ModelName, with_server
@@ -116,6 +117,7 @@ def print_model(found: Json) -> None:
     if extra := found.get("extra_args"):
         options.append(("extra arguments", " ".join(extra)))
     print_facts("Options", options)
+    print_facts("Chosen to fit this machine (set your own: ostler set NAME KEY=VALUE)", _chosen(found))
     defaults = found.get("request_defaults") or {}
     print_facts("Request defaults", [(name, _text(value)) for name, value in defaults.items()])
     policy = found.get("policy") or {}
@@ -125,6 +127,11 @@ def print_model(found: Json) -> None:
         print_facts("Instance", _instance_facts(instance))
     else:
         print_facts("Instance", [("state", found.get("state") or "stopped")])
+
+
+def _chosen(found: Json) -> list[tuple[str, str]]:
+    why_not = found.get("nothing_chosen")
+    return chosen_lines(found.get("chosen") or ()) or ([("nothing", why_not)] if why_not else [])
 
 
 def _model_facts(found: Json, facts: Json) -> list[tuple[str, str | None]]:
