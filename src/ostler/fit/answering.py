@@ -67,7 +67,7 @@ class Fits:
         """
         if len(contexts) > MAX_CONTEXTS:
             raise InvalidField("contexts", f"at most {MAX_CONTEXTS} context lengths are tried at once")
-        asked = [{**options, "context_length": context} for context in contexts] or [options]
+        asked = [{**options, "context_length": context} for context in contexts] or [dict(options)]
 
         def answers() -> tuple[Estimate, ...]:
             return tuple(self._answer(shape, one, devices, projector) for one in asked)
