@@ -128,8 +128,8 @@ class Engine(ABC):
         """Whether the program would use this host's GPUs; None where it does not say. Raises NoExecutable."""
         return None
 
-    async def knows(self, request: LaunchRequest, option: str) -> bool:
-        """Whether the program takes this option; False where it does not say. Raises NoExecutable."""
+    async def knows(self, request: LaunchRequest, option: str) -> bool | None:
+        """Whether the program takes this option; None where it does not say. Raises NoExecutable."""
         return True
 
     @abstractmethod

@@ -120,7 +120,7 @@ class LlamaCpp(Engine):
         command, _ = self._command(request)
         return await self._prober.sees_gpus(command)
 
-    async def knows(self, request: LaunchRequest, option: str) -> bool:
+    async def knows(self, request: LaunchRequest, option: str) -> bool | None:
         """By its `--help`; the built-in one takes every option of the table."""
         command, source = self._command(request)
         if source == "built-in":
@@ -128,7 +128,7 @@ class LlamaCpp(Engine):
         row = self.options.get(option)
         flags = {self.options.get(name).flag for name in row.stands_for or (row.name,)}
         known = (await self.capabilities(command)).flags
-        return known is not None and flags <= known
+        return None if known is None else flags <= known
 
     async def capabilities(self, command: Sequence[str]) -> Capabilities:
         """The flags in its `--help`. Never raises."""

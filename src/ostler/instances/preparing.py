@@ -165,7 +165,7 @@ async def _known(engine: Engine, request: LaunchRequest, chosen: Choice) -> Choi
     if not await engine.knows(request, "fit"):
         chosen = chosen.without("fit")
     for name in chosen.options:
-        if not await engine.knows(request, name):
+        if await engine.knows(request, name) is False:
             return Choice(unknown_why=f"the engine's program does not know the option {name}")
     return chosen
 
