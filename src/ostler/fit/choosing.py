@@ -8,7 +8,7 @@ docs/design/011-auto-configuration.md. This is llama.cpp's table of choices; ano
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,6 +82,10 @@ def choose(
         return Choice(unknown_why=error.message)
 
 
+CHOOSERS: Mapping[str, Callable[..., Choice]] = {LLAMACPP: choose}
+"""What chooses for each engine, by its name; all are called as `choose` is."""
+
+
 class Choices:
     """The last choices, kept: a start, its drift and `show` ask the same question again and again."""
 
@@ -98,13 +102,14 @@ class Choices:
         projector: GgufHeader | None = None,
     ) -> Choice:
         """What `choose` says, for the engine of that name; for one without a table of choices, nothing."""
-        if engine != LLAMACPP:
+        chooser = CHOOSERS.get(engine)
+        if chooser is None:
             return Choice(unknown_why=f"there are no rules yet for the engine {engine}")
         sizes = tuple((device.id, capacity_bytes(device, reserve)) for device in devices)
-        key = (id(shape), repr(sorted(options.items())), sizes)
+        key = (engine, id(shape), repr(sorted(options.items())), sizes)
         kept = self._kept.pop(key, None)
         if kept is None or kept[0] is not shape:  # the shape is held, so that its id stays its own
-            kept = shape, choose(shape, options, devices, reserve, projector)
+            kept = shape, chooser(shape, options, devices, reserve, projector)
         self._kept[key] = kept
         while len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)

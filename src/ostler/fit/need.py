@@ -30,7 +30,7 @@ class Need:
     """Bytes by device that a model will hold.
 
     `unknown_why` says why the need is not known; then `by_device` is empty and memory does not count.
-    `shortened_to` is the context length in tokens to which the engine itself will come down. `note` is
+    `shortened_to` is the context length in tokens where it is less than trained, to fit. `note` is
     what a person should know of how it was counted.
     """
 

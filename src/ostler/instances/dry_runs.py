@@ -70,7 +70,7 @@ async def _with_fit(
         run,
         would_stop=tuple(resident.model_name for resident in leaving),
         evictions=tuple(_eviction(resident, plan) for resident in leaving),
-        findings=(*run.findings, *_of_room(need, plan, leaving)),
+        findings=(*run.findings, *_by_engine(run, need), *_of_room(need, plan, leaving)),
     )
     if need.is_known:
         ledger = house.memory.ledger([resident.claim for resident in holders])
@@ -127,6 +127,14 @@ async def _preview(house: House, candidate: Candidate) -> tuple[Plan, list[Resid
     return plan, holders, [by_id[id] for id in (*plan.evict, *plan.finish) if id in by_id]
 
 
+def _by_engine(run: DryRun, need: Need) -> list[Finding]:
+    """Where nothing was chosen, the engine comes down by itself."""
+    if need.shortened_to is None or any(line["name"] == "context_length" for line in run.chosen):
+        return []
+    text = f"the engine will shorten the context to about {need.shortened_to} tokens, to fit"
+    return [Finding("context_shortened", Severity.WARNING, Category.MEMORY, "Shorter context", text)]
+
+
 def _of_room(need: Need, plan: Plan, leaving: list[Resident]) -> list[Finding]:
     texts = []
     if not need.is_known:
@@ -135,9 +143,6 @@ def _of_room(need: Need, plan: Plan, leaving: list[Resident]) -> list[Finding]:
         )
     if need.note is not None:
         texts.append(("no_gpu_seen", "The GPU is not used", need.note))
-    if need.shortened_to is not None:
-        shorter = f"the engine will shorten the context to about {need.shortened_to} tokens, to fit"
-        texts.append(("context_shortened", "Shorter context", shorter))
     if plan.reason and not leaving and plan.verdict is not Verdict.NEVER:
         texts.append(("no_room_now", "No room now", f"there is no room now: {plan.reason}"))
     return [Finding(code, Severity.WARNING, Category.MEMORY, title, text) for code, title, text in texts]

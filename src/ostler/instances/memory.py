@@ -197,7 +197,12 @@ class Memory:
             return self._choices.of(model.engine, shape, options, devices, reserve, projector)
 
         def need(options: Mapping[str, Any]) -> Need:
-            return counted({**options, **choice(options).options})
+            chosen = choice(options).options
+            found, context = (
+                counted({**options, **chosen}),
+                chosen.get("context_length", shape.trained_context),
+            )
+            return replace(found, shortened_to=context) if context < shape.trained_context else found
 
         return _Counting(_noted(need, note), choice, shape.trained_context)
 
