@@ -15,7 +15,9 @@ from ostler.core.launch import LaunchSpec
 from ostler.core.principals import LOCAL_ADMIN
 from ostler.engines.base import UnknownFlag
 from ostler.instances.errors import StartBlocked, WillNotFit
+from ostler.models.records import NewModel
 from tests.instances.conftest import Fake
+from tests.library.gguf_files import write_shards
 from tests.runtimes.fake import FakeRuntime
 
 Build = Callable[..., Awaitable[Fake]]
@@ -111,6 +113,14 @@ async def test_a_file_that_is_gone_cannot_be_ignored(house: Fake, models_dir: Pa
     (models_dir / "a.gguf").unlink()
     gone = (await found(house, "a"))["model_file_gone"]
     assert gone.severity is Severity.ERROR and not gone.can_ignore and gone.fix
+
+
+async def test_a_missing_shard_is_named(house: Fake, models_dir: Path) -> None:
+    parts = write_shards(models_dir, "big-F16", 3)
+    await house.models.create(NewModel({"path": parts[0].name}, name="big"), LOCAL_ADMIN)
+    parts[1].unlink()
+    missing = (await found(house, "big"))["model_files_missing"]
+    assert missing.severity is Severity.ERROR and parts[1].name in missing.message
 
 
 async def test_a_model_that_runs_is_told_its_fit_as_if_it_started_anew(house: Fake) -> None:
