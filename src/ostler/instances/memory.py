@@ -17,9 +17,9 @@ from ostler.fit.choosing import Choice, Choices
 from ostler.fit.devices import Device, Devices, Sight
 from ostler.fit.ledger import Bytes, Claim, Ledger, open_ledger
 from ostler.fit.need import Need, need_of, need_of_shape
-from ostler.fit.placement import visible_gpus
 from ostler.fit.processes import gpu_bytes, shared_bytes, strangers
 from ostler.fit.reading import Read, Shapes
+from ostler.fit.visible import visible_gpus
 from ostler.models.records import Model
 from ostler.models.service import Models
 from ostler.runtimes.base import Observed, Runtime

@@ -21,7 +21,8 @@ from ostler.instances.views import DryRun
 from ostler.library.filesets import FileSet
 from ostler.models.records import Model
 from ostler.models.service import Models
-from ostler.runtimes.base import LooksAhead, Runtime
+from ostler.runtimes.base import Runtime
+from ostler.runtimes.foresight import LooksAhead
 
 SHOWN_HOST, SHOWN_PORT = "127.0.0.1", "PORT"
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 from ostler.core.errors import EngineError
-from ostler.core.findings import Finding
 from ostler.core.launch import Handle, LaunchSpec
 
 
@@ -103,11 +102,3 @@ class Runtime(Protocol):
 
     async def tidy(self) -> None:
         """Housekeeping, called every few seconds: rotate logs, reap, forget what is old."""
-
-
-@runtime_checkable
-class LooksAhead(Protocol):
-    """A runtime that can tell before a launch what would go wrong with it: an image that is not here."""
-
-    async def findings(self, spec: LaunchSpec) -> Sequence[Finding]:
-        """What is wrong or worth knowing; errors refuse the start. Never raises."""
