@@ -81,6 +81,13 @@ def test_errors_have_codes_that_a_start_can_ignore(tight: Cli, demo_model: Path)
     assert tight("start", "odd", "--ignore", "v_cache_needs_flash_attention").code == 6, "the engine refuses"
 
 
+def test_what_fits_once_others_have_left_is_no_failure(tight: Cli) -> None:
+    tight.ok("start", "small")
+    told = tight.ok("fit", "other")
+    assert "It fits once those who are named below have left." in told
+    assert re.search(r"Would leave: small \(idle for \d+ s", told)
+
+
 def test_doctor_shows_the_ledger(tight: Cli) -> None:
     tight.ok("start", "small")
     found = {check["name"]: check["found"] for check in tight.json("doctor")["checks"]}

@@ -159,3 +159,11 @@ def test_every_choice_has_a_reason_with_its_value_ready_for_json() -> None:
             lines = chosen(hardware, shape).to_json()
             assert lines and all(set(line) == {"name", "value", "reason"} for line in lines)
             assert all(len(line["reason"]) > 20 for line in lines)
+
+
+def test_a_host_that_is_not_described_holds_whatever_falls_to_it() -> None:
+    choice = chosen("4GiB")
+    assert 0 < choice.options["gpu_layers"] < 33
+    nowhere = choose(LLAMA, {}, [], RESERVE)
+    assert nowhere.options == {"context_length": 131_072}
+    assert "a host whose memory is not known" in reason(nowhere, "context_length")

@@ -36,7 +36,7 @@ GGUF = FileSet(
 )
 
 
-def codes(files: FileSet = GGUF, **options: Any) -> set[str]:
+def codes(files: FileSet = GGUF, /, **options: Any) -> set[str]:
     scene = Scene(LlamaCpp(), files, options, Choice(), (), cores=8)
     return {found.code for found in look_ahead(scene)}
 

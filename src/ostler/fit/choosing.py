@@ -33,8 +33,6 @@ GPU_MARGIN_SHARE = 8
 QUANTIZED = "q8_0"
 _KV_TYPES = ("kv_cache_type", "kv_cache_type_k", "kv_cache_type_v")
 _EXPERT_MOVERS = ("cpu_moe", "n_cpu_moe", "n_cpu_ffn", "override_tensor")
-
-
 LLAMACPP = "llamacpp"
 MAX_KEPT = 64
 

@@ -46,6 +46,9 @@ class Try:
     @property
     def fullest(self) -> str:
         """The device on which it is tightest, in words."""
+        if not self._used:
+            total = sum(need.total_bytes for need in self.needs)
+            return f"{size_text(total)} of a host whose memory is not known"
         need = max(self._used, key=lambda need: need.total_bytes / max(1, self.budget.get(need.id, 0)))
         return f"{size_text(need.total_bytes)} on {need.id}, where {self._room(need.id)} may be filled"
 

@@ -185,11 +185,8 @@ class Memory:
             try:
                 read = await self._shapes.of(files)
             except Invalid as error:
-                unknown, nothing = (
-                    Need(unknown_why=error.message, note=note),
-                    Choice(unknown_why=error.message),
-                )
-                return _Counting(lambda _: unknown, lambda _: nothing, trained)
+                nothing, unknown = Choice(unknown_why=error.message), Need(unknown_why=error.message)
+                return _Counting(_noted(lambda _: unknown, note), lambda _: nothing, trained)
         shape, projector = read
         counted = partial(need_of_shape, shape, devices=devices, reserve=reserve, projector=projector)
 
@@ -198,10 +195,8 @@ class Memory:
 
         def need(options: Mapping[str, Any]) -> Need:
             chosen = choice(options).options
-            found, context = (
-                counted({**options, **chosen}),
-                chosen.get("context_length", shape.trained_context),
-            )
+            found = counted({**options, **chosen})
+            context = chosen.get("context_length", shape.trained_context)
             return replace(found, shortened_to=context) if context < shape.trained_context else found
 
         return _Counting(_noted(need, note), choice, shape.trained_context)

@@ -161,9 +161,9 @@ def _request(model: Model, files: FileSet, options: Mapping[str, Any]) -> Launch
 
 async def _known(engine: Engine, request: LaunchRequest, chosen: Choice) -> Choice:
     """The choice as this program can take it: an old one knows nothing of fitting, or of some option."""
-    if "fit" not in chosen.options:  # without it only options are chosen that every build has
+    if chosen.options.keys() <= {"context_length"}:  # every build has it: no need to ask
         return chosen
-    if not await engine.knows(request, "fit"):
+    if "fit" in chosen.options and not await engine.knows(request, "fit"):
         chosen = chosen.without("fit")
     for name in chosen.options:
         if await engine.knows(request, name) is False:

@@ -54,7 +54,8 @@ def fit(
 ) -> None:
     """Say whether a model fits, before it is downloaded or started.
 
-    Of a repo on the hub only headers are read. Exit code 3: it does not fit with any context asked for.
+    Of a repo on the hub only headers are read. Exit code 3: it does not fit with any context asked for,
+    also if idle models left for it.
 
     Example: ostler fit org/repo:Q4_K_M --ctx 8k,32k --on 2x24GiB
     """
@@ -82,7 +83,7 @@ def fit(
         _print_contexts(every)
     else:
         _print_one(found)
-    if not any(one["fits"] for one in every):
+    if not any(one["fits"] for one in every) and not found["evictions"]:
         raise CommandFailed(
             "it does not fit", hint=_next_step(every[0]), exit_code=DOES_NOT_FIT, code="does_not_fit"
         )
@@ -169,6 +170,8 @@ def _row(device: Json) -> list[str]:
 
 
 def _verdict(found: Json) -> str:
+    if found["evictions"]:
+        return paint("It fits once those who are named below have left.", "yellow")
     return paint("It fits.", "green") if found["fits"] else paint("It does not fit.", "red")
 
 
