@@ -40,6 +40,8 @@ async def test_an_unknown_flag_refuses_a_start_unless_it_is_to_be_ignored(house:
     await house.runtime.exit("a", 1)
     await house.until("instance.running", 2)
     assert house.runtime.starts == ["a", "a"], "what a person decided holds after a fault"
+    await house.instances.restart("a", LOCAL_ADMIN)
+    assert house.state(model) == "running"
 
 
 async def test_errors_that_are_ignored_become_warnings(house: Fake) -> None:

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json as json_module
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import typer
 
 from ostler.cli import human
-from ostler.cli.client import Json
+from ostler.cli.client import Client, Json, model_path
 from ostler.cli.failures import DOES_NOT_FIT, OTHER
 from ostler.cli.output import note, paint, print_facts, print_json
+from ostler.cli.targets import known_model
 
+HUB_TIMEOUT_S = 120.0
 _COLOURS = {"error": "red", "warning": "yellow", "info": "dim"}
+
+
+def ask_dry_run(client: Client, text: str, ignore: Sequence[str]) -> Json:
+    """The dry run of a start of what a person means. Nothing is pulled and no model is made for it."""
+    known, source = known_model(client, text)
+    body: Json = {"ignore": list(ignore)}
+    if known is not None:
+        return client.post(model_path(known["name"], "dry-run"), body)
+    return client.post("/dry-run", {"source": source, **body}, timeout_s=HUB_TIMEOUT_S)
 
 
 def show_dry_run(plan: Json, *, json: bool) -> None:

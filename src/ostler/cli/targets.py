@@ -65,33 +65,42 @@ def hub_spec(text: str) -> str | None:
     return text if _REPO.fullmatch(text) else None
 
 
-def resolve_model(client: Client, text: str, *, pull: bool = True) -> Json:
+def resolve_model(client: Client, text: str) -> Json:
     """The model that a person means, made if need be: a file is taken in, a repo is pulled first.
 
     Raises CommandFailed: not found with near names, or what the pull or the server says.
     """
+    known, source = known_model(client, text)
+    if known is not None:
+        return known
+    if "path" in source:
+        return new_model_from_path(client, Path(source["path"]), None)
+    from ostler.cli.pulling import pull_model
+
+    return pull_model(client, source["hub"])
+
+
+def known_model(client: Client, text: str) -> tuple[Json | None, dict[str, str]]:
+    """The model that a person means, where there is one; else what it would be made of: a path or a repo.
+
+    Raises CommandFailed: not found, with near names, where the text is neither.
+    """
     try:
-        return client.get(model_path(text))
+        return client.get(model_path(text)), {}
     except CommandFailed as failure:
         if failure.exit_code not in (NOT_FOUND, USAGE):
             raise
         unknown = failure
     if source := file_source(text):
-        return new_model_from_path(client, Path(source["path"]), None, reuse=True)
+        return _model_of_path(client, existing(Path(source["path"]))), source
     spec = hub_spec(text)
     if spec is None:
         raise unknown
-    if known := _model_of_repo(client, spec):
-        return known
-    if not pull:
-        raise unknown
-    from ostler.cli.pulling import pull_model
-
-    return pull_model(client, spec)
+    return _model_of_repo(client, spec), {"hub": spec}
 
 
-def new_model_from_path(client: Client, path: Path, name: str | None, *, reuse: bool = False) -> Json:
-    """Register a file or folder in place. `reuse`: a model that already has this source is good too."""
+def existing(path: Path) -> Path:
+    """The path from the root. Raises CommandFailed where nothing is there."""
     path = absolute_path(path)
     if not path.exists():
         raise CommandFailed(
@@ -99,14 +108,24 @@ def new_model_from_path(client: Client, path: Path, name: str | None, *, reuse: 
             hint="See the files that are known: ostler list --files",
             exit_code=NOT_FOUND,
         )
-    if reuse:
-        for model in client.every("/models")["items"]:
-            if (model.get("source") or {}).get("path") in (str(path), str(path.resolve())):
-                return dict(model)
+    return path
+
+
+def new_model_from_path(client: Client, path: Path, name: str | None) -> Json:
+    """Register a file or folder in place."""
+    path = existing(path)
     body: dict[str, Any] = {"source": {"path": str(path)}}
     if name:
         body["name"] = name
     return client.post("/models", body)
+
+
+def _model_of_path(client: Client, path: Path) -> Json | None:
+    """A model that already has this source."""
+    for model in client.every("/models")["items"]:
+        if (model.get("source") or {}).get("path") in (str(path), str(path.resolve())):
+            return dict(model)
+    return None
 
 
 def _model_of_repo(client: Client, spec: str) -> Json | None:

@@ -70,10 +70,10 @@ class Keeper(Life):
             await attempt.placed.wait()
 
     def ask_restart(self, actor: str) -> asyncio.Future[None]:
-        """Stop it and start it anew, in one go."""
+        """Stop it and start it anew, in one go; what was ignored is ignored again."""
         if self.record is not None and self.record.state.is_active:
             self.ask_stop(StopOrder("it is started anew", actor))
-        return self.ask_start(StartCause.PERSON, actor)
+        return self.ask_start(StartCause.PERSON, actor, ignore_fit=self.ignore_fit, ignore=self.ignore)
 
     def keep_for(self, cause: StartCause, actor: str) -> None:
         """It is wanted for another reason from now on."""

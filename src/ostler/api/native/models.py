@@ -89,6 +89,12 @@ class ModelIn(Body):
     command_line: str | None = Field(None, max_length=100_000)
 
 
+class UnsavedIn(ModelIn):
+    """A recipe to try. `ignore`: codes of errors that do not matter; they become warnings."""
+
+    ignore: list[str] = Field(default_factory=list, max_length=50)
+
+
 class ModelChanges(Body):
     """What to change. Objects are merged key by key, null takes a key out (RFC 7396)."""
 
@@ -213,14 +219,14 @@ async def apply_changes(rooms: Rooms, who: Who, name: Name) -> Any:
 
 
 @routes.post("/dry-run", response_model=JsonObject, **needs(Role.POWER_USER))
-async def dry_run_unsaved(rooms: Rooms, who: Who, body: ModelIn) -> Any:
+async def dry_run_unsaved(rooms: Rooms, who: Who, body: UnsavedIn) -> Any:
     """The same for a recipe that is not saved: it is checked in full, and nothing is kept.
 
     Its files need not be here: for a source on the hub it says what is still to be downloaded.
     """
     _refuse_hidden(body.extra_args, body.env)
     model = await rooms.models.preview(await _with_engine(rooms, _new_model(rooms, body)), who)
-    answer = _dry_run_out(await rooms.instances.dry_run(model))
+    answer = _dry_run_out(await rooms.instances.dry_run(model, ignore=body.ignore))
     return {**answer, "needs": await memory_needs(rooms, model)}
 
 
@@ -324,7 +330,7 @@ def _name_or_id(name: str) -> str | int:
 
 
 def _new_model(rooms: Services, body: ModelIn) -> NewModel:
-    given = body.model_dump(exclude_unset=True, exclude={"command_line", "source"})
+    given = body.model_dump(exclude_unset=True, exclude={"command_line", "source", "ignore"})
     source: Mapping[str, Any] = body.source.model_dump(exclude_unset=True) if body.source else {}
     if body.command_line is not None:
         parsed = rooms.engines.get(body.engine or "llamacpp").options.parse_command(body.command_line)

@@ -9,7 +9,7 @@ import typer
 from ostler.cli import human
 from ostler.cli.client import Json, model_path
 from ostler.cli.connection import Server
-from ostler.cli.dry_run import show_dry_run
+from ostler.cli.dry_run import ask_dry_run, show_dry_run
 from ostler.cli.failures import USAGE, CommandFailed
 from ostler.cli.options import JsonFlag, ModelName, Target, complete_models, with_server
 from ostler.cli.output import clean, note, print_json, print_table, state
@@ -49,13 +49,12 @@ def start(
     Example: ostler start my-model
     """
     client = server.client()
-    found = resolve_model(client, model)
-    name = found["name"]
     ignored = [code.strip() for code in (ignore or "").split(",") if code.strip()]
     ignored += ["does_not_fit"] if ignore_fit else []
     if dry_run:
-        show_dry_run(client.post(model_path(name, "dry-run"), {"ignore": ignored}), json=json)
+        show_dry_run(ask_dry_run(client, model, ignored), json=json)
         return
+    name = resolve_model(client, model)["name"]
     if not wait:
         view = client.post(model_path(name, "start"), {"wait": False, "ignore": ignored})
     else:
