@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,14 @@ from ostler.fit.devices import Device
 from ostler.fit.estimated import Estimate
 from ostler.fit.estimated import Need as Place
 from ostler.fit.need import Need
+from ostler.fit.reasons import Choice
 from ostler.instances.experience import Experience
 from ostler.instances.experience import Launch as KnownLaunch
 from ostler.instances.footprints import Footprints, footprint_key
 from ostler.instances.preparing import Preparer
 from ostler.instances.tables import FootprintRow
 from ostler.library.loose import inspect_loose
+from ostler.models.records import Model
 from tests.instances.conftest import Fake
 
 Build = Callable[..., Awaitable[Fake]]
@@ -267,9 +269,11 @@ async def test_a_gpu_whose_driver_hides_what_others_hold_leaves_no_nonsense(
     async def look() -> None:
         experience.see({1: {"cuda:0": 100, "cuda:1": 1100, "cpu": 20}})
 
-    experience = Experience(
-        kept, house.models, Preparer(house.models, Engines([]), {}), lambda: [HOST], look, lambda: 0.0
-    )
+    async def choose(model: Model, overrides: Mapping[str, Any] | None) -> Choice:
+        return Choice()
+
+    preparer = Preparer(house.models, Engines([]), {}, choose, lambda: [HOST])
+    experience = Experience(kept, house.models, preparer, lambda: [HOST], look, lambda: 0.0)
     need = Need({"cuda:0": 1500, "cuda:1": 1500, "cpu": 30}, overhead={"cuda:0": 500, "cuda:1": 500})
     experience.note_ready(1, KnownLaunch("k", 9), need, 1.0)
     await experience.note_leaving(1, has_served=True)

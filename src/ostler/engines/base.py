@@ -162,6 +162,10 @@ class Engine(ABC):
         """
         return None
 
+    async def knows(self, request: LaunchRequest, option: str) -> bool | None:
+        """Whether the program takes this option; None where it does not say. Raises NoExecutable."""
+        return True
+
     @abstractmethod
     async def executable(self, request: LaunchRequest) -> Executable:
         """The program that `launch_spec` would run, with its version. Raises NoExecutable."""

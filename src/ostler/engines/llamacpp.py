@@ -139,6 +139,16 @@ class LlamaCpp(Engine):
         key = await asyncio.to_thread(_memory_key, spec, request)
         return await self._asker.ask(spec, key) if ask else self._asker.known(key)
 
+    async def knows(self, request: LaunchRequest, option: str) -> bool | None:
+        """By its `--help`; the built-in one takes every option of the table."""
+        command, source = self._command(request)
+        if source == "built-in":
+            return True
+        row = self.options.get(option)
+        flags = {self.options.get(name).flag for name in row.stands_for or (row.name,)}
+        known = (await self.capabilities(command)).flags
+        return None if known is None else flags <= known
+
     async def capabilities(self, command: Sequence[str]) -> Capabilities:
         """The flags in its `--help`. Never raises."""
         return await self._prober.probe(tuple(command))

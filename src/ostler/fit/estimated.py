@@ -74,9 +74,9 @@ class Estimate:
     """What one launch needs. `context_length` is in tokens over all `parallel` slots.
 
     `max_context_length` is the largest that fits with the same GPU layers; None where none does.
-    `options` are the choices that were made where the caller left them open. `details` are numbers that only
-    this engine has. `bounds` is given where the architecture is not known; then every other number is the
-    upper bound.
+    `options` are the choices that were made where the caller left them open, `chosen` the same with a
+    reason for each. `details` are numbers that only this engine has. `bounds` is given where the architecture
+    is not known; then every other number is the upper bound.
     """
 
     context_length: int
@@ -90,6 +90,7 @@ class Estimate:
     engine: str = "llamacpp"
     details: Mapping[str, Any] = field(default_factory=dict)
     bounds: Bounds | None = None
+    chosen: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -111,6 +112,7 @@ class Estimate:
             "fits": self.fits,
             "max_context_length": self.max_context_length,
             "options": dict(self.options),
+            "chosen": list(self.chosen),
             "exactness": self.exactness,
             "warnings": list(self.warnings),
             **({"bounds": asdict(self.bounds)} if self.bounds else {}),

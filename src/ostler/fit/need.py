@@ -32,7 +32,7 @@ class Need:
     """Bytes by device that a model will hold.
 
     `unknown_why` says why the need is not known; then `by_device` is empty and memory does not count.
-    `shortened_to` is the context length in tokens to which the engine itself will come down. `note` is
+    `shortened_to` is the context length in tokens where it is less than trained, to fit. `note` is
     what a person should know of how it was counted. `overhead` is the part of `by_device` that is a set
     sum, not counted. `estimated` is what `by_device` was before something better was known. `shared_bytes`
     stand in `by_device` twice: on a GPU that takes from the host's memory, and on the host.
@@ -75,14 +75,14 @@ def need_of_shape(
 
     Where `gpu_layers` is left open, as many go to the GPUs as they can hold. Raises ImpossibleOption.
     """
-    alone = [replace(device, free_bytes=_capacity(device, devices, reserve)) for device in devices]
-    counter = Counter(shape, options, alone, beside)
+    by_itself = alone(devices, reserve)
+    counter = Counter(shape, options, by_itself, beside)
 
     def total(tokens: int) -> int:
         return sum(place.total_bytes for place in counter.needs(tokens)[1])
 
     context, places = counter.needs(options.get("context_length"))
-    where = usable_gpus(options, alone) or alone
+    where = usable_gpus(options, by_itself) or by_itself
     shortened_to = _shortened_to(options, context, where, total)
     if shortened_to is not None:
         _, places = counter.needs(shortened_to)
@@ -123,7 +123,12 @@ def need_for(
     return need_of_shape(shape, options, devices, reserve, beside)
 
 
-def _capacity(device: Device, devices: Sequence[Device], reserve: Bytes) -> int:
+def alone(devices: Sequence[Device], reserve: Bytes) -> list[Device]:
+    """The devices as they are for a model that has them for itself: free is all that models may have."""
+    return [replace(device, free_bytes=capacity_bytes(device, devices, reserve)) for device in devices]
+
+
+def capacity_bytes(device: Device, devices: Sequence[Device], reserve: Bytes) -> int:
     """What models could have of a device, and of the pool that it takes from."""
     shared = [pool for pool in devices if pool.id in (device.id, device.pool)]
     return max(0, min(one.total_bytes - kept_back(one, reserve) for one in shared))

@@ -132,7 +132,7 @@ class Life(Standing):
 
     async def _prepare_and_admit(self, attempt: Attempt) -> Prepared:
         model, house = self.model, self._house
-        prepared = await house.preparer.prepare(model, attempt.overrides)
+        prepared = await house.preparer.prepare(model, attempt.overrides, self.ignore)
         self.launch = await house.experience.launch(model, attempt.overrides)
         self.need = await admission.need_now(house, model, attempt.overrides)
         wanted = admission.candidate(

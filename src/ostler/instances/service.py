@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
 from ostler.core.clock import Clock
@@ -19,6 +19,7 @@ from ostler.engines.registry import Engines
 from ostler.fit.devices import Device, Devices
 from ostler.fit.ledger import Account, Bytes
 from ostler.fit.reading import Shapes
+from ostler.fit.reasons import Choice
 from ostler.instances import admission, dry_runs
 from ostler.instances.adoption import adopt, stop_unknown
 from ostler.instances.errors import AlreadyRunning
@@ -29,6 +30,7 @@ from ostler.instances.house import House
 from ostler.instances.keeper import Keeper
 from ostler.instances.leases import Lease, Routes
 from ostler.instances.lending import Lending
+from ostler.instances.looking_ahead import FITS_NOT, check_ignored
 from ostler.instances.memory import Memory
 from ostler.instances.memory_report import memory_report
 from ostler.instances.orders import StopOrder
@@ -71,14 +73,22 @@ class Instances:
         node: str,
         devices: Devices,
         shapes: Shapes,
+        hub: dry_runs.HubView | None = None,
     ) -> None:
+        self._hub = hub
         self._settings = settings
         self._models = models
         self._runtimes = runtimes
         self._clock = clock
         self._keepers: dict[int, Keeper] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        preparer = Preparer(models, engines, runtimes)
+        preparer = Preparer(
+            models,
+            engines,
+            runtimes,
+            lambda model, overrides: self._memory.choice(model, overrides),
+            lambda: self._memory.devices,
+        )
         self.experience = Experience(
             Footprints(database, clock, node),
             models,
@@ -93,7 +103,8 @@ class Instances:
             lambda: settings.current,
             lambda: self._residence.engines(),
             shapes,
-            lambda model: self._house.preparer.sees_gpus(model),
+            preparer.sees_gpus,
+            preparer.told,
             self.experience,
         )
         self._residence = Residence(
@@ -155,6 +166,7 @@ class Instances:
         keep: bool = True,
         overrides: Mapping[str, Any] | None = None,
         ignore_fit: bool = False,
+        ignore: Iterable[str] = (),
     ) -> InstanceView:
         """Make it run, and keep it running: also after a crash and a restart of the server.
 
@@ -162,10 +174,13 @@ class Instances:
         not start is kept all the same: nothing would bring it back.
 
         Two starts are one; one that gives up does not end it for the others. `overrides` are engine
-        options for this launch. `ignore_fit` starts it also where its memory is not there. Raises
-        StartFailed, StartCancelled, NoRoom, WillNotFit, ModelFileGone and what a launch spec may raise.
+        options for this launch. `ignore` are codes of errors that a dry run finds and that do not matter;
+        `ignore_fit` is short for `does_not_fit`: it starts also where its memory is not there. Raises
+        StartFailed, StartCancelled, StartBlocked, NoRoom, WillNotFit, ModelFileGone and what a launch spec
+        may raise.
         """
         principal.require(Role.POWER_USER, "start models")
+        ignored = check_ignored(ignore) | ({FITS_NOT} if ignore_fit else frozenset())
         model = self._models.get(name)
         if model.archived:
             raise Conflict(f"{model.name} is archived", hint="Take it out of the archive first.")
@@ -181,7 +196,13 @@ class Instances:
         else:
             keeper.faults.clear()
         cause = StartCause.PERSON if keep else StartCause.DEMAND
-        started = keeper.ask_start(cause, principal.name, overrides=overrides, ignore_fit=ignore_fit)
+        started = keeper.ask_start(
+            cause,
+            principal.name,
+            overrides=overrides,
+            ignore_fit=FITS_NOT in ignored,
+            ignore=ignored,
+        )
         if keep:
             await self._keep_for_person(keeper, principal)
         if wait:
@@ -256,13 +277,26 @@ class Instances:
             if hasattr(lines, "aclose"):
                 await lines.aclose()
 
-    async def dry_run(self, name: str | int | Model, overrides: Mapping[str, Any] | None = None) -> DryRun:
-        """What a start would do, with every warning and error that can be known before."""
+    async def dry_run(
+        self,
+        name: str | int | Model,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        ignore: Iterable[str] = (),
+    ) -> DryRun:
+        """What a start would do, with all that can be known before; `ignore` as for `start`.
+
+        Raises InvalidField where a code cannot be ignored.
+        """
         model = name if isinstance(name, Model) else self._models.get(name)
-        run = await self._house.preparer.dry_run(model, overrides)
-        if run.errors or self._keeper_state(model.id).is_active:
-            return run
-        return await dry_runs.with_fit(self._house, run, model, overrides)
+        return await dry_runs.dry_run(self._house, model, overrides, check_ignored(ignore), self._hub)
+
+    async def choice(self, name: str | int) -> Choice:
+        """What a start would choose for the engine options that the recipe leaves open."""
+        try:
+            return await self._memory.choice(self._models.get(name))
+        except OstlerError as error:
+            return Choice(unknown_why=error.message)
 
     async def evictions_for(self, name: str, need: Bytes) -> list[dict[str, Any]]:
         """Who would leave now for a start that needs these bytes by device, each with the reason."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 
@@ -28,7 +29,7 @@ class Standing:
     `record` is the newest launch, as stored. `failure` is why it is `failed`. `claims` counts the
     requests that wait for it. `ready_since` is monotonic. `drift`: what runs differs from the recipe.
     `need` is what its launch needs of each device, `launch` what its footprint is kept under;
-    `ignore_fit`: a person said to start it all the same.
+    `ignore_fit`: a person said to start it all the same, `ignore` which other errors do not matter.
     """
 
     def __init__(self, model_id: int, house: House) -> None:
@@ -47,6 +48,7 @@ class Standing:
         self.need = Need()
         self.launch: Launch | None = None
         self.ignore_fit = False
+        self.ignore: Collection[str] = frozenset()
         self._house = house
         self._stop: StopOrder | None = None
 

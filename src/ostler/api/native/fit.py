@@ -18,8 +18,7 @@ from ostler.fit.beside import Beside
 from ostler.fit.counting import Shape
 from ostler.fit.device import pooled
 from ostler.fit.errors import NotEstimable
-from ostler.fit.model_shape import ModelShape
-from ostler.fit.vllm_shape import VllmShape
+from ostler.fit.reading import shape_on_hub
 from ostler.hub.specs import MAX_SPEC_LENGTH, parse_spec
 from ostler.models.records import NewModel
 from ostler.models.sources import source_of
@@ -99,8 +98,6 @@ async def _of_spec(rooms: Services, who: Principal, body: FitIn) -> tuple[Shape,
     checked = await rooms.models.tried_options(body.options, engine.name, who, {})
     if here is not None:
         return (*await rooms.shapes.of(here), checked)
-    if remote is not None and remote.safetensors is not None:
-        return VllmShape.of(remote.safetensors.values(), remote.config), Beside(), checked
-    if remote is None or file_format != "gguf":
-        raise NotEstimable(f"the memory of a model in the format '{file_format}' is not known here")
-    return ModelShape.of(remote.gguf), Beside(remote.mmproj_header), checked
+    if remote is None:
+        raise NotEstimable(f"there is nothing to read of {spec.repo}")
+    return (*shape_on_hub(remote), checked)

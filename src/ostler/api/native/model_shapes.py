@@ -66,11 +66,15 @@ class ModelMemoryOut(Out):
 class ModelDetailOut(ModelOut):
     """A model with what is wrong with its files, if they cannot be used.
 
-    `memory` is what it takes by device, estimated and measured, and how long its loads took.
+    `memory` is what it takes by device, estimated and measured, and how long its loads took. `chosen` are
+    the options that a start would choose because the recipe leaves them open, each with name, value and
+    reason; `nothing_chosen` says why there are none.
     """
 
     files_problem: str | None = None
     memory: ModelMemoryOut | None = None
+    chosen: list[dict[str, Any]] = []
+    nothing_chosen: str | None = None
 
 
 def model_out(rooms: Services, who: Principal, model: Model) -> dict[str, Any]:
@@ -95,7 +99,14 @@ async def model_with_files(rooms: Services, who: Principal, model: Model) -> dic
     except OstlerError as error:
         return {**answer, "files_problem": error.message}
     memory = await rooms.instances.memory_of(model)
-    return {**answer, "file_set": files_out(files), "memory": memory}
+    choice = await rooms.instances.choice(model.id)
+    return {
+        **answer,
+        "file_set": files_out(files),
+        "memory": memory,
+        "chosen": choice.to_json(),
+        "nothing_chosen": choice.unknown_why,
+    }
 
 
 async def models_with_files(rooms: Services, who: Principal, models: list[Model]) -> list[dict[str, Any]]:

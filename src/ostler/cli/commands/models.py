@@ -11,6 +11,7 @@ import typer
 from ostler.cli import human
 from ostler.cli.client import Client, Json, model_path
 from ostler.cli.connection import Server
+from ostler.cli.dry_run import chosen_lines
 from ostler.cli.failures import NOT_ALLOWED, USAGE, CommandFailed
 from ostler.cli.footprint import measured_beside, memory_facts
 from ostler.cli.inspection import inspect_here, print_inspected, refuse_broken
@@ -118,6 +119,7 @@ def print_model(found: Json) -> None:
     if extra := found.get("extra_args"):
         options.append(("extra arguments", " ".join(extra)))
     print_facts("Options", options)
+    print_facts("Chosen to fit this machine (set your own: ostler set NAME KEY=VALUE)", _chosen(found))
     defaults = found.get("request_defaults") or {}
     print_facts("Request defaults", [(name, _text(value)) for name, value in defaults.items()])
     policy = found.get("policy") or {}
@@ -128,6 +130,11 @@ def print_model(found: Json) -> None:
     else:
         print_facts("Instance", [("state", found.get("state") or "stopped")])
     print_facts("Memory and loading", memory_facts(found.get("memory") or {}))
+
+
+def _chosen(found: Json) -> list[tuple[str, str]]:
+    why_not = found.get("nothing_chosen")
+    return chosen_lines(found.get("chosen") or ()) or ([("nothing", why_not)] if why_not else [])
 
 
 def _model_facts(found: Json, facts: Json) -> list[tuple[str, str | None]]:
