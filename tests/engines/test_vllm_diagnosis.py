@@ -23,7 +23,10 @@ PRINTED = {
     "flag_unknown": "Unknown flag",
     "folder_missing": "Model not found",
     "heads_not_divisible": "Model cannot be split like that",
+    "hub_absent": "Model not found",
+    "hub_gated": "Access to the repo is restricted",
     "hub_offline": "Files missing, and engines are offline",
+    "hub_unreachable": "No connection",
     "kv_cache_none": "No memory left for the KV cache",
     "kv_cache_over_memory": "Host has less free memory than asked for",
     "lora_missing": "Adapter not usable",
@@ -121,6 +124,11 @@ SAID_BY_SOURCES = [
         "died unexpectedly "
         "(exit code: -9), shutting down executor.",
         "Part of the engine was killed",
+    ),
+    (
+        "(EngineCore pid=7) ERROR 11-25 14:46:43 [multiproc_executor.py:315] Worker proc VllmWorker-0 died "
+        "unexpectedly (exit code: -4), shutting down executor.",
+        "Processor cannot compute that",
     ),
 ]
 """What needs a GPU, a full disk or a killer: the words of vLLM's, PyTorch's and NVIDIA's sources."""

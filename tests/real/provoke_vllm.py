@@ -116,16 +116,6 @@ def _not_readable(folder: Path, stack: ExitStack) -> Fault:
     return Fault(prefix=("setpriv", lost, "--inh-caps=-all") if os.geteuid() == 0 else ())
 
 
-def _disk_full(folder: Path, stack: ExitStack) -> Fault:
-    """Its caches lie on a file system that is full (`/dev/full` for a file; root mounts a small one)."""
-    small = folder / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(small)], check=True)
-    stack.callback(subprocess.run, ["umount", "-l", str(small)], check=True)
-    (small / "filler").write_bytes(b"x" * 60_000)
-    return Fault(env={"TMPDIR": str(small), "VLLM_CACHE_ROOT": str(small / "cache")})
-
-
 def _hub(status: str) -> Build:
     def build(folder: Path, stack: ExitStack) -> Fault:
         hub = stack.enter_context(HubServer())
@@ -185,9 +175,6 @@ FAULTS: Mapping[str, Build] = {
     "tokenizer_missing": _missing("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     "port_taken": _port_taken,
     "permission_denied": _not_readable,
-    "disk_full": _disk_full,
-    "json_invalid": _flags("--hf-overrides", "{broken"),
-    "embedding_of_text_model": _flags("--runner", "draft"),
 }
 
 

@@ -23,7 +23,7 @@ from tests.serving import ServerProcess
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 START_LIMIT_S = 600.0
-SMALL = {"context_length": 256, "enforce_eager": True, "cpu_kv_cache_gib": 1, "dtype": "bfloat16"}
+SMALL = {"context_length": 256, "enforce_eager": True, "cpu_kv_cache_gib": 1}
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,7 @@ class Preparer:
         """
         engine, runtime = self._engines.get(model.engine), self.runtime(model.runtime)
         request = await self._request(model, overrides)
-        if model.extra_args:  # free text: asked of the executable itself before it is launched
+        if model.extra_args or engine.options_vary:  # asked of the executable itself before it is launched
             await engine.check(request)
         return Prepared(await asyncio.to_thread(engine.launch_spec, request), engine, runtime)
 
