@@ -158,11 +158,19 @@ LAST: tuple[Rule, ...] = (
         "Correct the model's options: ostler show MODEL",
     ),
     rule(
-        r"\b[A-Z]\w*(?:Error|Exception): (?P<why>(?!Engine core init|WorkerProc init|\d+ validation err).+)",
+        r"\b[A-Z]\w*(?:Error|Exception): "
+        r"(?P<why>(?!Engine ?core |WorkerProc init|cancelled$|\d+ validation err).+)",
         "engine",
         "vLLM gave up",
         "{why}",
         "Look at the whole log: ostler logs MODEL",
+    ),
+    rule(
+        r"EngineDeadError|Engine core initialization failed",
+        "engine",
+        "Part of the engine ended",
+        "vLLM's inner process ended, and the rest with it.",
+        "Somebody may have killed it, or the system for want of memory (dmesg). The log: ostler logs MODEL",
     ),
 )
 
