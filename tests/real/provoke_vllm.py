@@ -147,9 +147,6 @@ FAULTS: Mapping[str, Build] = {
     "choice_invalid": _flags("--dtype", "int3"),
     "value_invalid": _flags("--max-num-seqs", "many"),
     "context_too_long": _flags("--max-model-len", "1000000"),
-    "kv_cache_too_small": _flags(
-        "--kv-cache-memory-bytes", "200000", "--max-model-len", "1024", VLLM_CPU_KVCACHE_SPACE=""
-    ),
     "kv_cache_none": _flags("--num-gpu-blocks-override", "1", "--max-model-len", "1024"),
     "kv_cache_over_memory": _flags(VLLM_CPU_KVCACHE_SPACE="4000"),
     "too_many_parallel": _flags("--tensor-parallel-size", "4"),
@@ -228,7 +225,9 @@ class Forker:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="provoke-"))) / "model"
             shutil.copytree(SHARED / "demo-model" / "hf", folder)
             fault = FAULTS[name](folder, stack)
-            if "HF_ENDPOINT" in fault.env or fault.prefix:  # a fresh one: both hold from its first moment
+            if (
+                fault.env.keys() & {"HF_ENDPOINT", "PYTHONPATH"} or fault.prefix
+            ):  # a fresh one: both hold from its first moment
                 return Forker(self._python, fault)._run(name, fault, folder)
             return self._run(name, fault, folder)
 

@@ -238,7 +238,7 @@ def test_a_flag_that_it_does_not_have_is_refused_before_it_is_started(served: Se
     assert served.server.status("/ostler/v1/models/wrong/start", {}) == 422
     run = served.ask("/ostler/v1/models/wrong/dry-run", {})
     assert "--max-model-len" in " ".join(run["errors"])
-    assert served.told("wrong") == []
+    assert served.told("wrong") == ["refused"]
 
 
 def test_without_vllm_a_person_is_told_how_to_get_it(shared: Path, tmp_path: Path) -> None:
