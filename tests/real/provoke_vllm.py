@@ -228,7 +228,9 @@ class Forker:
             if (
                 fault.env.keys() & {"HF_ENDPOINT", "PYTHONPATH"} or fault.prefix
             ):  # a fresh one: both hold from its first moment
-                return Forker(self._python, fault)._run(name, fault, folder)
+                fresh = Forker(self._python, fault)
+                stack.callback(fresh.close)
+                return fresh._run(name, fault, folder)
             return self._run(name, fault, folder)
 
     def _run(self, name: str, fault: Fault, folder: Path) -> tuple[int, list[str]]:

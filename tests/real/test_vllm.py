@@ -209,7 +209,7 @@ def test_a_request_starts_it_and_it_leaves_when_idle(served: Served, shared: Pat
     served.create("lazy", shared / "demo-model" / "hf", policy={"idle_timeout_s": 1})
     assert served.complete("lazy")["choices"]
     served.until("lazy", "stopped")
-    assert served.told("lazy") == ["starting", "loading", "running", "stopping", "stopped"]
+    assert served.told("lazy") == ["starting", "loading", "running", "idle", "stopped"]
 
 
 def test_a_text_model_embeds_where_its_recipe_says_so(served: Served, shared: Path) -> None:
