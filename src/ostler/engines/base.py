@@ -109,7 +109,8 @@ class Engine(ABC):
     """One inference program. Engines hold no state of instances and start nothing.
 
     `as_of` is the version of the program whose options the table holds, `programs` are the names (of a
-    file, or of a Python module) by which a command line names it.
+    file, or of a Python module) by which a command line names it. `options_vary`: releases differ so
+    much in their flags that options, too, are checked against the program before each start.
     """
 
     name: ClassVar[str]
@@ -118,6 +119,7 @@ class Engine(ABC):
     title: ClassVar[str]
     formats: ClassVar[frozenset[str]]
     options: ClassVar[OptionTable]
+    options_vary: ClassVar[bool] = False
     owned_flags: ClassVar[frozenset[str]]
     secret_env: ClassVar[tuple[str, ...]]
     health_path: ClassVar[str]

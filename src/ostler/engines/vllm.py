@@ -54,6 +54,7 @@ class Vllm(Engine):
     title: ClassVar[str] = "vLLM"
     formats: ClassVar[frozenset[str]] = frozenset({"safetensors"})
     options: ClassVar[OptionTable] = TABLE
+    options_vary: ClassVar[bool] = True
     owned_flags: ClassVar[frozenset[str]] = frozenset(flag for one in TABLE.owned for flag in one.flags)
     secret_env: ClassVar[tuple[str, ...]] = ("VLLM_API_KEY",)
     health_path: ClassVar[str] = "/health"

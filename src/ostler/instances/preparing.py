@@ -113,7 +113,8 @@ class Preparer:
         engine, runtime = self._engines.get(model.engine), self.runtime(model.runtime)
         request, scene = await self._scene(model, overrides)
         refuse(model.name, look_ahead(scene), ignore)
-        if model.extra_args and UNKNOWN_FLAG not in ignore:  # free text: asked of the executable itself
+        asks = bool(model.extra_args) or engine.options_vary
+        if asks and UNKNOWN_FLAG not in ignore:  # asked of the executable itself before it is launched
             await engine.check(request)
         spec = await asyncio.to_thread(engine.launch_spec, request)
         refuse(model.name, await _ask_runtime(runtime, spec), ignore)
