@@ -32,6 +32,7 @@ def _norms(w: Writer, block: str) -> None:
 
 def _gemma3n(w: Writer) -> None:
     s, inputs, rank = w.sizes, 4, 64
+    w.fill = 0.01  # streams are divided by their length
     w.basics()
     w.number("attention.sliding_window", s.window)
     w.number("altup.num_inputs", inputs)
