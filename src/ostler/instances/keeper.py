@@ -30,23 +30,20 @@ class Keeper(Life):
         *,
         overrides: Mapping[str, Any] | None = None,
         may_evict: bool = True,
-        ignore_fit: bool = False,
+        is_new_wish: bool = False,
     ) -> asyncio.Future[None]:
         """Make it run. Two starts are one: all get the future of the start that is under way.
 
-        `ignore_fit`: also where its memory is not there; holds until it is started in another way.
+        `is_new_wish`: it was not meant to run before; that is taken back where the start is refused.
         """
         if cause is StartCause.PERSON:
             self.faults.clear()
         if self.attempt is not None:
-            if cause is StartCause.PERSON:
-                self.attempt.cause, self.attempt.actor, self.attempt.not_before = cause, actor, 0.0
-                self._bell.ring()
+            self._join(self.attempt, cause, actor, may_evict, is_new_wish)
             return self.attempt.done
         if self.is_ready:
             return orders.done()
-        self.attempt = Attempt(cause, actor, overrides or {}, may_evict=may_evict)
-        self.ignore_fit = ignore_fit
+        self.attempt = Attempt(cause, actor, overrides or {}, may_evict=may_evict, is_new_wish=is_new_wish)
         self._go_on()
         return self.attempt.done
 
@@ -67,11 +64,11 @@ class Keeper(Life):
             self._go_on()
             await attempt.placed.wait()
 
-    def ask_restart(self, actor: str) -> asyncio.Future[None]:
+    def ask_restart(self, actor: str, *, is_new_wish: bool = False) -> asyncio.Future[None]:
         """Stop it and start it anew, in one go."""
         if self.record is not None and self.record.state.is_active:
             self.ask_stop(StopOrder("it is started anew", actor))
-        return self.ask_start(StartCause.PERSON, actor)
+        return self.ask_start(StartCause.PERSON, actor, is_new_wish=is_new_wish)
 
     def keep_for(self, cause: StartCause, actor: str) -> None:
         """It is wanted for another reason from now on."""
@@ -81,6 +78,7 @@ class Keeper(Life):
         """The recipe's policy changed while it runs."""
         if self.endpoint is not None:
             self.endpoint.limit = policy.max_concurrency
+        self._stand_again_in_line()
         self._bell.ring()
 
     def resume(self, record: Record, *, is_ready: bool) -> None:
@@ -94,6 +92,17 @@ class Keeper(Life):
     async def wait_for_room(self) -> None:
         """Return when a request has ended, for a model that is at its limit of requests."""
         await self._line.wait()
+
+    def _join(
+        self, attempt: Attempt, cause: StartCause, actor: str, may_evict: bool, is_new_wish: bool
+    ) -> None:
+        """Somebody else wants the start that is under way: it takes the stronger of both."""
+        attempt.is_new_wish |= is_new_wish
+        attempt.may_evict |= may_evict
+        if cause is StartCause.PERSON:
+            attempt.cause, attempt.actor, attempt.not_before = cause, actor, 0.0
+            self._bell.ring()
+        self._stand_again_in_line()
 
     async def close(self) -> None:
         """End looking after it; the engine goes on."""

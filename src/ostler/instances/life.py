@@ -15,9 +15,9 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ostler.core.errors import Busy, OstlerError
-from ostler.core.states import InstanceState
+from ostler.core.states import DesiredState, InstanceState
 from ostler.instances import admission, failures, orders
-from ostler.instances.errors import StartFailed
+from ostler.instances.errors import NoRoom, StartFailed, WillNotFit
 from ostler.instances.house import House
 from ostler.instances.leases import Endpoint, WaitingLine
 from ostler.instances.orders import Attempt, StopOrder
@@ -105,6 +105,7 @@ class Life(Standing):
             await self._refuse(attempt, error)
             return
         attempt.placed.set()
+        self.is_refused = False
         try:
             if prepared is None or self._stop is not None:
                 return
@@ -134,11 +135,13 @@ class Life(Standing):
         model, house = self.model, self._house
         prepared = await house.preparer.prepare(model, attempt.overrides)
         self.need = await admission.need_now(house, model, attempt.overrides)
-        wanted = admission.candidate(
-            model, self.need, may_evict=attempt.may_evict, ignore_fit=self.ignore_fit
-        )
-        await admission.admit(house, model, wanted, attempt)
+        await admission.admit(house, self.model, self.need, attempt)
         return prepared
+
+    def _stand_again_in_line(self) -> None:
+        """What the start asks for has changed while it waits, if it does."""
+        if self.attempt is not None:
+            self._house.scheduler.change(admission.candidate(self.model, self.need, self.attempt))
 
     async def _load(self) -> None:
         """From an engine that loads to one that is ready, or failed."""
@@ -269,7 +272,7 @@ class Life(Standing):
         elif record is not None and record.state is InstanceState.FAILED:
             await self._move(InstanceState.STOPPED, Note(order.actor, order.reason, {"was": "failed"}))
         self.failure, self.endpoint, self.observed = failure, None, None
-        self._stop = None
+        self._stop, self.is_refused = None, False
         house.scheduler.release(self.model_id)
         stop_error = StopFailed(failure.reason, hint=failure.hint) if failure else None
         orders.settle(order.done, stop_error)
@@ -285,8 +288,16 @@ class Life(Standing):
         return self.endpoint.in_flight if self.endpoint else 0
 
     async def _refuse(self, attempt: Attempt, error: OstlerError) -> None:
-        """A start that came to nothing before there was an engine."""
-        if not isinstance(error, Busy):
+        """A start that came to nothing before there was an engine.
+
+        One that a person asked for is over. One that should run waits for room, and shows why.
+        """
+        if attempt.is_new_wish:
+            await self._house.models.set_desired(self.model_id, DesiredState.STOPPED, ignore_fit=False)
+        is_auto = attempt.is_restart and self.model.policy.auto_start
+        should_run = is_auto or self.model.desired_state is DesiredState.RUNNING
+        self.is_refused = should_run and isinstance(error, WillNotFit | NoRoom)
+        if self.is_refused or not isinstance(error, Busy):
             self.failure = failures.explain_error(error)
         said, at = self._refused
         if said != error.message or self._now() - at > REFUSAL_SILENCE_S:
@@ -339,12 +350,12 @@ class Life(Standing):
         await self._house.store.tell(kind, self.model_id, name, Note(actor, reason, data))
 
     def _store_desired(self, order: StopOrder) -> Also | None:
-        desired = order.desired
-        if desired is None or self.model.desired_state is desired:
+        desired, ignore_fit = order.desired, order.ignore_fit
+        if desired is None:
             return None
 
         async def store(session: AsyncSession) -> None:
-            await self._house.models.set_desired(self.model_id, desired, session)
+            await self._house.models.set_desired(self.model_id, desired, session, ignore_fit=ignore_fit)
 
         return store
 

@@ -52,7 +52,7 @@ class Room(Protocol):
 class _Ticket:
     candidate: Candidate
     order: int
-    rank: float
+    since_s: float
     granted: asyncio.Future[None]
     plan: Plan = field(default_factory=lambda: Plan(Verdict.WAIT))
 
@@ -80,17 +80,16 @@ class Scheduler:
     async def admit(self, candidate: Candidate, *, timeout_s: float) -> None:
         """Return when the model has a place; it keeps it until `release`. Raises NoRoom, WillNotFit."""
         granted = asyncio.get_running_loop().create_future()
-        rank = self._clock.monotonic() / AGEING_S - candidate.priority
-        ticket = _Ticket(candidate, next(self._numbers), rank, granted)
+        ticket = _Ticket(candidate, next(self._numbers), self._clock.monotonic(), granted)
         self._waiting.append(ticket)
-        self._waiting.sort(key=lambda t: (t.rank, t.order))
+        self._in_order()
         self._is_stale = True
         try:
             self.poke()
             async with asyncio.timeout(timeout_s):
                 await granted
         except TimeoutError:
-            raise _refusal(candidate, ticket.plan) from None
+            raise _refusal(ticket.candidate, ticket.plan) from None
         except asyncio.CancelledError:
             if granted.done() and not granted.cancelled() and granted.exception() is None:
                 self.release(candidate.model_id)
@@ -99,6 +98,15 @@ class Scheduler:
             if ticket in self._waiting:
                 self._waiting.remove(ticket)
                 self.poke()
+
+    def change(self, candidate: Candidate) -> None:
+        """What a start that waits asks for has changed; it keeps the time that it has waited."""
+        for ticket in self._waiting:
+            if ticket.candidate.model_id == candidate.model_id and ticket.candidate != candidate:
+                ticket.candidate = candidate
+                self._in_order()
+                self.poke()
+                return
 
     def release(self, model_id: int) -> None:
         """The model does not hold its place any more."""
@@ -155,6 +163,9 @@ class Scheduler:
             self._waiting.clear()
         finally:
             self._attending = None
+
+    def _in_order(self) -> None:
+        self._waiting.sort(key=lambda t: (t.since_s / AGEING_S - t.candidate.priority, t.order))
 
     async def _look(self) -> None:
         self._is_stale = False

@@ -42,6 +42,7 @@ from ostler.runtimes.base import Runtime
 log = logging.getLogger(__name__)
 
 TIDY_S = 5.0
+LOOK_FOR_ROOM_S = 5.0
 
 
 class SettingsHolder(Protocol):
@@ -115,6 +116,7 @@ class Instances:
                 self._spawn(self._refresh_drift(keeper))
         self._spawn(self._start_wanted())
         self._spawn(self._tidy())
+        self._spawn(self._start_refused())
 
     async def close(self, *, stop_engines: bool = False) -> None:
         """End looking after them; the engines go on unless told otherwise. Safe to call twice."""
@@ -147,8 +149,10 @@ class Instances:
         not start is kept all the same: nothing would bring it back.
 
         Two starts are one; one that gives up does not end it for the others. `overrides` are engine
-        options for this launch. `ignore_fit` starts it also where its memory is not there. Raises
-        StartFailed, StartCancelled, NoRoom, WillNotFit, ModelFileGone and what a launch spec may raise.
+        options for this launch. `ignore_fit` starts it also where its memory is not there, now and later,
+        until somebody stops it or starts it without. A start that is refused before there is an engine is
+        over: the next server does not try it. Raises StartFailed, StartCancelled, NoRoom, WillNotFit,
+        ModelFileGone and what a launch spec may raise.
         """
         principal.require(Role.POWER_USER, "start models")
         model = self._models.get(name)
@@ -161,12 +165,12 @@ class Instances:
                 hint=f"Stop it first: ostler stop {model.name}",
             )
         keep = keep or not model.policy.on_demand
-        if keep:
-            await self._want(model, DesiredState.RUNNING)
-        else:
+        desired = DesiredState.RUNNING if keep else model.desired_state
+        is_new_wish = await self._want(model, desired, ignore_fit=ignore_fit)
+        if not keep:
             keeper.faults.clear()
         cause = StartCause.PERSON if keep else StartCause.DEMAND
-        started = keeper.ask_start(cause, principal.name, overrides=overrides, ignore_fit=ignore_fit)
+        started = keeper.ask_start(cause, principal.name, overrides=overrides, is_new_wish=is_new_wish)
         if keep:
             await self._keep_for_person(keeper, principal)
         if wait:
@@ -182,26 +186,30 @@ class Instances:
         principal.require(Role.POWER_USER, "stop models")
         model = self._models.get(name)
         order = StopOrder(
-            f"stopped by {principal.name}", principal.name, now=now, desired=DesiredState.STOPPED
+            f"stopped by {principal.name}",
+            principal.name,
+            now=now,
+            desired=DesiredState.STOPPED,
+            ignore_fit=False,
         )
         await asyncio.shield(self._keeper(model.id).ask_stop(order))
-        await self._want(model, DesiredState.STOPPED)
+        await self._want(model, DesiredState.STOPPED, ignore_fit=False)
         return self._keeper(model.id).view()
 
     async def restart(self, name: str | int, principal: Principal) -> InstanceView:
         """Stop it and start it anew. Raises as `start` does."""
         principal.require(Role.POWER_USER, "restart models")
         model = self._models.get(name)
-        await self._want(model, DesiredState.RUNNING)
+        is_new_wish = await self._want(model, DesiredState.RUNNING)
         keeper = self._keeper(model.id)
-        await asyncio.shield(keeper.ask_restart(principal.name))
+        await asyncio.shield(keeper.ask_restart(principal.name, is_new_wish=is_new_wish))
         return keeper.view()
 
     async def stop_all(self, principal: Principal, *, now: bool = False) -> list[InstanceView]:
         """Stop every engine; returns what is left to see of them."""
         principal.require(Role.MANAGER, "stop every model")
         reason = f"everything was stopped by {principal.name}"
-        order = StopOrder(reason, principal.name, now=now, desired=DesiredState.STOPPED)
+        order = StopOrder(reason, principal.name, now=now, desired=DesiredState.STOPPED, ignore_fit=False)
         return await self._stop_all(order)
 
     async def apply(self, name: str | int, principal: Principal) -> InstanceView:
@@ -290,16 +298,36 @@ class Instances:
         wanted = model.desired_state is DesiredState.RUNNING or model.policy.auto_start
         return wanted and not self._keeper_state(model.id).is_active
 
-    async def _start_wanted(self) -> None:
+    def _wanted(self) -> list[Model]:
+        """Those that should run and do not, the highest priority first."""
         wanted = [m for m in self._models.all() if not m.archived and self._should_run(m)]
-        for model in sorted(wanted, key=lambda m: (-m.policy.priority, m.name)):
-            is_kept = model.desired_state is DesiredState.RUNNING
-            cause = StartCause.PERSON if is_kept else StartCause.AUTO
-            await self._keeper(model.id).start_with_server(cause)
+        return sorted(wanted, key=lambda m: (-m.policy.priority, m.name))
 
-    async def _want(self, model: Model, desired: DesiredState) -> None:
-        if self._models.get(model.id).desired_state is not desired:
-            await self._models.set_desired(model.id, desired)
+    async def _start_wanted(self) -> None:
+        for model in self._wanted():
+            await self._start_with_server(model)
+
+    async def _start_refused(self) -> None:
+        """What should run and was refused starts when there is room for it, at nobody's expense."""
+        while True:
+            await asyncio.sleep(min(LOOK_FOR_ROOM_S, self._settings.current.probe_interval_s))
+            for model in self._wanted():
+                keeper = self._keepers.get(model.id)
+                if keeper is not None and keeper.is_refused and await admission.has_room(self._house, model):
+                    await self._start_with_server(model)
+
+    async def _start_with_server(self, model: Model) -> None:
+        is_kept = model.desired_state is DesiredState.RUNNING
+        await self._keeper(model.id).start_with_server(StartCause.PERSON if is_kept else StartCause.AUTO)
+
+    async def _want(self, model: Model, desired: DesiredState, *, ignore_fit: bool | None = None) -> bool:
+        """Store what a person wants; True where the model was not meant to run before, and is now."""
+        before = self._models.get(model.id)
+        if ignore_fit is None:
+            ignore_fit = before.ignore_fit
+        if (before.desired_state, before.ignore_fit) != (desired, ignore_fit):
+            await self._models.set_desired(model.id, desired, ignore_fit=ignore_fit)
+        return before.desired_state is not desired and desired is DesiredState.RUNNING
 
     async def _keep_for_person(self, keeper: Keeper, principal: Principal) -> None:
         record = keeper.record
@@ -316,7 +344,7 @@ class Instances:
                 log.error("%s", result.message)
         if order.desired is not None:
             for keeper in keepers:
-                await self._want(keeper.model, order.desired)
+                await self._want(keeper.model, order.desired, ignore_fit=order.ignore_fit)
         return [keeper.view() for keeper in keepers]
 
     async def _learn_need(self, keeper: Keeper) -> None:

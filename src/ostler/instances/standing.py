@@ -26,7 +26,8 @@ class Standing:
 
     `record` is the newest launch, as stored. `failure` is why it is `failed`. `claims` counts the
     requests that wait for it. `ready_since` is monotonic. `drift`: what runs differs from the recipe.
-    `need` is what its launch needs of each device; `ignore_fit`: a person said to start it all the same.
+    `need` is what its launch needs of each device. `is_refused`: it should run and there was no room for
+    it; it starts when there is.
     """
 
     def __init__(self, model_id: int, house: House) -> None:
@@ -43,7 +44,7 @@ class Standing:
         self.faults = Faults()
         self.ready_since = 0.0
         self.need = Need()
-        self.ignore_fit = False
+        self.is_refused = False
         self._house = house
         self._stop: StopOrder | None = None
 
@@ -171,6 +172,8 @@ class Standing:
         if self.attempt is not None:
             wait_s = max(0.0, self.attempt.not_before - self._now())
             return f"{self.failure.reason}; starts again in {wait_s:.0f} s"
+        if self.is_refused:
+            return f"{self.failure.reason}; starts when there is room"
         return self.failure.reason
 
     def _with_times(self, view: InstanceView) -> InstanceView:

@@ -143,7 +143,10 @@ class NewModel:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A stored recipe. `revision` counts its changes, for optimistic locking."""
+    """A stored recipe. `revision` counts its changes, for optimistic locking.
+
+    `ignore_fit`: a person said to start it also where its memory is not there.
+    """
 
     id: int
     name: str
@@ -168,6 +171,7 @@ class Model:
     revision: int
     created_at: datetime
     updated_at: datetime
+    ignore_fit: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

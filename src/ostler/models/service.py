@@ -189,7 +189,6 @@ class Models:
         after = replace(
             after,
             id=before.id,
-            desired_state=before.desired_state,
             archived=flag("archived", changes.get("archived", before.archived)),
             created_at=before.created_at,
             revision=before.revision + 1,
@@ -199,6 +198,8 @@ class Models:
             row = await self._row(session, before.id)
             if row.revision != before.revision:
                 raise ChangedMeanwhile(f"{before.name} was changed by somebody else", model=before.name)
+            wish = DesiredState(row.desired_state)  # it may have been started since `before` was read
+            after = replace(after, desired_state=wish, ignore_fit=row.ignore_fit)
             store.write_row(row, after)
             await store.write_aliases(session, after.id, after.aliases)
             await self._note(session, "model.changed", after, principal, {"fields": sorted(changes)})
@@ -224,16 +225,25 @@ class Models:
         return model
 
     async def set_desired(
-        self, model_id: int, desired: DesiredState, session: AsyncSession | None = None
+        self,
+        model_id: int,
+        desired: DesiredState,
+        session: AsyncSession | None = None,
+        *,
+        ignore_fit: bool | None = None,
     ) -> None:
-        """Store what the owner wants, within the caller's transaction where one is given."""
+        """Store what the owner wants, within the caller's transaction where one is given.
+
+        `ignore_fit` None leaves it as it is. Raises ModelNotFound.
+        """
         if session is None:
             async with self._database.write() as own:
-                return await self.set_desired(model_id, desired, own)
+                return await self.set_desired(model_id, desired, own, ignore_fit=ignore_fit)
         row = await self._row(session, model_id)
-        row.desired_state = desired.value
-        after = replace(self._index.get(model_id), desired_state=desired)
-        self._publish(session, after)
+        before = self._index.get(model_id)
+        ignore_fit = before.ignore_fit if ignore_fit is None else ignore_fit
+        row.desired_state, row.ignore_fit = desired.value, ignore_fit
+        self._publish(session, replace(before, desired_state=desired, ignore_fit=ignore_fit))
         return None
 
     async def _row(self, session: AsyncSession, model_id: int) -> ModelRow:
