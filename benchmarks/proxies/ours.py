@@ -62,7 +62,9 @@ class OneEngine:
         )
         self._routes.publish(1, endpoint)
 
-    async def lease(self, model_id: int, *, principal: Principal, timeout_s: float) -> Lease:
+    async def lease(
+        self, model_id: int, *, principal: Principal, timeout_s: float, is_batch: bool = False
+    ) -> Lease:
         """Never needed."""
         raise Busy("not running", retry_after_s=1)
 

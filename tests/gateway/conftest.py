@@ -111,6 +111,7 @@ class HeldInstances:
         self.routes = Routes()
         self.broken: list[int] = []
         self.asked: list[tuple[int, str, float]] = []
+        self.batch: list[bool] = []
         self.may_start = asyncio.Event()
         self.waiting = asyncio.Event()
         self.gave_up = asyncio.Event()
@@ -134,7 +135,10 @@ class HeldInstances:
     def try_lease(self, model_id: int) -> Lease | None:
         return self.routes.try_lease(model_id)
 
-    async def lease(self, model_id: int, *, principal: Principal, timeout_s: float) -> Lease:
+    async def lease(
+        self, model_id: int, *, principal: Principal, timeout_s: float, is_batch: bool = False
+    ) -> Lease:
+        self.batch.append(is_batch)
         self.asked.append((model_id, principal.name, timeout_s))
         self.waiting.set()
         try:

@@ -119,6 +119,7 @@ async def test_a_model_that_should_run_waits_for_room_and_pushes_nobody_out(buil
     one_fits = await build(FakeRuntime(), settings=TIGHT)
     refused = await one_fits.until("instance.refused")
     assert refused.subject_name == "a" and one_fits.runtime.starts == ["b"]
+    await one_fits.until("instance.running", 3)
     await one_fits.instances.stop("b", LOCAL_ADMIN)
     await one_fits.until("instance.running", 4)
     assert one_fits.runtime.starts == ["b", "a"]

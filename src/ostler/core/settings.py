@@ -176,6 +176,13 @@ class Settings(BaseModel):
         live=True,
         ge=0,
     )
+    max_keep_alive_s: float = _setting(
+        3600.0,
+        "How long a request may ask (with `keep_alive`) that a model started on demand stays without another "
+        "request; never longer than the model's own `idle_timeout_s`. 0 means that requests have no say.",
+        live=True,
+        ge=0,
+    )
     drain_timeout_s: float = _setting(30.0, "How long a stop waits for requests in flight.", live=True, ge=0)
     stop_grace_s: float = _setting(
         10.0, "How long an engine may take to end before it is killed.", live=True, ge=0

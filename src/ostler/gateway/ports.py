@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Protocol
 
 from ostler.core.principals import Principal
+from ostler.instances.keep_alive import KeepAlive
 from ostler.models.records import Model
 from ostler.usage import RequestRecord
 
@@ -68,6 +69,9 @@ class Lease(Protocol):
     def api_key(self) -> str | None:
         """The engine's internal key; never shown to a client."""
 
+    def keep_alive(self, wish: KeepAlive) -> None:
+        """How long the client wants the model to stay after this request."""
+
     def release(self, *, broken: bool = False) -> None:
         """The request is over; `broken` when the engine could not be reached or broke off."""
 
@@ -86,8 +90,13 @@ class EngineLeases(Protocol):
     def try_lease(self, model_id: int) -> Lease | None:
         """A lease if the model runs right now."""
 
-    async def lease(self, model_id: int, *, principal: Principal, timeout_s: float) -> Lease:
-        """Wait until it runs, starting it where the policy allows. Raises Busy, EngineError, ..."""
+    async def lease(
+        self, model_id: int, *, principal: Principal, timeout_s: float, is_batch: bool = False
+    ) -> Lease:
+        """Wait until it runs, starting it where the policy allows. Raises Busy, EngineError, ...
+
+        `is_batch`: a start for it may come after those of others.
+        """
 
     def view(self, model_id: int) -> SeenInstance:
         """What is known of its instance; one that never ran is stopped."""

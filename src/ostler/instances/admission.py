@@ -29,7 +29,8 @@ def candidate(model: Model, need: Need, attempt: Attempt | None = None) -> Candi
     counts = need.is_known and not (attempt is not None and model.ignore_fit)
     by_device = need.by_device if counts else None
     may_evict = attempt is None or attempt.may_evict
-    return Candidate(model.id, model.name, model.policy.priority, may_evict, by_device)
+    is_batch = attempt is not None and attempt.is_batch
+    return Candidate(model.id, model.name, model.policy.priority, may_evict, by_device, is_batch)
 
 
 async def has_room(house: House, model: Model) -> bool:

@@ -29,21 +29,22 @@ class Keeper(Life):
         actor: str,
         *,
         overrides: Mapping[str, Any] | None = None,
-        may_evict: bool = True,
+        is_batch: bool = False,
         is_new_wish: bool = False,
     ) -> asyncio.Future[None]:
         """Make it run. Two starts are one: all get the future of the start that is under way.
 
+        `is_batch`: it may come after those that somebody waits for.
         `is_new_wish`: it was not meant to run before; that is taken back where the start is refused.
         """
         if cause is StartCause.PERSON:
             self.faults.clear()
         if self.attempt is not None:
-            self._join(self.attempt, cause, actor, may_evict, is_new_wish)
+            self._join(self.attempt, cause, actor, is_batch, is_new_wish)
             return self.attempt.done
         if self.is_ready:
             return orders.done()
-        self.attempt = Attempt(cause, actor, overrides or {}, may_evict=may_evict, is_new_wish=is_new_wish)
+        self.attempt = Attempt(cause, actor, overrides or {}, is_batch=is_batch, is_new_wish=is_new_wish)
         self._go_on()
         return self.attempt.done
 
@@ -94,11 +95,12 @@ class Keeper(Life):
         await self._line.wait()
 
     def _join(
-        self, attempt: Attempt, cause: StartCause, actor: str, may_evict: bool, is_new_wish: bool
+        self, attempt: Attempt, cause: StartCause, actor: str, is_batch: bool, is_new_wish: bool
     ) -> None:
         """Somebody else wants the start that is under way: it takes the stronger of both."""
+        attempt.may_evict = True
+        attempt.is_batch &= is_batch
         attempt.is_new_wish |= is_new_wish
-        attempt.may_evict |= may_evict
         if cause is StartCause.PERSON:
             attempt.cause, attempt.actor, attempt.not_before = cause, actor, 0.0
             self._bell.ring()

@@ -11,13 +11,18 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from ostler.instances.keep_alive import KeepAlive
+
 
 class _Time(Protocol):
     def monotonic(self) -> float: ...
 
 
 class Endpoint:
-    """One running engine as requests see it. `last_used` is monotonic: the end of the last request."""
+    """One running engine as requests see it. `last_used` is monotonic: the end of the last request.
+
+    `keep_alive` is the last wish of a client how long it should stay.
+    """
 
     __slots__ = (
         "_on_broken",
@@ -28,6 +33,7 @@ class Endpoint:
         "closed",
         "in_flight",
         "instance_id",
+        "keep_alive",
         "last_used",
         "limit",
     )
@@ -49,6 +55,7 @@ class Endpoint:
         self.limit = limit
         self.in_flight = 0
         self.closed = False
+        self.keep_alive: KeepAlive | None = None
         self.last_used = time.monotonic()
         self._time = time
         self._on_release = on_release
@@ -81,6 +88,14 @@ class Lease:
         self.instance_id = endpoint.instance_id
         self.base_url = endpoint.base_url
         self.api_key = endpoint.api_key
+
+    def keep_alive(self, wish: KeepAlive) -> None:
+        """How long the client wants the model to stay after this request; holds until the next wish.
+
+        Only models that a request started heed it, within their policy (`KeepAlive.within`).
+        """
+        if self._open:
+            self._endpoint.keep_alive = wish
 
     def release(self, *, broken: bool = False) -> None:
         """The request is over. `broken`: the engine did not answer, so it is looked at at once.

@@ -33,7 +33,9 @@ class Lending:
         """No new leases that would have to wait."""
         self._is_closed = True
 
-    async def lease(self, model_id: int, principal: Principal, timeout_s: float) -> Lease:
+    async def lease(
+        self, model_id: int, principal: Principal, timeout_s: float, *, is_batch: bool = False
+    ) -> Lease:
         """See `Instances.lease`."""
         keeper = self._keeper_of(model_id)
         lease = self._house.routes.try_lease(model_id)
@@ -47,14 +49,14 @@ class Lending:
         keeper.claims += 1
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._wait(keeper, principal)
+                return await self._wait(keeper, principal, is_batch)
         except TimeoutError:
             raise self._too_late(keeper, timeout_s) from None
         finally:
             self._waiting -= 1
             keeper.claims -= 1
 
-    async def _wait(self, keeper: Keeper, principal: Principal) -> Lease:
+    async def _wait(self, keeper: Keeper, principal: Principal, is_batch: bool) -> Lease:
         while True:
             lease = self._house.routes.try_lease(keeper.model_id)
             if lease is not None:
@@ -63,7 +65,8 @@ class Lending:
                 await keeper.wait_for_room()
                 continue
             self._check(keeper)
-            await asyncio.shield(keeper.ask_start(StartCause.DEMAND, principal.name))
+            started = keeper.ask_start(StartCause.DEMAND, principal.name, is_batch=is_batch)
+            await asyncio.shield(started)
 
     def _check(self, keeper: Keeper) -> None:
         """May a request start it now?"""

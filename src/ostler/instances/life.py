@@ -36,6 +36,7 @@ PORT_TRIES = 3
 LEFTOVER_GRACE_S = 2.0
 REFUSAL_SILENCE_S = 60.0
 LOOK_AGAIN_S = 60.0
+LOOK_IF_IDLE_S = 1.0
 _WHY = {
     StartCause.PERSON: "asked for by a person",
     StartCause.DEMAND: "asked for by a request",
@@ -334,7 +335,9 @@ class Life(Standing):
         timeout_s, endpoint = self.idle_timeout_s(), self.endpoint
         if timeout_s is None or endpoint is None:
             return None
-        return (self._now() if self.is_busy else endpoint.last_used) + timeout_s
+        if self.is_busy:
+            return self._now() + max(timeout_s, LOOK_IF_IDLE_S)
+        return endpoint.last_used + timeout_s
 
     def _is_serving(self) -> bool:
         return self.endpoint is not None and self.endpoint.in_flight > 0
@@ -369,9 +372,9 @@ class Life(Standing):
         self._line.wake_one()
         endpoint = self.endpoint
         if endpoint is None or endpoint.in_flight == 0:
-            if endpoint is not None and endpoint.closed:
+            if endpoint is not None and (endpoint.closed or endpoint.keep_alive is not None):
                 self._bell.ring()
-            elif self._house.scheduler.has_waiting:
+            if self._house.scheduler.has_waiting:
                 self._house.scheduler.poke()
 
     def _suspect(self) -> None:

@@ -45,6 +45,7 @@ class Attempt:
 
     `not_before` is monotonic; `is_restart` marks one that follows a fault and may be repeated.
     `tries` counts launches that were lost to a taken port. `placed` is set once the scheduler has decided.
+    `is_batch`: nobody but batch work waits for it.
     `is_new_wish`: with it the model became one that should run; if it is refused, that is taken back.
     """
 
@@ -54,6 +55,7 @@ class Attempt:
     not_before: float = 0.0
     is_restart: bool = False
     may_evict: bool = True
+    is_batch: bool = False
     is_new_wish: bool = False
     tries: int = 0
     placed: asyncio.Event = field(default_factory=asyncio.Event)

@@ -22,7 +22,7 @@ class Candidate:
     """A model that wants to start. `may_evict` is False where it must not push others out.
 
     `need` is bytes by device; None where it is not known, or where a person said to start it all the
-    same: then only places count.
+    same: then only places count. `is_batch`: nobody waits for it but work that may wait.
     """
 
     model_id: int
@@ -30,6 +30,7 @@ class Candidate:
     priority: int = 0
     may_evict: bool = True
     need: Bytes | None = None
+    is_batch: bool = False
 
 
 @dataclass(frozen=True, slots=True)

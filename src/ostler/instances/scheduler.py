@@ -1,7 +1,8 @@
 """The queue of starts: it asks for a plan, lets others leave, and hands out places in order.
 
 The line is kept by priority with ageing: who waits long enough comes before a later one of higher
-priority. The first in line is never overtaken, so whoever waits gets its turn.
+priority, and batch work before interactive work that came much later. The first in line is never
+overtaken, so whoever waits gets its turn.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 RETRY_AFTER_S = 5.0
 AGEING_S = 30.0
 """Waiting so long counts as one step of priority."""
+BATCH_BEHIND = 10
+"""So many steps a start for batch work stands behind an interactive one: five minutes of waiting."""
 LOOK_EVERY_S = 0.25
 """How often memory is looked at while somebody waits."""
 
@@ -55,6 +58,12 @@ class _Ticket:
     since_s: float
     granted: asyncio.Future[None]
     plan: Plan = field(default_factory=lambda: Plan(Verdict.WAIT))
+
+    @property
+    def rank(self) -> float:
+        """The lowest comes first. It does not change while it waits, so no later one can pass for ever."""
+        behind = BATCH_BEHIND if self.candidate.is_batch else 0
+        return self.since_s / AGEING_S - self.candidate.priority + behind
 
 
 class Scheduler:
@@ -165,7 +174,7 @@ class Scheduler:
             self._attending = None
 
     def _in_order(self) -> None:
-        self._waiting.sort(key=lambda t: (t.since_s / AGEING_S - t.candidate.priority, t.order))
+        self._waiting.sort(key=lambda ticket: (ticket.rank, ticket.order))
 
     async def _look(self) -> None:
         self._is_stale = False

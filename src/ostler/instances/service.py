@@ -273,13 +273,16 @@ class Instances:
         """A lease if the model runs and takes requests; never waits."""
         return self._house.routes.try_lease(model_id)
 
-    async def lease(self, model_id: int, *, principal: Principal, timeout_s: float) -> Lease:
+    async def lease(
+        self, model_id: int, *, principal: Principal, timeout_s: float, is_batch: bool = False
+    ) -> Lease:
         """A lease, starting the model if its policy allows; waits at most `timeout_s`.
 
+        `is_batch`: a start for it may come after those that somebody waits for (`scheduler.py`).
         Raises QueueFull, StillLoading and NoRoom (503 with retry_after_s), StartFailed, NotOnDemand,
         ModelNotFound, and what preparing a start may raise.
         """
-        return await self._lending.lease(model_id, principal, timeout_s)
+        return await self._lending.lease(model_id, principal, timeout_s, is_batch=is_batch)
 
     # Within
 

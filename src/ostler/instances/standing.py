@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import timedelta
 
@@ -86,15 +87,20 @@ class Standing:
     def idle_timeout_s(self) -> float | None:
         """Seconds without a request after which it stops, None for never.
 
-        Only one that was started on demand stops by itself; a pinned one only if it says so itself.
+        Only one that was started on demand stops by itself; a pinned one only if it says so itself. 0 is at
+        once, as a client may wish.
         """
         model = self._house.models.get(self.model_id)
         if self.cause is not StartCause.DEMAND or model.desired_state is DesiredState.RUNNING:
             return None
-        own = model.policy.idle_timeout_s
+        own, settings = model.policy.idle_timeout_s, self._house.settings()
         if own is None and model.policy.pinned:
             return None
-        return (self._house.settings().idle_timeout_s if own is None else own) or None
+        wish = self.endpoint.keep_alive if self.endpoint else None
+        if wish is not None and settings.max_keep_alive_s:
+            wished_s = wish.within(own, settings.max_keep_alive_s)
+            return None if math.isinf(wished_s) else wished_s
+        return (settings.idle_timeout_s if own is None else own) or None
 
     def resident(self) -> Resident | None:
         """What the planner sees of it; None while it holds no place."""
