@@ -138,7 +138,18 @@ def build(
     shapes = Shapes()
     devices = Devices(pretend=pretended(settings.devices) if settings.devices else ())
     instances = Instances(
-        database, events, clock, live, models, engines, runtimes, secret, node, devices, shapes
+        database,
+        events,
+        clock,
+        live,
+        models,
+        engines,
+        runtimes,
+        secret,
+        node,
+        devices,
+        shapes,
+        gpus_are_chosen=any(name.endswith("_VISIBLE_DEVICES") for name in os.environ),
     )
     registry = CollectorRegistry()
     usage_writer = UsageWriter(database)

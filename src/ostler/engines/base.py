@@ -108,6 +108,8 @@ class Engine(ABC):
     health_path: ClassVar[str]
     models_path: ClassVar[str] = "/v1/models"
     metrics_path: ClassVar[str | None] = None
+    spreads_over_gpus: ClassVar[bool] = False
+    """Left alone, it shares a model out over every GPU that it sees."""
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     @abstractmethod

@@ -8,23 +8,29 @@ from typing import Any
 
 from ostler.fit.ledger import Bytes
 from ostler.fit.need import Need
-from ostler.instances import admission, shortage
+from ostler.instances import admission, seating, shortage
 from ostler.instances.errors import WillNotFit
 from ostler.instances.house import House
 from ostler.instances.plan import Candidate, Plan, Resident, Verdict
+from ostler.instances.preparing import with_spec
 from ostler.instances.views import DryRun
 from ostler.models.records import Model
 
 
 async def with_fit(house: House, run: DryRun, model: Model, overrides: Mapping[str, Any] | None) -> DryRun:
     """The dry run of a model that does not run, with what the scheduler would decide now."""
-    need = await admission.need_now(house, model, overrides)
-    plan, holders, leaving = await _preview(house, admission.candidate(model, need))
+    open_ways = await seating.ways(house, model, overrides)
+    plan, holders, leaving = await _preview(house, admission.candidate(model, open_ways))
+    need = next(way.need for way in open_ways if way.devices == plan.seat.devices)
+    if plan.seat.devices != model.policy.devices:
+        on_these = seating.model_on(model, plan.seat.devices)
+        run = with_spec(run, (await house.preparer.prepare(on_these, overrides)).spec)
     run = replace(
         run,
+        devices=plan.seat.devices,
         would_stop=tuple(resident.model_name for resident in leaving),
         evictions=tuple(_eviction(resident, plan) for resident in leaving),
-        warnings=(*run.warnings, *_warnings(need, plan, leaving)),
+        warnings=(*run.warnings, *_warnings(need, plan, leaving), *_gone(house, model)),
     )
     if need.is_known:
         ledger = house.memory.ledger([resident.claim for resident in holders])
@@ -49,6 +55,11 @@ async def _preview(house: House, candidate: Candidate) -> tuple[Plan, list[Resid
     holders = house.scheduler.holders()
     by_id = {resident.model_id: resident for resident in holders}
     return plan, holders, [by_id[id] for id in (*plan.evict, *plan.finish) if id in by_id]
+
+
+def _gone(house: House, model: Model) -> list[str]:
+    gone = seating.missing(model, house.memory.devices)
+    return [f"policy.devices names {', '.join(gone)}, not there now"] if gone else []
 
 
 def _warnings(need: Need, plan: Plan, leaving: list[Resident]) -> list[str]:

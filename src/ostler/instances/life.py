@@ -21,7 +21,6 @@ from ostler.instances.errors import NoRoom, StartFailed, WillNotFit
 from ostler.instances.house import House
 from ostler.instances.leases import Endpoint, WaitingLine
 from ostler.instances.orders import Attempt, StopOrder
-from ostler.instances.preparing import Prepared
 from ostler.instances.restarts import backoff_s
 from ostler.instances.standing import SYSTEM_ACTOR, Standing
 from ostler.instances.store import Also, Note
@@ -101,15 +100,16 @@ class Life(Standing):
                 return
         try:
             await self._sweep()
-            prepared = await self._bell.unless(self._is_asked, self._prepare_and_admit(attempt))
+            placed = await self._bell.unless(self._is_asked, admission.place(house, self.model_id, attempt))
         except OstlerError as error:
             await self._refuse(attempt, error)
             return
         attempt.placed.set()
         self.is_refused = False
         try:
-            if prepared is None or self._stop is not None:
+            if placed is None or self._stop is not None:
                 return
+            prepared, self.need = placed
             self.cause, self.actor, self.failure, self.drift = attempt.cause, attempt.actor, None, False
             why = "after a fault" if attempt.is_restart else _WHY[attempt.cause]
             note = Note(attempt.actor, why, {"restarts": self.faults.count, "digest": prepared.spec.digest()})
@@ -132,17 +132,10 @@ class Life(Standing):
         finally:
             self._give_place_back()
 
-    async def _prepare_and_admit(self, attempt: Attempt) -> Prepared:
-        model, house = self.model, self._house
-        prepared = await house.preparer.prepare(model, attempt.overrides)
-        self.need = await admission.need_now(house, model, attempt.overrides)
-        await admission.admit(house, self.model, self.need, attempt)
-        return prepared
-
     def _stand_again_in_line(self) -> None:
         """What the start asks for has changed while it waits, if it does."""
-        if self.attempt is not None:
-            self._house.scheduler.change(admission.candidate(self.model, self.need, self.attempt))
+        if self.attempt is not None and self.attempt.ways:
+            self._house.scheduler.change(admission.candidate(self.model, self.attempt.ways, self.attempt))
 
     async def _load(self) -> None:
         """From an engine that loads to one that is ready, or failed."""

@@ -13,6 +13,7 @@ from typing import Any
 from ostler.core.errors import Invalid, OstlerError
 from ostler.core.launch import Handle
 from ostler.core.settings import Settings
+from ostler.fit.allowed import allowed_devices
 from ostler.fit.devices import Device, Devices, Sight
 from ostler.fit.ledger import Bytes, Claim, Ledger, open_ledger
 from ostler.fit.need import Need, need_of, need_of_shape
@@ -137,7 +138,8 @@ class Memory:
     async def _counter(self, model: Model) -> tuple[Callable[[Mapping[str, Any]], Need], int | None]:
         """What counts this model's need for any options, and its trained context length in tokens."""
         files = await self._models.resolve_files(model)
-        devices, reserve = self._seen.devices, self._settings().reserve_by_device
+        devices = allowed_devices(self._seen.devices, model.policy.devices)
+        reserve = self._settings().reserve_by_device
         note = None
         if await self._leaves_gpus(model):
             devices = [device for device in devices if device.kind == "cpu"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ostler.core.states import DesiredState
+from ostler.instances.seating import Way
 from ostler.instances.views import StartCause
 
 
@@ -43,6 +44,7 @@ def settle(future: asyncio.Future[None], error: Exception | None = None) -> None
 class Attempt:
     """A start that is under way or about to be. All who want the model wait for `done`.
 
+    `ways` are the ways to place it, once they are known.
     `not_before` is monotonic; `is_restart` marks one that follows a fault and may be repeated.
     `tries` counts launches that were lost to a taken port. `placed` is set once the scheduler has decided.
     `is_batch`: nobody but batch work waits for it.
@@ -58,6 +60,7 @@ class Attempt:
     is_batch: bool = False
     is_new_wish: bool = False
     tries: int = 0
+    ways: Sequence[Way] = ()
     placed: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Future[None] = field(default_factory=_future)
 

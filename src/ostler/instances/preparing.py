@@ -91,13 +91,7 @@ class Preparer:
         run = DryRun(model.name, model.engine, model.runtime, warnings=tuple(warnings), errors=tuple(errors))
         if spec is None:
             return run
-        return replace(
-            run,
-            argv=tuple(_shown(part) for part in (*spec.command, *spec.args)),
-            env={**spec.env, **dict.fromkeys(spec.secret_env, HIDDEN)},
-            spec=spec.to_json(),
-            spec_digest=spec.digest(),
-        )
+        return with_spec(run, spec)
 
     async def _request(self, model: Model, overrides: Mapping[str, Any] | None) -> LaunchRequest:
         files = await self._models.resolve_files(model)
@@ -111,7 +105,19 @@ class Preparer:
             env=model.env,
             runtime=model.runtime,
             command_override=model.engine_command,
+            devices=model.policy.devices,
         )
+
+
+def with_spec(run: DryRun, spec: LaunchSpec) -> DryRun:
+    """The dry run with what exactly would run."""
+    return replace(
+        run,
+        argv=tuple(_shown(part) for part in (*spec.command, *spec.args)),
+        env={**spec.env, **dict.fromkeys(spec.secret_env, HIDDEN)},
+        spec=spec.to_json(),
+        spec_digest=spec.digest(),
+    )
 
 
 def _shown(part: str) -> str:

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ostler.core.clock import Clock
@@ -19,7 +19,7 @@ from ostler.core.errors import OstlerError
 from ostler.core.settings import Settings
 from ostler.fit.ledger import Claim
 from ostler.instances.errors import NoRoom, WillNotFit
-from ostler.instances.plan import Candidate, Plan, Resident, Verdict
+from ostler.instances.plan import Candidate, Plan, Resident, Seat, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class _Ticket:
     candidate: Candidate
     order: int
     since_s: float
-    granted: asyncio.Future[None]
+    granted: asyncio.Future[Seat]
     plan: Plan = field(default_factory=lambda: Plan(Verdict.WAIT))
 
     @property
@@ -86,9 +86,9 @@ class Scheduler:
         """True while a start waits for a place."""
         return bool(self._waiting)
 
-    async def admit(self, candidate: Candidate, *, timeout_s: float) -> None:
-        """Return when the model has a place; it keeps it until `release`. Raises NoRoom, WillNotFit."""
-        granted = asyncio.get_running_loop().create_future()
+    async def admit(self, candidate: Candidate, *, timeout_s: float) -> Seat:
+        """Where it is placed, once it has a place; it keeps it until `release`. Raises NoRoom, WillNotFit."""
+        granted: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()
         ticket = _Ticket(candidate, next(self._numbers), self._clock.monotonic(), granted)
         self._waiting.append(ticket)
         self._in_order()
@@ -96,7 +96,7 @@ class Scheduler:
         try:
             self.poke()
             async with asyncio.timeout(timeout_s):
-                await granted
+                return await granted
         except TimeoutError:
             raise _refusal(ticket.candidate, ticket.plan) from None
         except asyncio.CancelledError:
@@ -189,8 +189,9 @@ class Scheduler:
             name = ticket.candidate.model_name
             if plan.verdict is Verdict.GO:
                 self._waiting.pop(0)
-                self._granted[ticket.candidate.model_id] = ticket.candidate
-                _settle(ticket.granted, None)
+                held = replace(ticket.candidate, need=plan.seat.need, seats=())
+                self._granted[ticket.candidate.model_id] = held
+                _settle(ticket.granted, plan.seat)
             elif plan.verdict is Verdict.WAIT or self._may_come_back(plan):
                 for model_id in plan.evict:
                     self._room.evict(model_id, name)
@@ -215,13 +216,13 @@ async def _heard(bell: asyncio.Event, timeout_s: float) -> None:
         return
 
 
-def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
+def _settle(future: asyncio.Future[Seat], outcome: Seat | Exception) -> None:
     if future.done():
         return
-    if error is None:
-        future.set_result(None)
+    if isinstance(outcome, Seat):
+        future.set_result(outcome)
     else:
-        future.set_exception(error)
+        future.set_exception(outcome)
 
 
 def _refusal(candidate: Candidate, plan: Plan) -> OstlerError:

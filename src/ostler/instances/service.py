@@ -19,7 +19,7 @@ from ostler.engines.registry import Engines
 from ostler.fit.devices import Device, Devices
 from ostler.fit.ledger import Account, Bytes
 from ostler.fit.reading import Shapes
-from ostler.instances import admission, dry_runs
+from ostler.instances import dry_runs, seating
 from ostler.instances.adoption import adopt, stop_unknown
 from ostler.instances.errors import AlreadyRunning
 from ostler.instances.health import HealthProbe
@@ -35,6 +35,7 @@ from ostler.instances.scheduler import Scheduler
 from ostler.instances.standing import SYSTEM_ACTOR
 from ostler.instances.store import InstanceStore
 from ostler.instances.views import DryRun, InstanceView, StartCause
+from ostler.instances.wanted import Wanted
 from ostler.models.records import Model
 from ostler.models.service import Models
 from ostler.runtimes.base import Runtime
@@ -42,7 +43,6 @@ from ostler.runtimes.base import Runtime
 log = logging.getLogger(__name__)
 
 TIDY_S = 5.0
-LOOK_FOR_ROOM_S = 5.0
 
 
 class SettingsHolder(Protocol):
@@ -69,6 +69,8 @@ class Instances:
         node: str,
         devices: Devices,
         shapes: Shapes,
+        *,
+        gpus_are_chosen: bool = False,
     ) -> None:
         self._settings = settings
         self._models = models
@@ -98,8 +100,10 @@ class Instances:
             scheduler=Scheduler(self._residence, clock, lambda: settings.current),
             memory=self._memory,
             secret=secret,
+            gpus_are_chosen=gpus_are_chosen,
         )
         self._lending = Lending(self._house, self._keeper)
+        self._wanted = Wanted(self._house, self._keeper)
         models.add_guard(self._refuse_in_use)
         models.subscribe(self._model_changed)
 
@@ -114,9 +118,9 @@ class Instances:
             if keeper.record is not None and keeper.record.state.is_active:
                 await self._learn_need(keeper)
                 self._spawn(self._refresh_drift(keeper))
-        self._spawn(self._start_wanted())
+        self._spawn(self._wanted.start_all())
+        self._spawn(self._wanted.start_refused())
         self._spawn(self._tidy())
-        self._spawn(self._start_refused())
 
     async def close(self, *, stop_engines: bool = False) -> None:
         """End looking after them; the engines go on unless told otherwise. Safe to call twice."""
@@ -297,32 +301,6 @@ class Instances:
         keeper = self._keepers.get(model_id)
         return keeper.state if keeper else InstanceState.STOPPED
 
-    def _should_run(self, model: Model) -> bool:
-        wanted = model.desired_state is DesiredState.RUNNING or model.policy.auto_start
-        return wanted and not self._keeper_state(model.id).is_active
-
-    def _wanted(self) -> list[Model]:
-        """Those that should run and do not, the highest priority first."""
-        wanted = [m for m in self._models.all() if not m.archived and self._should_run(m)]
-        return sorted(wanted, key=lambda m: (-m.policy.priority, m.name))
-
-    async def _start_wanted(self) -> None:
-        for model in self._wanted():
-            await self._start_with_server(model)
-
-    async def _start_refused(self) -> None:
-        """What should run and was refused starts when there is room for it, at nobody's expense."""
-        while True:
-            await asyncio.sleep(min(LOOK_FOR_ROOM_S, self._settings.current.probe_interval_s))
-            for model in self._wanted():
-                keeper = self._keepers.get(model.id)
-                if keeper is not None and keeper.is_refused and await admission.has_room(self._house, model):
-                    await self._start_with_server(model)
-
-    async def _start_with_server(self, model: Model) -> None:
-        is_kept = model.desired_state is DesiredState.RUNNING
-        await self._keeper(model.id).start_with_server(StartCause.PERSON if is_kept else StartCause.AUTO)
-
     async def _want(self, model: Model, desired: DesiredState, *, ignore_fit: bool | None = None) -> bool:
         """Store what a person wants; True where the model was not meant to run before, and is now."""
         before = self._models.get(model.id)
@@ -353,7 +331,9 @@ class Instances:
     async def _learn_need(self, keeper: Keeper) -> None:
         """What an engine needs that an earlier server started."""
         try:
-            keeper.need = await admission.need_now(self._house, keeper.model)
+            await self._memory.look()
+            devices = keeper.record.spec.devices if keeper.record else ()
+            keeper.need = await self._memory.need(seating.model_on(keeper.model, devices))
         except OstlerError as error:
             log.info("what %s needs is not known: %s", keeper.model.name, error.message)
 
@@ -377,7 +357,8 @@ class Instances:
         if record is None or not record.state.is_active:
             return
         try:
-            prepared = await self._house.preparer.prepare(keeper.model)
+            as_placed = seating.placed(self._house, keeper.model, record.spec.devices)
+            prepared = await self._house.preparer.prepare(as_placed)
         except OstlerError as error:
             log.info("what %s would run now is not known: %s", record.spec.model_name, error.message)
             keeper.drift = True

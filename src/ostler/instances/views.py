@@ -52,7 +52,7 @@ class InstanceView:
     the stored recipe would run. `expires_at`: when it stops for being idle, None for never or while
     it serves. `memory_bytes` is measured, `estimated_bytes` what was expected before it was started,
     both over all devices. `restarts`: after faults, in a row. `load_seconds`: from
-    launch to ready. `failure` is `Failure.to_json`.
+    launch to ready. `failure` is `Failure.to_json`. `devices` are those that its engine was given; none: all.
     """
 
     id: int | None
@@ -80,6 +80,7 @@ class InstanceView:
     expires_at: datetime | None = None
     memory_bytes: int | None = None
     estimated_bytes: int | None = None
+    devices: tuple[str, ...] = ()
 
     def to_json(self, *, with_url: bool = False) -> dict[str, Any]:
         """A JSON-ready form; times as ISO 8601, the internal URL only where asked for."""
@@ -105,6 +106,7 @@ class DryRun:
     `would_stop` names the models that would leave to make room, `evictions` says why of each.
     `fit` are the devices with what the start needs of them, `fits` whether it can ever fit (both None
     where the need is not known). `blocked_by` names the error that `ignore_fit` overrides.
+    `devices` are those that the engine would be given; none: all.
     """
 
     model_name: str
@@ -121,6 +123,7 @@ class DryRun:
     fits: bool | None = None
     fit: tuple[Mapping[str, Any], ...] | None = None
     blocked_by: str | None = None
+    devices: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form."""

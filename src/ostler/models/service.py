@@ -28,11 +28,12 @@ from ostler.models.checks import (
     environment,
     flag,
     merged,
+    policy,
     text,
 )
 from ostler.models.index import Listener, ModelIndex, ModelNotFound
 from ostler.models.names import check_name, name_from
-from ostler.models.records import ORIGINS, Model, NewModel, Policy, Source
+from ostler.models.records import ORIGINS, Model, NewModel, Source
 from ostler.models.sources import SourceReader
 from ostler.models.tables import ModelRow
 from ostler.models.trust import refuse_untrusted
@@ -270,6 +271,7 @@ class Models:
         rules.check_env(environment(new.env))
         roots = await self._sources.roots()
         await asyncio.to_thread(refuse_untrusted, new, keep_source, rules.options, roots, principal)
+        options = rules.options.validate(new.options)
         now = self._clock.now()
         return Model(
             id=0,
@@ -284,11 +286,11 @@ class Models:
             node=self._node,
             task=text("task", new.task),
             source=source,
-            options=rules.options.validate(new.options),
+            options=options,
             extra_args=tuple(new.extra_args),
             env=environment(new.env),
             request_defaults=defaults(new.request_defaults),
-            policy=Policy.from_json(new.policy),
+            policy=policy(new, options),
             dialect_data=dict(new.dialect_data),
             desired_state=DesiredState.STOPPED,
             archived=False,
