@@ -43,6 +43,7 @@ class Running:
     """What the model list would say."""
 
     state: InstanceState = InstanceState.RUNNING
+    context_length: int | None = None
 
 
 class OneEngine:

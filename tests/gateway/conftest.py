@@ -102,6 +102,7 @@ class ScriptedEngine:
 @dataclass
 class Looks:
     state: InstanceState
+    context_length: int | None = None
 
 
 class HeldInstances:
@@ -153,8 +154,10 @@ class HeldInstances:
         return lease
 
     def view(self, model_id: int) -> Looks:
-        running = model_id in self.endpoints
-        return Looks(InstanceState.RUNNING if running else InstanceState.STOPPED)
+        endpoint = self.endpoints.get(model_id)
+        if endpoint is None:
+            return Looks(InstanceState.STOPPED)
+        return Looks(InstanceState.RUNNING, endpoint.context_length)
 
 
 class HeldSettings:

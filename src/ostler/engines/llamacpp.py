@@ -45,6 +45,7 @@ class LlamaCpp(Engine):
     secret_env: ClassVar[tuple[str, ...]] = ("LLAMA_API_KEY",)
     health_path: ClassVar[str] = "/health"
     metrics_path: ClassVar[str | None] = "/metrics"
+    context_keys: ClassVar[tuple[str, ...]] = ("meta", "n_ctx")
     spreads_over_gpus: ClassVar[bool] = True
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "prompt_tokens_total": ("llamacpp:prompt_tokens_total",),

@@ -33,7 +33,11 @@ def list_models(models: ModelNames, instances: EngineLeases, principal: Principa
 
 
 def describe(model: Model, instances: EngineLeases) -> dict[str, Any]:
-    """One model: nothing in it says where an engine listens or where files are."""
+    """One model: nothing in it says where an engine listens or where files are.
+
+    The context length is that of the running engine for one request, under our name and under vLLM's.
+    """
+    seen = instances.view(model.id)
     return {
         "id": model.name,
         "object": "model",
@@ -42,7 +46,9 @@ def describe(model: Model, instances: EngineLeases) -> dict[str, Any]:
         "aliases": list(model.aliases),
         "task": model.task or None,
         "engine": model.engine,
-        "state": str(instances.view(model.id).state),
+        "state": str(seen.state),
+        "context_length": seen.context_length,
+        "max_model_len": seen.context_length,
     }
 
 

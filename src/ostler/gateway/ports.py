@@ -83,6 +83,10 @@ class SeenInstance(Protocol):
     def state(self) -> str:
         """`running`, `stopped`, ..."""
 
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that one request may have now; None where nothing runs."""
+
 
 class EngineLeases(Protocol):
     """Who hands out leases (instances)."""

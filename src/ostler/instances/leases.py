@@ -21,7 +21,8 @@ class _Time(Protocol):
 class Endpoint:
     """One running engine as requests see it. `last_used` is monotonic: the end of the last request.
 
-    `keep_alive` is the last wish of a client how long it should stay.
+    `keep_alive` is the last wish of a client how long it should stay, `context_length` the tokens that one
+    request may have (None where the engine does not say).
     """
 
     __slots__ = (
@@ -31,6 +32,7 @@ class Endpoint:
         "api_key",
         "base_url",
         "closed",
+        "context_length",
         "in_flight",
         "instance_id",
         "keep_alive",
@@ -56,6 +58,7 @@ class Endpoint:
         self.in_flight = 0
         self.closed = False
         self.keep_alive: KeepAlive | None = None
+        self.context_length: int | None = None
         self.last_used = time.monotonic()
         self._time = time
         self._on_release = on_release

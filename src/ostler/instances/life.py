@@ -179,6 +179,7 @@ class Life(Standing):
     async def _look_after(self) -> None:
         """Watch a running engine until something has to be done, and do it."""
         watched = self._watched()
+        await self._bell.unless(self._is_asked, self._learn_context(watched))
         self._watch = watch = Watch(watched, self._bell, self._idle_at, self._is_serving)
         try:
             turn, seen = await watch.until_needed(self._is_asked)
@@ -195,6 +196,13 @@ class Life(Standing):
             self._withdraw()
             probes = watch.failed_probes
             await self._fail(await failures.explain(watched, turn, seen, when="while serving", limit=probes))
+
+    async def _learn_context(self, watched: Watched) -> None:
+        endpoint, probe_s = self.endpoint, self._house.settings().probe_timeout_s
+        if endpoint is not None and endpoint.context_length is None:
+            endpoint.context_length = await watched.probe.context(
+                watched.engine, endpoint.base_url, endpoint.api_key, timeout_s=probe_s
+            )
 
     async def _fail(self, failure: Failure, *, port_taken: bool = False) -> None:
         """The engine is of no use any more: sweep it, say so, and restart it or give up."""

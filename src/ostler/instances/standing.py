@@ -162,6 +162,7 @@ class Standing:
             ready_at=shown.ready_at if shown else None,
             load_seconds=shown.load_seconds if shown else None,
             restarts=self.faults.count,
+            context_length=self.endpoint.context_length if self.endpoint and is_active else None,
             devices=shown.spec.devices if shown else (),
             in_flight=self.endpoint.in_flight if self.endpoint and is_active else 0,
             memory_bytes=self.observed.memory_bytes if self.observed and is_active else None,

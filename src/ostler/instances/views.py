@@ -53,6 +53,7 @@ class InstanceView:
     it serves. `memory_bytes` is measured, `estimated_bytes` what was expected before it was started,
     both over all devices. `restarts`: after faults, in a row. `load_seconds`: from
     launch to ready. `failure` is `Failure.to_json`. `devices` are those that its engine was given; none: all.
+    `context_length`: tokens that one request may have, prompt and answer together, as the engine says.
     """
 
     id: int | None
@@ -81,6 +82,7 @@ class InstanceView:
     memory_bytes: int | None = None
     estimated_bytes: int | None = None
     devices: tuple[str, ...] = ()
+    context_length: int | None = None
 
     def to_json(self, *, with_url: bool = False) -> dict[str, Any]:
         """A JSON-ready form; times as ISO 8601, the internal URL only where asked for."""
