@@ -179,9 +179,9 @@ class Life(Standing):
     async def _look_after(self) -> None:
         """Watch a running engine until something has to be done, and do it."""
         watched = self._watched()
-        await self._bell.unless(self._is_asked, self._learn_context(watched))
         self._watch = watch = Watch(watched, self._bell, self._idle_at, self._is_serving)
         try:
+            await self._bell.unless(self._is_asked, self._learn_context(watched))
             turn, seen = await watch.until_needed(self._is_asked)
         finally:
             self._watch = None
