@@ -124,6 +124,8 @@ async def test_a_device_that_is_not_here_is_a_warning_and_none_at_all_a_refusal(
     await use(two, "a")
     assert devices_of(two, "a") == ("cuda:1",)
     await two.add("b", policy={"devices": ["cuda:7"]})
+    run = await two.instances.dry_run("b")
+    assert run.fits is False and run.errors[0].startswith("b may only use cuda:7, and none of them is here")
     with pytest.raises(DevicesGone, match=r"b may only use cuda:7") as caught:
         await two.instances.start("b", LOCAL_ADMIN)
     assert "Here are: cuda:0, cuda:1, cpu" in str(caught.value.hint)

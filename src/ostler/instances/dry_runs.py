@@ -19,7 +19,10 @@ from ostler.models.records import Model
 
 async def with_fit(house: House, run: DryRun, model: Model, overrides: Mapping[str, Any] | None) -> DryRun:
     """The dry run of a model that does not run, with what the scheduler would decide now."""
-    open_ways = await seating.ways(house, model, overrides)
+    try:
+        open_ways = await seating.ways(house, model, overrides)
+    except seating.DevicesGone as gone:
+        return replace(run, fits=False, errors=(*run.errors, f"{gone.message}. {gone.hint}"))
     plan, holders, leaving = await _preview(house, admission.candidate(model, open_ways))
     need = next(way.need for way in open_ways if way.devices == plan.seat.devices)
     if plan.seat.devices != model.policy.devices:
