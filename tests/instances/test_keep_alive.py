@@ -47,19 +47,27 @@ def test_what_is_no_duration_is_refused_with_examples(sent: Any) -> None:
     assert caught.value.facts["field"] == "keep_alive"
 
 
-def test_a_wish_is_never_longer_than_the_limit_or_the_model_s_own_time() -> None:
-    assert KeepAlive(7200).within(None, 3600) == 3600
-    assert KeepAlive(7200).within(60, 3600) == 60
-    assert KeepAlive(5).within(60, 3600) == 5
-    assert KeepAlive(0).within(0, 3600) == 0
+def test_a_wish_may_shorten_freely_and_lengthen_up_to_the_limit() -> None:
+    assert KeepAlive(5).within(None, 900, 3600) == 5
+    assert KeepAlive(2400).within(None, 900, 3600) == 2400
+    assert KeepAlive(7200).within(None, 900, 3600) == 3600
+    assert KeepAlive(7200).within(None, 900, 60) == 900, "a wish for longer never shortens"
+    assert KeepAlive(7200).within(None, 0, 3600) == 7200, "it would have stayed for ever"
+
+
+def test_a_wish_is_never_longer_than_the_model_s_own_time() -> None:
+    assert KeepAlive(7200).within(60, 900, 3600) == 60
+    assert KeepAlive(5).within(60, 900, 3600) == 5
+    assert KeepAlive(7200).within(0, 900, 3600) == 7200
+    assert KeepAlive(math.inf).within(0, 900, 3600) == math.inf
 
 
 def test_for_ever_needs_the_right_to_pin() -> None:
     manager = replace(LOCAL_ADMIN, role=Role.MANAGER)
     power_user = replace(LOCAL_ADMIN, role=Role.POWER_USER)
-    assert KeepAlive.asked(-1, manager).within(None, 3600) == math.inf
-    assert KeepAlive.asked(-1, manager).within(60, 3600) == 60, "the model's own policy holds for all"
-    assert KeepAlive.asked(-1, power_user).within(None, 3600) == 3600
+    assert KeepAlive.asked(-1, manager).within(None, 900, 3600) == math.inf
+    assert KeepAlive.asked(-1, manager).within(60, 900, 3600) == 60, "the model's own policy holds for all"
+    assert KeepAlive.asked(-1, power_user).within(None, 900, 3600) == 3600
 
 
 async def test_keep_alive_0_stops_the_model_once_it_is_idle(house: Fake) -> None:

@@ -33,14 +33,18 @@ class KeepAlive:
         """Read what a client sent. Raises InvalidField."""
         return cls(_seconds(value), principal.role >= Role.MANAGER)
 
-    def within(self, own_s: float | None, limit_s: float) -> float:
-        """Seconds that it stays, infinite for ever: never longer than the model's own policy says.
+    def within(self, own_s: float | None, default_s: float, limit_s: float) -> float:
+        """Seconds that it stays, infinite for ever: a wish may shorten freely, and lengthen within limits.
 
-        `own_s` is the model's own idle time (None or 0: it has none), `limit_s` the setting
-        `max_keep_alive_s`.
+        `own_s` is the model's own idle time, which is never passed (None: it has none, 0: for ever),
+        `default_s` the setting `idle_timeout_s` (0: for ever), `limit_s` the setting `max_keep_alive_s`.
         """
-        for_ever = self.may_pin and math.isinf(self.seconds)
-        return min(self.seconds if for_ever else min(self.seconds, limit_s), own_s or math.inf)
+        unasked_s = (default_s if own_s is None else own_s) or math.inf
+        if self.seconds <= unasked_s or own_s is not None:
+            return min(self.seconds, unasked_s)
+        if self.may_pin and math.isinf(self.seconds):
+            return math.inf
+        return max(unasked_s, min(self.seconds, limit_s))
 
 
 def _seconds(value: Any) -> float:

@@ -98,7 +98,7 @@ class Standing:
             return None
         wish = self.endpoint.keep_alive if self.endpoint else None
         if wish is not None and settings.max_keep_alive_s:
-            wished_s = wish.within(own, settings.max_keep_alive_s)
+            wished_s = wish.within(own, settings.idle_timeout_s, settings.max_keep_alive_s)
             return None if math.isinf(wished_s) else wished_s
         return (settings.idle_timeout_s if own is None else own) or None
 
