@@ -221,3 +221,17 @@ async def test_an_interactive_request_lifts_the_batch_start_that_it_joins(house:
             await asyncio.sleep(0.05)
         stream.release()
     assert house.runtime.starts == ["a", "b", "c"]
+
+
+async def test_batch_work_leaves_half_of_the_waiting_places_to_others(house: Fake) -> None:
+    house.settings.change(max_queue=2)
+    model = await house.add("a")
+    house.runtime.load_gate.hold()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(use(house, model, is_batch=True))
+        await house.until("instance.loading")
+        with pytest.raises(QueueFull, match="1 requests already wait"):
+            await use(house, model, is_batch=True)
+        tasks.create_task(use(house, model, is_batch=False))
+        await asyncio.sleep(0)
+        house.runtime.load_gate.release()

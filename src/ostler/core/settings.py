@@ -162,7 +162,11 @@ class Settings(BaseModel):
         ge=0,
     )
     max_queue: int = _setting(
-        64, "How many requests may wait for models to start; above it the answer is 503.", live=True, ge=0
+        64,
+        "How many requests may wait for models to start; above it the answer is 503. Batch work is refused "
+        "at the half of it.",
+        live=True,
+        ge=0,
     )
     start_timeout_s: float = _setting(
         600.0, "How long an engine may load before it counts as failed.", live=True, gt=0

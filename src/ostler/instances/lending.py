@@ -43,8 +43,10 @@ class Lending:
             return lease
         if self._is_closed:
             raise ShuttingDown("the server is ending", retry_after_s=RETRY_AFTER_S)
-        if self._waiting >= self._house.settings().max_queue:
-            await self._refuse(keeper, principal)
+        limit = self._house.settings().max_queue
+        limit = (limit + 1) // 2 if is_batch else limit  # so that batch work leaves places to others
+        if self._waiting >= limit:
+            await self._refuse(keeper, principal, limit)
         self._waiting += 1
         keeper.claims += 1
         try:
@@ -85,8 +87,8 @@ class Lending:
         if keeper.failure is not None and self._house.clock.monotonic() < keeper.faults.blocked_until:
             raise StartFailed(model.name, keeper.failure)
 
-    async def _refuse(self, keeper: Keeper, principal: Principal) -> None:
-        limit, name = self._house.settings().max_queue, keeper.model.name
+    async def _refuse(self, keeper: Keeper, principal: Principal, limit: int) -> None:
+        name = keeper.model.name
         self._refused += 1
         now = self._house.clock.monotonic()
         if now - self._told_at >= REFUSALS_TOLD_EVERY_S:  # a flood of requests is not a flood of events
