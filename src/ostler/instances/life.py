@@ -294,18 +294,19 @@ class Life(Standing):
 
         One that a person asked for is over. One that should run waits for room, and shows why.
         """
-        if attempt.is_new_wish:
+        said, at = self._refused
+        if said != error.message or self._now() - at > REFUSAL_SILENCE_S:
+            self._refused = (error.message, self._now())
+            facts = {key: value for key, value in error.facts.items() if key != "model"}
+            await self._tell("instance.refused", error.message, {"code": error.code, **facts}, attempt.actor)
+        while attempt.is_new_wish:  # another wish may join while this one is taken back
+            attempt.is_new_wish = False
             await self._house.models.set_desired(self.model_id, DesiredState.STOPPED, ignore_fit=False)
         is_auto = attempt.is_restart and self.model.policy.auto_start
         should_run = is_auto or self.model.desired_state is DesiredState.RUNNING
         self.is_refused = should_run and isinstance(error, WillNotFit | NoRoom)
         if self.is_refused or not isinstance(error, Busy):
             self.failure = failures.explain_error(error)
-        said, at = self._refused
-        if said != error.message or self._now() - at > REFUSAL_SILENCE_S:
-            self._refused = (error.message, self._now())
-            facts = {key: value for key, value in error.facts.items() if key != "model"}
-            await self._tell("instance.refused", error.message, {"code": error.code, **facts}, attempt.actor)
         self._settle_attempt(error)
 
     async def _sweep(self) -> None:
