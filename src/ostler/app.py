@@ -166,6 +166,7 @@ def build(
         devices,
         shapes,
         _asked_of(hub, downloads),
+        gpus_are_chosen=any(name.endswith("_VISIBLE_DEVICES") for name in os.environ),
     )
     registry = CollectorRegistry()
     usage_writer = UsageWriter(database)

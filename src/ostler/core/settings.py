@@ -178,7 +178,11 @@ class Settings(BaseModel):
         ge=0,
     )
     max_queue: int = _setting(
-        64, "How many requests may wait for models to start; above it the answer is 503.", live=True, ge=0
+        64,
+        "How many requests may wait for models to start; above it the answer is 503. Batch work is refused "
+        "at the half of it.",
+        live=True,
+        ge=0,
     )
     start_timeout_s: float = _setting(
         600.0, "How long an engine may load before it counts as failed.", live=True, gt=0
@@ -189,6 +193,13 @@ class Settings(BaseModel):
     idle_timeout_s: float = _setting(
         900.0,
         "A model started on demand stops after this long without a request; 0 means never.",
+        live=True,
+        ge=0,
+    )
+    max_keep_alive_s: float = _setting(
+        3600.0,
+        "How long a request may ask (with `keep_alive`) that a model started on demand stays without another "
+        "request; never longer than the model's own `idle_timeout_s`. 0 means that requests have no say.",
         live=True,
         ge=0,
     )

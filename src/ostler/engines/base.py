@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -124,7 +125,11 @@ class Engine(ABC):
     secret_env: ClassVar[tuple[str, ...]]
     health_path: ClassVar[str]
     models_path: ClassVar[str] = "/v1/models"
+    context_keys: ClassVar[tuple[str, ...]] = ()
+    """Where an entry of its model list says how many tokens one request may have, key by key."""
     metrics_path: ClassVar[str | None] = None
+    spreads_over_gpus: ClassVar[bool] = False
+    """Left alone, it shares a model out over every GPU that it sees."""
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     no_memory: ClassVar[frozenset[str]] = frozenset()
     """Options that surely do not change how much memory the engine takes."""
@@ -151,6 +156,16 @@ class Engine(ABC):
         `fresh` asks again how much is free on them. Raises NoExecutable.
         """
         return None
+
+    def read_context(self, body: str) -> int | None:
+        """The tokens that one request may have, from the engine's model list; None where it does not say."""
+        try:
+            found = json.loads(body)["data"][0]
+            for key in self.context_keys:
+                found = found[key]
+        except (ValueError, RecursionError, LookupError, TypeError):
+            return None
+        return found if type(found) is int and found > 0 else None
 
     async def sees_gpus(self, request: LaunchRequest) -> bool | None:
         """Whether the program would use this host's GPUs; None where it does not say. Raises NoExecutable."""

@@ -53,6 +53,8 @@ class LlamaCpp(Engine):
     health_path: ClassVar[str] = "/health"
     metrics_path: ClassVar[str | None] = "/metrics"
     no_memory: ClassVar[frozenset[str]] = NO_MEMORY
+    context_keys: ClassVar[tuple[str, ...]] = ("meta", "n_ctx")
+    spreads_over_gpus: ClassVar[bool] = True
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "prompt_tokens_total": ("llamacpp:prompt_tokens_total",),
         "cached_prompt_tokens_total": ("llamacpp:prompt_tokens_cached_total",),

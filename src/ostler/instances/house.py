@@ -23,7 +23,10 @@ from ostler.runtimes.base import Runtime
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """The keepers' common tools. `settings` gives the settings that hold now."""
+    """The keepers' common tools. `settings` gives the settings that hold now.
+
+    `gpus_are_chosen`: the server's own environment limits the GPUs that engines see.
+    """
 
     store: InstanceStore
     clock: Clock
@@ -36,6 +39,7 @@ class House:
     memory: Memory
     experience: Experience
     secret: ServerSecret
+    gpus_are_chosen: bool = False
 
     def engine_key(self, instance_id: int) -> str:
         """The internal key of one engine: derived, so stored nowhere and the same after a restart."""

@@ -133,7 +133,7 @@ class Preparer:
             found += look_ahead(scene)
             run = replace(run, chosen=tuple(scene.chosen.to_json()))
             spec = await asyncio.to_thread(engine.launch_spec, request)
-            run = _with_spec(run, spec)
+            run = with_spec(run, spec)
             found += await _ask_runtime(runtime, spec)
             found += [_unchecked(text) for text in await engine.check(request)]
         except OstlerError as error:
@@ -168,6 +168,7 @@ def _request(model: Model, files: FileSet, options: Mapping[str, Any]) -> Launch
         env=model.env,
         runtime=model.runtime,
         command_override=model.engine_command,
+        devices=model.policy.devices,
     )
 
 
@@ -198,7 +199,8 @@ def _unchecked(text: str) -> Finding:
     return Finding("flags_not_checked", Severity.WARNING, Category.ARGS, "Flags were not checked", text)
 
 
-def _with_spec(run: DryRun, spec: LaunchSpec) -> DryRun:
+def with_spec(run: DryRun, spec: LaunchSpec) -> DryRun:
+    """The dry run with what exactly would run."""
     return replace(
         run,
         argv=tuple(_shown(part) for part in (*spec.command, *spec.args)),

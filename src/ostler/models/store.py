@@ -25,7 +25,7 @@ def write_row(row: ModelRow, model: Model) -> None:
     row.options, row.extra_args, row.env = dict(model.options), list(model.extra_args), dict(model.env)
     row.request_defaults, row.policy = dict(model.request_defaults), model.policy.to_json()
     row.dialect_data, row.desired_state = dict(model.dialect_data), model.desired_state.value
-    row.archived, row.revision = model.archived, model.revision
+    row.archived, row.revision, row.ignore_fit = model.archived, model.revision, model.ignore_fit
     row.created_at, row.updated_at = model.created_at, model.updated_at
 
 
@@ -52,6 +52,7 @@ def read_row(row: ModelRow, aliases: Iterable[str]) -> Model:
         dialect_data=dict(row.dialect_data),
         desired_state=DesiredState(row.desired_state),
         archived=row.archived,
+        ignore_fit=row.ignore_fit,
         revision=row.revision,
         created_at=row.created_at,
         updated_at=row.updated_at,

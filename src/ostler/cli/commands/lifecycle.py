@@ -138,11 +138,17 @@ def _instance_row(item: Json, no_gpu: bool) -> tuple[str, ...]:
         size,
         human.size(item.get("estimated_bytes")),
         item["engine"],
-        "CPU" if no_gpu and item["state"] in ("loading", "running") else "-",
+        _processor(item, no_gpu),
         state(item["state"]) + (" (drift)" if item.get("drift") else ""),
         str(item.get("in_flight", 0)),
         _until(item),
     )
+
+
+def _processor(item: Json, no_gpu: bool) -> str:
+    """The devices that it was given; where it was given none in particular, the CPU if there is no more."""
+    given = ", ".join(item.get("devices") or ())
+    return given or ("CPU" if no_gpu and item["state"] in ("loading", "running") else "-")
 
 
 def _until(item: Json) -> str:
