@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,17 +26,23 @@ from ostler.engines.base import (
     UnknownFlag,
 )
 from ostler.engines.command_line import is_flag
+from ostler.engines.container_paths import ContainerPaths, options_inside
 from ostler.engines.llamacpp_diagnosis import diagnose
 from ostler.engines.llamacpp_options import TABLE
 from ostler.engines.options import OptionTable
 from ostler.engines.probe import Prober
 
+SHM_BYTES = 8 * 1024**3
+"""Shared memory of its containers, as Cortex gave them; a limit, not a reservation."""
 BUILT_IN = (sys.executable, "-m", "ostler.engines.llama_server")
 """The llama.cpp that comes with Ostler; started as a module so that it works from any folder."""
 
 
 class LlamaCpp(Engine):
-    """llama-server, Ostler's own or another. `command` is the setting `llama_server_command`."""
+    """llama-server, Ostler's own or another.
+
+    `command` is the setting `llama_server_command`, `image` the setting `llamacpp_image`.
+    """
 
     name: ClassVar[str] = "llamacpp"
     title: ClassVar[str] = "llama.cpp"
@@ -64,8 +71,9 @@ class LlamaCpp(Engine):
         "longest_context_tokens": ("llamacpp:n_tokens_max",),
     }
 
-    def __init__(self, command: str | None = None) -> None:
+    def __init__(self, command: str | None = None, image: str | None = None) -> None:
         self._setting = command
+        self._image = image
         self._prober = Prober()
 
     def launch_spec(self, request: LaunchRequest) -> LaunchSpec:
@@ -75,22 +83,41 @@ class LlamaCpp(Engine):
         options = self.options.validate(request.options)
         options.setdefault("metrics", True)
         options.setdefault("slots", True)
-        arguments = ["--host", HOST_SLOT, "--port", PORT_SLOT]
-        arguments += ["--model", str(request.model_path), "--alias", request.model_name]
-        if request.mmproj_path is not None and "mmproj" not in options:
-            arguments += ["--mmproj", str(request.mmproj_path)]
+        model, projector = str(request.model_path), request.mmproj_path and str(request.mmproj_path)
+        if "mmproj" in options:
+            projector = None
+        spec = self._spec(request)
+        if request.runtime != "process":
+            paths = ContainerPaths()
+            model, options = paths.add(request.model_path), options_inside(self.options, options, paths)
+            projector = projector and paths.add(Path(projector))
+            on_cpu = options.get("gpu_layers") == 0 and not request.devices
+            spec = replace(spec, mounts=paths.mounts, devices=("cpu",) if on_cpu else spec.devices)
+        arguments = ["--host", HOST_SLOT, "--port", PORT_SLOT, "--model", model]
+        arguments += ["--alias", request.model_name]
+        arguments += ["--mmproj", projector] if projector else []
         arguments += self.options.to_args(options)
-        return LaunchSpec(
+        return replace(spec, args=(*arguments, *request.extra_args))
+
+    def _spec(self, request: LaunchRequest) -> LaunchSpec:
+        """All but the arguments and what they make visible."""
+        in_container = request.runtime != "process"
+        env = {} if in_container else _device_env(request.devices)  # a container is handed devices instead
+        spec = LaunchSpec(
             model_id=request.model_id,
             model_name=request.model_name,
             engine=self.name,
             runtime=request.runtime,
-            command=self._command(request)[0],
-            args=(*arguments, *request.extra_args),
-            env={**_device_env(request.devices), **request.env},
+            env={**env, **request.env},
             secret_env=self.secret_env,
             devices=request.devices,
         )
+        if not in_container:
+            return replace(spec, command=self._command(request)[0])
+        options = {"shm_size": SHM_BYTES, **request.runtime_options}
+        image = options.pop("image", None) or self._image
+        command = shlex.split(request.command_override or "")
+        return replace(spec, image=image, command=tuple(command), runtime_options=options)
 
     def _command(self, request: LaunchRequest) -> tuple[tuple[str, ...], str]:
         """The executable with its leading arguments, and where it was found."""
@@ -116,7 +143,9 @@ class LlamaCpp(Engine):
         return Executable(command, source, capabilities.version)
 
     async def sees_gpus(self, request: LaunchRequest) -> bool | None:
-        """By its `--list-devices`: a build for the CPU lists none."""
+        """By its `--list-devices`: a build for the CPU lists none. An image is not asked."""
+        if request.runtime != "process":
+            return False if request.devices == ("cpu",) else None
         command, _ = self._command(request)
         return await self._prober.sees_gpus(command)
 
@@ -125,7 +154,12 @@ class LlamaCpp(Engine):
         return await self._prober.probe(tuple(command))
 
     async def check(self, request: LaunchRequest) -> list[str]:
-        """Check every flag that would be written against the program's own help; returns warnings."""
+        """Check every flag that would be written against the program's own help; returns warnings.
+
+        The program of an image is not asked: it says itself what it does not know when it starts.
+        """
+        if request.runtime != "process":
+            return []
         spec = await asyncio.to_thread(self.launch_spec, request)
         capabilities = await self.capabilities(spec.command)
         warnings = [capabilities.warning] if capabilities.warning else []

@@ -52,4 +52,4 @@ class Engines:
 
 def default_engines(settings: Settings) -> Engines:
     """Every engine, as the settings say."""
-    return Engines([LlamaCpp(settings.llama_server_command)])
+    return Engines([LlamaCpp(settings.llama_server_command, settings.llamacpp_image)])
