@@ -133,7 +133,7 @@ class Settings(BaseModel):
     )
     docker_host: str | None = _setting(
         None,
-        "Where the Docker Engine listens, or Podman's compatible service: `unix:///path` or `tcp://host:port`. "
+        "Where the Docker Engine listens, or Podman's compatible service: `unix:///path`, `tcp://host:port`. "
         "By default the usual sockets are looked for, rootless ones too.",
         env=("DOCKER_HOST",),
     )

@@ -16,19 +16,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ostler.core.errors import Busy, OstlerError
 from ostler.core.states import InstanceState
-from ostler.instances import admission, failures, orders
+from ostler.instances import failures, orders
 from ostler.instances.errors import StartFailed
 from ostler.instances.house import House
 from ostler.instances.leases import Endpoint, WaitingLine
 from ostler.instances.orders import Attempt, StopOrder
-from ostler.instances.preparing import Prepared
+from ostler.instances.provision import provide_and_admit
 from ostler.instances.restarts import backoff_s
 from ostler.instances.standing import SYSTEM_ACTOR, Standing
 from ostler.instances.store import Also, Note
 from ostler.instances.views import Failure, StartCause
 from ostler.instances.waiting import Bell, Turn, Watch, Watched, wait_until_ready
 from ostler.models.index import ModelNotFound
-from ostler.runtimes.base import StopFailed
+from ostler.runtimes.base import RuntimeAway, StopFailed
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,10 @@ class Life(Standing):
                 return
         try:
             await self._sweep()
-            prepared = await self._bell.unless(self._is_asked, self._prepare_and_admit(attempt))
+            prepared = await self._bell.unless(self._is_asked, provide_and_admit(self, attempt))
+        except RuntimeAway as error:
+            await self._put_off(attempt, error)
+            return
         except OstlerError as error:
             await self._refuse(attempt, error)
             return
@@ -130,15 +133,12 @@ class Life(Standing):
         finally:
             self._give_place_back()
 
-    async def _prepare_and_admit(self, attempt: Attempt) -> Prepared:
-        model, house = self.model, self._house
-        prepared = await house.preparer.prepare(model, attempt.overrides)
-        self.need = await admission.need_now(house, model, attempt.overrides)
-        wanted = admission.candidate(
-            model, self.need, may_evict=attempt.may_evict, ignore_fit=self.ignore_fit
-        )
-        await admission.admit(house, model, wanted, attempt)
-        return prepared
+    async def _put_off(self, attempt: Attempt, error: RuntimeAway) -> None:
+        """Who waits is told at once; what the server itself starts is tried until the runtime is back."""
+        await self._refuse(attempt, error)
+        if attempt.is_restart and self._stop is None:
+            self.failure = failures.explain_error(error)
+            self.attempt = attempt.again(self._now() + error.retry_after_s)
 
     async def _load(self) -> None:
         """From an engine that loads to one that is ready, or failed."""
@@ -253,12 +253,7 @@ class Life(Standing):
             note = Note(order.actor, order.reason, data, order.kind)
             await self._move(InstanceState.STOPPING, note, also=self._store_desired(order))
             cut = await self._drain(order)
-            try:
-                if record.handle is not None:
-                    runtime, handle = house.runtime_of(record)
-                    await runtime.stop(handle, grace_s=house.settings().stop_grace_s)
-            except OstlerError as error:
-                failure = failures.explain_error(error)
+            failure = await self._end_engine(order)
             seconds = round(self._now() - began, 3)
             data = {"seconds": seconds, "cut_requests": cut, "left_for": order.reason}
             if failure is None:
@@ -267,12 +262,33 @@ class Life(Standing):
                 note = Note(order.actor, failure.reason, data)
                 await self._move(InstanceState.FAILED, note, failure=failure)
         elif record is not None and record.state is InstanceState.FAILED:
-            await self._move(InstanceState.STOPPED, Note(order.actor, order.reason, {"was": "failed"}))
+            failure = await self._end_engine(order)  # an end that failed before is not taken for one
+            if failure is None:
+                await self._move(InstanceState.STOPPED, Note(order.actor, order.reason, {"was": "failed"}))
         self.failure, self.endpoint, self.observed = failure, None, None
         self._stop = None
         house.scheduler.release(self.model_id)
         stop_error = StopFailed(failure.reason, hint=failure.hint) if failure else None
         orders.settle(order.done, stop_error)
+
+    async def _end_engine(self, order: StopOrder) -> Failure | None:
+        """Have it ended; None when it is gone.
+
+        While the runtime does not answer it stays `stopping`, and whoever waits for it is told.
+        """
+        house, record = self._house, self._must_record()
+        while record.handle is not None:
+            try:
+                runtime, handle = house.runtime_of(record)
+                await runtime.stop(handle, grace_s=house.settings().stop_grace_s)
+                break
+            except RuntimeAway as error:
+                orders.settle(order.done, error)
+                self._settle_attempt(error)
+                await self._bell.wait((), error.retry_after_s)
+            except OstlerError as error:
+                return failures.explain_error(error)
+        return None
 
     async def _drain(self, order: StopOrder) -> int:
         """Wait for the requests in flight, as long as may be; gives how many are cut off."""
@@ -305,7 +321,7 @@ class Life(Standing):
             return
         try:
             await runtime.stop(handle, grace_s=LEFTOVER_GRACE_S)
-        except StopFailed as error:
+        except (StopFailed, RuntimeAway) as error:
             if not record.state.is_active:
                 raise
             log.warning("%s", error.message)

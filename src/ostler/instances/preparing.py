@@ -101,7 +101,10 @@ class Preparer:
 
     async def _request(self, model: Model, overrides: Mapping[str, Any] | None) -> LaunchRequest:
         files = await self._models.resolve_files(model)
+        wishes = dict(model.runtime_options)
         return LaunchRequest(
+            devices=tuple(wishes.pop("devices", None) or ()),
+            runtime_options=wishes,
             model_id=model.id,
             model_name=model.name,
             model_path=files.path,

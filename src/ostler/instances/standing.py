@@ -27,6 +27,7 @@ class Standing:
     `record` is the newest launch, as stored. `failure` is why it is `failed`. `claims` counts the
     requests that wait for it. `ready_since` is monotonic. `drift`: what runs differs from the recipe.
     `need` is what its launch needs of each device; `ignore_fit`: a person said to start it all the same.
+    `progress` says what is fetched for its start.
     """
 
     def __init__(self, model_id: int, house: House) -> None:
@@ -44,8 +45,14 @@ class Standing:
         self.ready_since = 0.0
         self.need = Need()
         self.ignore_fit = False
+        self.progress: str | None = None
         self._house = house
         self._stop: StopOrder | None = None
+
+    @property
+    def house(self) -> House:
+        """What it works with."""
+        return self._house
 
     @property
     def state(self) -> InstanceState:
@@ -162,8 +169,12 @@ class Standing:
         return self._with_times(view) if self.is_ready else view
 
     def _reason(self, state: InstanceState) -> str | None:
-        if state is InstanceState.STARTING and self.record is None:
-            return "waits for its place"
+        if state.is_active and self.record is not None and self.record.state.is_active:
+            trouble = self._house.trouble_of(self.record)
+            if trouble is not None:
+                return trouble
+        elif state is InstanceState.STARTING:
+            return self.progress or "waits for its place"
         if state is InstanceState.STOPPING and self._stop is not None:
             return self._stop.reason
         if state is not InstanceState.FAILED or self.failure is None:

@@ -119,7 +119,8 @@ class NewModel:
     """What is needed to create a model; everything but the source has a default.
 
     `engine` None: chosen by the file's format. `name` None: made from the source.
-    `engine_command` None: the program is found as the settings say.
+    `engine_command` None: the program is found as the settings say. `runtime_options` are the wishes for
+    its container (`runtimes.container_options`).
     `source` is a Source, or what a person writes: {"path": ...} or {"hub": "org/repo:tag"}.
     """
 
@@ -139,6 +140,7 @@ class NewModel:
     origin: str = "native"
     read_only: bool = False
     dialect_data: Mapping[str, Any] = field(default_factory=dict)
+    runtime_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,7 @@ class Model:
     revision: int
     created_at: datetime
     updated_at: datetime
+    runtime_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:

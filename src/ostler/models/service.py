@@ -36,6 +36,7 @@ from ostler.models.records import ORIGINS, Model, NewModel, Policy, Source
 from ostler.models.sources import SourceReader
 from ostler.models.tables import ModelRow
 from ostler.models.trust import refuse_untrusted
+from ostler.runtimes.container_options import ContainerOptions
 
 RUNTIMES = ("process", "docker", "kserve")
 _CHANGEABLE = frozenset(
@@ -178,8 +179,8 @@ class Models:
         *,
         expected_revision: int | None = None,
     ) -> Model:
-        """Change some fields. Documents (options, env, request_defaults, policy) are merged key by
-        key, null taking a key out (JSON merge patch, RFC 7396). Raises as `create` does, and
+        """Change some fields. Documents (options, env, request_defaults, policy, runtime_options) are merged
+        key by key, null taking a key out (JSON merge patch, RFC 7396). Raises as `create` does, and
         ReadOnlyModel, ChangedMeanwhile, ModelInUse (renaming one that runs).
         """
         principal.require(Role.POWER_USER, "change models")
@@ -260,6 +261,7 @@ class Models:
         rules.check_env(environment(new.env))
         roots = await self._sources.roots()
         await asyncio.to_thread(refuse_untrusted, new, keep_source, rules.options, roots, principal)
+        ContainerOptions.read(new.runtime_options)
         now = self._clock.now()
         return Model(
             id=0,
@@ -271,6 +273,7 @@ class Models:
             engine=engine,
             runtime=new.runtime,
             engine_command=new.engine_command,
+            runtime_options=dict(new.runtime_options),
             node=self._node,
             task=text("task", new.task),
             source=source,

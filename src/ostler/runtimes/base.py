@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -65,6 +65,10 @@ class RuntimeCheck:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+Tell = Callable[[str], Awaitable[None]]
+"""Hears how something goes on, in words for people."""
+
+
 class Runtime(Protocol):
     """A place where engines run.
 
@@ -81,7 +85,7 @@ class Runtime(Protocol):
     def trouble(self) -> str | None:
         """Why it does not answer now, in one sentence with the time since when; None while all is well."""
 
-    async def provide(self, spec: LaunchSpec, tell: Callable[[str], None]) -> None:
+    async def provide(self, spec: LaunchSpec, tell: Tell) -> None:
         """Fetch what a launch needs and is not here, a container image for example; may take long.
 
         `tell` hears how it goes on, in words. May be cancelled at any moment. Raises LaunchFailed.

@@ -128,7 +128,9 @@ def _mount(where: str, value: Any) -> str:
     is_good = len(paths) == 2 and mode in ([], ["ro"], ["rw"])
     if not is_good or any(not p.startswith("/") or ".." in p.split("/") or "\0" in p for p in paths):
         raise InvalidField(
-            where, f"{value!r:.80} is no mount", hint="Write /on/the/host:/in/the/container, with :rw to write."
+            where,
+            f"{value!r:.80} is no mount",
+            hint="Write /on/the/host:/in/the/container, with :rw to write.",
         )
     return str(value)
 

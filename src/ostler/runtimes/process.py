@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ostler.core.launch import HOST_SLOT, PORT_SLOT, Handle, LaunchSpec
 from ostler.runtimes import oom
-from ostler.runtimes.base import Discovered, LaunchFailed, Observed, RuntimeCheck, StopFailed
+from ostler.runtimes.base import Discovered, LaunchFailed, Observed, RuntimeCheck, StopFailed, Tell
 from ostler.runtimes.environment import clean_environment
 from ostler.runtimes.logfile import LOGS_KEPT, LineCutter, LogFile, log_path, old_logs
 from ostler.runtimes.notes import Note, Notes
@@ -63,7 +63,7 @@ class ProcessRuntime:
         self._logs: dict[Path, LogFile] = {}
         self._lock = threading.Lock()
 
-    async def provide(self, spec: LaunchSpec, tell: Callable[[str], None]) -> None:
+    async def provide(self, spec: LaunchSpec, tell: Tell) -> None:
         """See `Runtime.provide`: a program is there or not."""
 
     async def launch(self, spec: LaunchSpec, *, instance_id: int, secrets: Mapping[str, str]) -> Handle:
