@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ostler.runtimes.base import RuntimeAway
 from ostler.runtimes.docker_client import DockerClient
 from ostler.runtimes.logfile import LOGS_KEPT, LineCutter, LogFile, log_path, old_logs
 
@@ -59,7 +60,7 @@ class ContainerLogs:
         tail_lines: int | None,
         follow: bool,
     ) -> AsyncIterator[str]:
-        """The lines of one launch, see `Runtime.logs`. Raises RuntimeAway where there is no copy either."""
+        """The lines of one launch, see `Runtime.logs`. That the daemon is away is a line of its own."""
         from aiodocker import DockerError
 
         cutter = LineCutter()
@@ -75,6 +76,8 @@ class ContainerLogs:
         except DockerError as error:
             if error.status != 404:
                 log.warning("the log of container %s ends early: %s", container_id, error.message)
+        except RuntimeAway as error:
+            yield f"[ostler] {error.message}"
         for line in cutter.finish():
             yield line
 
@@ -106,7 +109,13 @@ def last_lines(data: bytes, lines: int | None) -> bytes:
     """The last lines of a log (None: all of it)."""
     if lines is None:
         return data
-    return b"".join(data.splitlines(keepends=True)[-lines:]) if lines else b""
+    end = len(data) - data.endswith(b"\n")
+    start = end
+    for _ in range(lines):
+        start = data.rfind(b"\n", 0, start)
+        if start < 0:
+            return data
+    return data[start + 1 :] if lines else b""
 
 
 async def _file_chunks(copy: LogFile, tail_lines: int | None) -> AsyncIterator[bytes]:

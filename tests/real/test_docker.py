@@ -1,0 +1,294 @@
+"""Models in containers of a real Docker Engine with the real llama-server inside, as a user sees them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.real.docker_engine import LLAMA_IMAGE, DockerEngine, llama_server
+from tests.real.docker_house import DockerHouse
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+
+NAME = "llamacpp-model-1"
+Make = Callable[..., DockerHouse]
+
+
+@pytest.fixture
+def make(docker_engine: DockerEngine, tmp_path: Path, demo_model: Path) -> Iterator[Make]:
+    """Makes Ostlers on one daemon; at the end no model file may have changed in any way."""
+    if llama_server() is None:
+        pytest.skip("llama-server is missing: run tests/real/install.sh")
+    made: list[tuple[DockerHouse, object]] = []
+
+    def build(name: str = "one", **environment: str) -> DockerHouse:
+        house = DockerHouse(docker_engine, tmp_path / name, demo_model, **environment)
+        made.append((house, house.fingerprints()))
+        return house
+
+    yield build
+    for house, before in made:
+        house.server.end_everything()
+        assert house.fingerprints() == before
+
+
+@pytest.fixture
+def house(make: Make) -> DockerHouse:
+    return make()
+
+
+def test_a_model_starts_answers_streams_and_stops_in_a_container(house: DockerHouse) -> None:
+    house.add()
+    assert house.start()["state"] == "running"
+    assert house.engine.containers() == [NAME]
+    assert house.chat()
+    assert house.chat(stream=True).rstrip().endswith("data: [DONE]")
+    assert house.instance()["memory_bytes"] > 1_000_000
+    assert house.stop()["state"] == "stopped"
+    assert house.engine.containers() == []
+    assert house.states() == ["starting", "loading", "running", "stopping", "stopped"]
+
+
+def test_a_container_may_do_no_more_than_serve(house: DockerHouse) -> None:
+    house.add(runtime_options={"cpus": 1.5, "memory": "512MiB", "pids": 200})
+    house.start()
+    told = house.engine.inspect(NAME)
+    config, host = told["Config"], told["HostConfig"]
+    assert config["User"] not in ("", "0", "root", "0:0")
+    assert (host["CapDrop"], host["ReadonlyRootfs"]) == (["ALL"], True)
+    assert "no-new-privileges" in host["SecurityOpt"]
+    assert [(m["Destination"], m["RW"]) for m in told["Mounts"] if m["Type"] == "bind"] == [
+        ("/models/models/demo.gguf", False)
+    ]
+    (binding,) = told["NetworkSettings"]["Ports"]["8000/tcp"]
+    assert binding["HostIp"] == "127.0.0.1"
+    assert binding["HostPort"] != "0"
+    assert list(told["NetworkSettings"]["Networks"]) == ["ostler"]
+    assert (host["RestartPolicy"]["Name"], host["DeviceRequests"]) == ("no", None)
+    limits = (host["NanoCpus"], host["Memory"], host["PidsLimit"], host["ShmSize"])
+    assert limits == (1_500_000_000, 512 * 2**20, 200, 8 * 2**30)
+    assert config["Labels"]["ostler.model"] == "1"
+    assert config["Labels"]["ostler.digest"] == house.instance()["spec_digest"]
+
+
+def test_its_log_stays_after_the_container_is_gone(house: DockerHouse) -> None:
+    house.add()
+    house.start()
+    alive = house.log(query="?tail=3")
+    house.stop()
+    after = house.log()
+    assert len(alive) == 3
+    assert set(alive) <= set(after)
+    assert any("listening" in line for line in after)
+
+
+def test_links_of_a_hub_cache_lead_to_their_files_inside(house: DockerHouse) -> None:
+    blob = house.models_dir.parent / "elsewhere" / "blob"
+    blob.parent.mkdir()
+    blob.write_bytes((house.models_dir / "demo.gguf").read_bytes())
+    snapshot = house.models_dir / "snapshot"
+    snapshot.mkdir()
+    (snapshot / "linked.gguf").symlink_to("../../elsewhere/blob")
+    try:
+        house.add(source={"path": "snapshot/linked.gguf"})
+        assert house.start()["state"] == "running"
+        assert house.chat()
+    finally:
+        (snapshot / "linked.gguf").unlink()
+
+
+def test_a_killed_engine_is_started_again(house: DockerHouse) -> None:
+    house.add()
+    first = house.start()["id"]
+    house.engine.docker("kill", NAME)
+    again = house.until(lambda found: found["state"] == "running" and found["id"] != first)
+    assert again["restarts"] == 1
+    assert house.states()[2:] == ["running", "failed", "restarting", "starting", "loading", "running"]
+    assert house.engine.containers() == [NAME]
+
+
+def test_a_container_that_was_removed_by_hand_is_noticed_and_made_anew(house: DockerHouse) -> None:
+    house.add()
+    first = house.start()["id"]
+    house.engine.docker("rm", "--force", NAME)
+    house.until(lambda found: found["state"] == "running" and found["id"] != first)
+    assert house.chat()
+
+
+def test_an_engine_that_ends_at_once_failed_with_its_code_and_its_last_lines(house: DockerHouse) -> None:
+    house.add(extra_args=["--no-such-flag"])
+    refused = house.start()
+    failed = house.instance()
+    assert failed["state"] == "failed"
+    assert failed["failure"]["exit_code"] == 1
+    assert any("--no-such-flag" in line for line in failed["failure"]["log_tail"])
+    assert "exit code 1" in refused["detail"]
+    assert any("--no-such-flag" in line for line in house.log())
+    assert house.engine.containers() == []
+
+
+def test_an_engine_that_outgrows_its_memory_limit_is_said_to_be_killed_for_it(house: DockerHouse) -> None:
+    house.add(runtime_options={"memory": "8MiB"})
+    house.start()
+    failed = house.instance()
+    assert failed["state"] == "failed"
+    assert failed["failure"]["oom_killed"] is True
+    assert "memory" in failed["reason"]
+
+
+def test_an_image_that_is_missing_offline_is_named_with_the_way_to_load_it(house: DockerHouse) -> None:
+    house.add(runtime_options={"image": "ghcr.io/nobody/nothing:1"})
+    refused = house.start()
+    assert (refused["status"], refused["code"]) == (502, "image_missing")
+    assert "ghcr.io/nobody/nothing:1" in refused["detail"]
+    assert "docker load" in refused["hint"]
+    assert house.engine.containers() == []
+
+
+def test_an_image_without_the_engine_is_said_to_be_the_wrong_one(house: DockerHouse) -> None:
+    house.add(engine_command="/no/such/server")
+    refused = house.start()
+    assert NAME in refused["detail"]
+    assert "runtime_options.image" in house.instance()["hint"]
+    assert house.engine.containers() == []
+
+
+def test_two_starts_at_once_make_one_container(house: DockerHouse) -> None:
+    house.add()
+    views = [house.start(wait=False), house.start(wait=True)]
+    assert views[1]["state"] == "running"
+    assert house.states().count("starting") == 1
+    assert house.engine.containers() == [NAME]
+
+
+def test_a_container_of_somebody_else_with_that_name_is_left_alone(house: DockerHouse) -> None:
+    house.engine.docker("create", "--name", NAME, LLAMA_IMAGE)
+    house.add()
+    refused = house.start()
+    assert NAME in refused["detail"]
+    assert "somebody else" in refused["detail"]
+    assert f"docker rm -f {NAME}" in house.instance()["hint"]
+    assert house.engine.containers() == [NAME]
+    house.engine.docker("rm", NAME)
+    assert house.start()["state"] == "running"
+
+
+def test_a_restarted_server_takes_its_containers_on(house: DockerHouse) -> None:
+    house.add()
+    first = house.start()
+    container = house.engine.inspect(NAME)["Id"]
+    house.server.kill()
+    house.server.start()
+    assert house.instance()["state"] == "running"
+    assert house.instance()["id"] == first["id"]
+    assert house.engine.inspect(NAME)["Id"] == container
+    assert house.states()[-1] == "adopted"
+    assert house.chat()
+    assert house.stop()["state"] == "stopped"
+    assert house.engine.containers() == []
+
+
+def test_what_ended_while_the_server_was_away_is_marked_and_started_again(house: DockerHouse) -> None:
+    house.add()
+    first = house.start()
+    house.server.kill()
+    house.engine.docker("kill", NAME)
+    house.server.start()
+    again = house.until_state("running")
+    assert again["id"] != first["id"]
+    assert "failed" in house.states()
+
+
+def test_a_container_that_no_launch_knows_is_ended(house: DockerHouse) -> None:
+    house.add()
+    house.start()
+    house.server.kill()
+    for file in house.server.data_dir.glob("ostler.db*"):
+        file.unlink()
+    house.server.start()
+    assert house.engine.containers() == []
+
+
+def test_two_ostlers_on_one_daemon_leave_each_others_containers_alone(make: Make) -> None:
+    one, two = make("one"), make("two")
+    one.add()
+    two.add()
+    one.start()
+    refused = two.start()
+    assert "another Ostler" in refused["detail"]
+    assert "OSTLER_DOCKER_NAME_PREFIX" in two.instance()["hint"]
+    two.server.end()
+    three = make("three", OSTLER_DOCKER_NAME_PREFIX="lab-")
+    three.add()
+    assert three.start()["state"] == "running"
+    three.server.kill()
+    three.server.start()
+    assert one.engine.containers() == ["lab-" + NAME, NAME]
+    assert three.stop()["state"] == "stopped"
+    assert one.instance()["state"] == "running"
+    assert one.chat()
+
+
+def test_while_the_daemon_is_down_a_start_is_refused_and_succeeds_afterwards(house: DockerHouse) -> None:
+    house.add()
+    house.engine.stop()
+    try:
+        refused = house.start()
+        assert (refused["status"], refused["code"]) == (503, "runtime_away")
+        assert "does not answer since" in refused["detail"]
+        assert house.instance()["state"] == "stopped"
+    finally:
+        house.engine.start()
+    assert house.start()["state"] == "running"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_daemon_that_goes_away_takes_no_model_for_gone_and_it_runs_again(
+    house: DockerHouse, number: int
+) -> None:
+    house.add()
+    first = house.start()
+    house.engine.stop(number)
+    try:
+        away = house.until(lambda found: "does not answer since" in (found["reason"] or ""))
+        assert away["state"] in ("running", "failed")
+    finally:
+        house.engine.start()
+    again = house.until(lambda found: found["state"] == "running" and found["id"] != first["id"])
+    assert again["reason"] is None
+    assert house.chat()
+    assert house.engine.containers() == [NAME]
+
+
+def test_a_stop_while_the_daemon_is_down_is_finished_when_it_is_back(house: DockerHouse) -> None:
+    house.add()
+    house.start()
+    house.engine.stop(signal.SIGKILL)
+    try:
+        refused = house.stop()
+        assert "does not answer since" in refused["detail"]
+        assert house.instance()["state"] in ("stopping", "stopped", "failed")
+    finally:
+        house.engine.start()
+    house.until_state("stopped")
+    assert house.engine.containers() == []
+
+
+def test_a_server_that_starts_while_the_daemon_is_down_goes_on_when_it_is_back(house: DockerHouse) -> None:
+    house.add()
+    house.start()
+    house.server.kill()
+    house.engine.stop()
+    try:
+        house.server.start()
+        unseen = house.instance()
+        assert unseen["state"] == "loading"
+        assert "does not answer since" in unseen["reason"]
+    finally:
+        house.engine.start()
+    house.until_state("running")
+    assert house.chat()
+    assert house.engine.containers() == [NAME]
