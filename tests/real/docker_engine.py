@@ -40,7 +40,8 @@ class DockerEngine:
         command = ["dockerd", "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"]
         command += ["--pidfile", f"{self.folder}/pid", "-H", self.host, "--bridge=none", "--iptables=false"]
         command += ["--ip6tables=false", "--ip-forward=false", "--ip-masq=false", "--shutdown-timeout", "5"]
-        (self.folder / "pid").unlink(missing_ok=True)
+        for stale in ("pid", "exec/containerd/containerd.pid"):  # left by one that was killed
+            (self.folder / stale).unlink(missing_ok=True)
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + START_S

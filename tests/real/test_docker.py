@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,18 +87,17 @@ def test_its_log_stays_after_the_container_is_gone(house: DockerHouse) -> None:
 
 
 def test_links_of_a_hub_cache_lead_to_their_files_inside(house: DockerHouse) -> None:
-    blob = house.models_dir.parent / "elsewhere" / "blob"
-    blob.parent.mkdir()
-    blob.write_bytes((house.models_dir / "demo.gguf").read_bytes())
-    snapshot = house.models_dir / "snapshot"
-    snapshot.mkdir()
-    (snapshot / "linked.gguf").symlink_to("../../elsewhere/blob")
-    try:
-        house.add(source={"path": "snapshot/linked.gguf"})
-        assert house.start()["state"] == "running"
-        assert house.chat()
-    finally:
-        (snapshot / "linked.gguf").unlink()
+    repo = house.server.data_dir / "hub" / "models--org--demo"
+    snapshot = repo / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (repo / "blobs").mkdir()
+    shutil.copy(house.models_dir / "demo.gguf", repo / "blobs" / ("b" * 64))
+    (snapshot / "demo-Q8_0.gguf").symlink_to("../../blobs/" + "b" * 64)
+    house.add(source={"path": str(snapshot / "demo-Q8_0.gguf")})
+    assert house.start()["state"] == "running"
+    assert house.chat()
+    (mount,) = (m for m in house.engine.inspect(NAME)["Mounts"] if m["Type"] == "bind")
+    assert (mount["Source"], mount["RW"]) == (str(repo / "blobs" / ("b" * 64)), False)
 
 
 def test_a_killed_engine_is_started_again(house: DockerHouse) -> None:
@@ -150,9 +150,18 @@ def test_an_image_that_is_missing_offline_is_named_with_the_way_to_load_it(house
 
 def test_an_image_without_the_engine_is_said_to_be_the_wrong_one(house: DockerHouse) -> None:
     house.add(engine_command="/no/such/server")
+    house.start()
+    failed = house.instance()["failure"]
+    assert failed["exit_code"] == 127
+    assert any("/no/such/server" in line for line in failed["log_tail"])
+    assert house.engine.containers() == []
+
+
+def test_a_file_that_the_daemon_does_not_see_is_said(house: DockerHouse) -> None:
+    house.add(runtime_options={"mounts": ["/no/such/folder:/extra"]})
     refused = house.start()
-    assert NAME in refused["detail"]
-    assert "runtime_options.image" in house.instance()["hint"]
+    assert "/no/such/folder" in refused["detail"]
+    assert "under the same path" in house.instance()["hint"]
     assert house.engine.containers() == []
 
 
