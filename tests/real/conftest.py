@@ -8,19 +8,29 @@ from tempfile import mkdtemp
 
 import pytest
 
-from tests.real.docker_engine import DockerEngine, make_images, require_docker
+from tests.real.docker_engine import DockerEngine, PodmanService, make_images, require
 
 
-@pytest.fixture(scope="session")
-def running_docker() -> Iterator[DockerEngine]:
-    require_docker()
-    engine = DockerEngine(Path(mkdtemp(prefix="ostler-docker-", dir="/tmp")))
+def _running(engine: DockerEngine) -> Iterator[DockerEngine]:
     try:
         engine.start()
         make_images(engine)
         yield engine
     finally:
         engine.end()
+
+
+@pytest.fixture(scope="session")
+def running_docker() -> Iterator[DockerEngine]:
+    require("dockerd")
+    yield from _running(DockerEngine(Path(mkdtemp(prefix="ostler-docker-", dir="/tmp"))))
+
+
+@pytest.fixture(scope="session")
+def podman() -> Iterator[DockerEngine]:
+    """Podman's service in place of a Docker Engine."""
+    require("podman")
+    yield from _running(PodmanService(Path(mkdtemp(prefix="ostler-podman-", dir="/tmp"))))
 
 
 @pytest.fixture

@@ -35,15 +35,24 @@ class DockerEngine:
         self.host = f"unix://{folder}/docker.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it and wait until it answers."""
+    def command(self) -> list[str]:
+        """The daemon's command line."""
         command = ["dockerd", "--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"]
         command += ["--pidfile", f"{self.folder}/pid", "-H", self.host, "--bridge=none", "--iptables=false"]
-        command += ["--ip6tables=false", "--ip-forward=false", "--ip-masq=false", "--shutdown-timeout", "5"]
+        return [
+            *command,
+            "--ip6tables=false",
+            "--ip-forward=false",
+            "--ip-masq=false",
+            "--shutdown-timeout=5",
+        ]
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
         for stale in ("pid", "exec/containerd/containerd.pid"):  # left by one that was killed
             (self.folder / stale).unlink(missing_ok=True)
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self._process.poll() is None:
             if self.docker("version", check=False).returncode == 0:
@@ -99,6 +108,19 @@ class DockerEngine:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class PodmanService(DockerEngine):
+    """Podman's service that speaks Docker's API, in place of a Docker Engine."""
+
+    def command(self) -> list[str]:
+        """The service's command line."""
+        # Podman's own limits may be above those that this machine allows.
+        limits = '[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\n'
+        (self.folder / "containers.conf").write_text(limits)
+        own = ["--root", f"{self.folder}/root", "--runroot", f"{self.folder}/run"]
+        set_file = ["env", f"CONTAINERS_CONF={self.folder}/containers.conf"]
+        return [*set_file, "podman", *own, "system", "service", "--time=0", self.host]
+
+
 def make_images(engine: DockerEngine) -> None:
     """An empty image, and one of the real llama-server with the libraries that it needs."""
     engine.import_image(EMPTY_IMAGE, {})
@@ -122,9 +144,10 @@ def libraries(program: Path) -> Sequence[str]:
     return sorted({word for word in words if word.startswith("/")})
 
 
-def require_docker() -> None:
-    """Name the missing part where there is no Docker Engine to start."""
-    if shutil.which("dockerd") is None or shutil.which("docker") is None:
-        pytest.skip("the Docker Engine is missing (dockerd): run tests/real/install.sh")
+def require(program: str) -> None:
+    """Name the missing part where there is no such daemon to start."""
+    for part in (program, "docker"):
+        if shutil.which(part) is None:
+            pytest.skip(f"a program to run containers is missing ({part}): run tests/real/install.sh")
     if os.getuid() != 0:
-        pytest.skip("the Docker Engine needs root to start (dockerd)")
+        pytest.skip(f"{program} needs root to start")

@@ -1,9 +1,9 @@
-"""The docker runtime keeps the contract of runtimes, on a real Docker Engine."""
+"""The docker runtime keeps the contract of runtimes, on a real Docker Engine and on Podman."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,13 +41,20 @@ def spec(*manners: str, model_id: int = 1, secret_env: tuple[str, ...] = ()) -> 
     )
 
 
+@pytest.fixture(params=["running_docker", "podman"])
+def engine(request: pytest.FixtureRequest) -> Iterator[DockerEngine]:
+    found: DockerEngine = request.getfixturevalue(request.param)
+    yield found
+    found.clean()
+
+
 @pytest.fixture
-async def subject(docker_engine: DockerEngine, tmp_path: Path) -> AsyncIterator[Subject]:
+async def subject(engine: DockerEngine, tmp_path: Path) -> AsyncIterator[Subject]:
     made: list[DockerRuntime] = []
 
     def again() -> DockerRuntime:
         house = House("the-server-under-test", hub_cache=tmp_path / "hub")
-        made.append(DockerRuntime(docker_engine.host, house, tmp_path / "logs", offline=True, clock=Clock()))
+        made.append(DockerRuntime(engine.host, house, tmp_path / "logs", offline=True, clock=Clock()))
         return made[-1]
 
     broken = replace(spec(), image="no/such/image:1", runtime_options={})

@@ -108,7 +108,7 @@ class FakeRuntime:
         self.next_exits: list[tuple[int, tuple[str, ...], bool]] = []
         self._ports_to_take = 0
         self.trouble: str | None = None
-        self.pulls: list[str] = []
+        self.lacks: str | None = None
         self.pull_gate = Gate()
 
     def go_away(self) -> None:
@@ -125,10 +125,10 @@ class FakeRuntime:
 
     async def provide(self, spec: LaunchSpec, tell: Tell) -> None:
         self._answer()
-        if spec.image and spec.image not in self.pulls:
-            await tell(f"pulling the image {spec.image}")
+        if self.lacks is not None:
+            await tell(f"pulling {self.lacks}")
             await self.pull_gate.enter()
-            self.pulls.append(spec.image)
+            self.lacks = None
 
     async def close(self) -> None:
         """Nothing to close."""

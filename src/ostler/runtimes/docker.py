@@ -307,7 +307,8 @@ class DockerRuntime:
             async with self._client.call() as docker:
                 await docker.containers.container(container_id).kill(signal=name)
         except DockerError as error:
-            if error.status not in (404, 409):  # gone, or not running
+            told = await self._show(container_id)  # gone and ended are told in several ways
+            if told is not None and observed(told).is_alive:
                 raise docker_errors.unexpected(error.message) from error
 
     async def _remove(self, container_id: str, told: Mapping[str, Any]) -> None:

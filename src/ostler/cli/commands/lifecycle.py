@@ -34,6 +34,10 @@ def start(
     ignore_fit: Annotated[
         bool, typer.Option("--ignore-fit", help="Start it also where its memory is not there.")
     ] = False,
+    runtime: Annotated[
+        str | None,
+        typer.Option("--runtime", help="Where it runs from now on: process, or docker for a container."),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Start a model and say each state as it becomes true.
@@ -45,6 +49,8 @@ def start(
     client = server.client()
     found = resolve_model(client, model)
     name = found["name"]
+    if runtime and runtime != found["runtime"]:
+        client.patch(model_path(name), {"runtime": runtime})
     if dry_run:
         show_dry_run(client.post(model_path(name, "dry-run"), {}), json=json)
         return

@@ -209,6 +209,18 @@ def create(
     engine_command: Annotated[
         str | None, typer.Option("--engine-command", help="The program that serves it (admins only).")
     ] = None,
+    runtime: Annotated[
+        str | None, typer.Option("--runtime", help="Where it runs: process, or docker for a container.")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", help="The image of its container (admins only).")
+    ] = None,
+    runtime_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--runtime-option", "-r", metavar="KEY=VALUE", help="A wish for its container; may be repeated."
+        ),
+    ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="A recipe in JSON, as show --json prints it.")
     ] = None,
@@ -231,6 +243,11 @@ def create(
         body["description"] = description
     if engine_command is not None:
         body["engine_command"] = engine_command
+    wishes = dict(map(parse_option, runtime_option or ())) | ({"image": image} if image else {})
+    if wishes:
+        body["runtime_options"] = {**(body.get("runtime_options") or {}), **wishes}
+    if runtime or wishes:
+        body["runtime"] = runtime or "docker"
     if "source" not in body and not command:
         raise CommandFailed(
             "a model needs a source",
@@ -248,6 +265,7 @@ _RECIPE = (
     "source",
     "engine",
     "runtime",
+    "runtime_options",
     "engine_command",
     "description",
     "task",
