@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -15,7 +16,7 @@ from ostler.runtimes.container_config import House
 from ostler.runtimes.docker import DockerRuntime
 from tests.real.docker_engine import EMPTY_IMAGE, DockerEngine
 from tests.runtimes import stand_in
-from tests.runtimes.contract import RuntimeContract, Subject
+from tests.runtimes.contract import RuntimeContract, Subject, lines
 
 pytestmark = pytest.mark.real
 
@@ -64,4 +65,16 @@ async def subject(engine: DockerEngine, tmp_path: Path) -> AsyncIterator[Subject
 
 
 class TestDockerRuntime(RuntimeContract):
-    pass
+    @pytest.mark.parametrize("engine", ["running_docker"], indirect=True)
+    async def test_log_bytes_that_are_no_text_and_huge_lines_do_no_harm(self, subject: Subject) -> None:
+        await super().test_log_bytes_that_are_no_text_and_huge_lines_do_no_harm(subject)
+
+    @pytest.mark.parametrize("engine", ["podman"], indirect=True)
+    async def test_podmans_log_bytes_that_are_no_text_are_left_out(self, subject: Subject) -> None:
+        """Docker replaces them in its log; Podman hands them out, and the library drops them."""
+        spec = subject.spec("--junk", "200000", "--say", "text", "--exit-code", "0")
+        handle = await subject.runtime.launch(spec, instance_id=1, secrets={})
+        await asyncio.wait_for(subject.runtime.wait_exit(handle), 20)
+        got = await lines(subject.runtime.logs(handle, tail_lines=None, follow=False))
+        assert set("".join(got)) <= {*"text", "\ufffd"}
+        assert "text" in got
