@@ -116,7 +116,7 @@ async def test_what_nobody_knows_is_ended_once_the_runtime_is_back(build: Build)
 async def test_a_model_whose_image_is_pulled_says_so_and_its_start_can_be_called_off(house: Fake) -> None:
     model = await house.add("a")
     house.runtime.pull_gate.hold()
-    house.runtime.lacks = "an image"
+    house.runtime.lack = "an image"
     started = asyncio.create_task(house.instances.start(model.name, LOCAL_ADMIN))
     await house.runtime.pull_gate.asked.wait()
     view = house.instances.view(model.id)

@@ -127,8 +127,12 @@ def make_images(engine: DockerEngine) -> None:
     server = llama_server()
     if server is None:
         return
-    files = {"/llama-server": server, **{path: Path(path) for path in libraries(server)}}
-    engine.import_image(LLAMA_IMAGE, files, 'ENTRYPOINT ["/llama-server"]')
+    engine.import_image(LLAMA_IMAGE, with_libraries(server), 'ENTRYPOINT ["/llama-server"]')
+
+
+def with_libraries(server: Path) -> dict[str, Path]:
+    """The files of an image of this llama-server: path inside to path here."""
+    return {"/llama-server": server, **{path: Path(path) for path in libraries(server)}}
 
 
 def llama_server() -> Path | None:

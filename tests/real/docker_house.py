@@ -55,6 +55,9 @@ class DockerHouse:
     def stop(self, name: str = "demo") -> dict[str, Any]:
         return self._post(f"{API}/models/{name}/stop", {})
 
+    def dry_run(self, name: str = "demo") -> dict[str, Any]:
+        return self._post(f"{API}/models/{name}/dry-run", {})
+
     def instance(self, name: str = "demo") -> dict[str, Any]:
         found: dict[str, Any] = self.server.ask(f"{API}/models/{name}/instance")
         return found

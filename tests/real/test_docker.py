@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.docker_engine import LLAMA_IMAGE, DockerEngine, llama_server
+from tests.real.docker_engine import LLAMA_IMAGE, DockerEngine, llama_server, with_libraries
 from tests.real.docker_house import DockerHouse
+from tests.real.image_registry import Registry, serving
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
@@ -146,6 +147,32 @@ def test_an_image_that_is_missing_offline_is_named_with_the_way_to_load_it(house
     assert "ghcr.io/nobody/nothing:1" in refused["detail"]
     assert "docker load" in refused["hint"]
     assert house.engine.containers() == []
+
+
+def test_an_image_that_is_not_here_is_pulled_with_its_progress_shown(make: Make) -> None:
+    house = make(OSTLER_OFFLINE="0")
+    server = llama_server()
+    assert server is not None
+    with serving(Registry(with_libraries(server), ["/llama-server"])) as registry:
+        house.add(runtime_options={"image": registry.image})
+        assert any("pulled first" in warning for warning in house.dry_run()["warnings"])
+        registry.gate.clear()
+        house.start(wait=False)
+        house.until(lambda found: (found["reason"] or "").startswith(f"pulling the image {registry.image}"))
+        assert house.stop()["state"] == "stopped"
+        registry.gate.set()
+        assert house.start()["state"] == "running"
+    house.engine.docker("rm", "--force", NAME)
+    house.server.end()
+    house.engine.docker("rmi", "--force", registry.image)
+
+
+def test_an_image_that_the_registry_does_not_have_is_named(make: Make) -> None:
+    house = make(OSTLER_OFFLINE="0")
+    house.add(runtime_options={"image": "127.0.0.1:9/nothing:1"})
+    refused = house.start()
+    assert refused["code"] == "image_missing"
+    assert "127.0.0.1:9/nothing:1" in refused["detail"]
 
 
 def test_an_image_without_the_engine_is_said_to_be_the_wrong_one(house: DockerHouse) -> None:

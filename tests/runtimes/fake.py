@@ -108,7 +108,7 @@ class FakeRuntime:
         self.next_exits: list[tuple[int, tuple[str, ...], bool]] = []
         self._ports_to_take = 0
         self.trouble: str | None = None
-        self.lacks: str | None = None
+        self.lack: str | None = None
         self.pull_gate = Gate()
 
     def go_away(self) -> None:
@@ -123,12 +123,15 @@ class FakeRuntime:
         if self.trouble is not None:
             raise RuntimeAway(self.trouble, retry_after_s=1.0)
 
+    async def lacks(self, spec: LaunchSpec) -> str | None:
+        return self.lack
+
     async def provide(self, spec: LaunchSpec, tell: Tell) -> None:
         self._answer()
-        if self.lacks is not None:
-            await tell(f"pulling {self.lacks}")
+        if self.lack is not None:
+            await tell(f"pulling {self.lack}")
             await self.pull_gate.enter()
-            self.lacks = None
+            self.lack = None
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -86,6 +86,8 @@ class Preparer:
             request = await self._request(model, overrides)
             spec = await asyncio.to_thread(engine.launch_spec, request)
             warnings += await engine.check(request)
+            if check.ok and (lack := await runtime.lacks(spec)) is not None:
+                warnings.append(lack)
         except OstlerError as error:
             errors.append(f"{error.message}. {error.hint}" if error.hint else error.message)
         run = DryRun(model.name, model.engine, model.runtime, warnings=tuple(warnings), errors=tuple(errors))

@@ -85,6 +85,12 @@ class Runtime(Protocol):
     def trouble(self) -> str | None:
         """Why it does not answer now, in one sentence with the time since when; None while all is well."""
 
+    async def lacks(self, spec: LaunchSpec) -> str | None:
+        """What `provide` would fetch, in one sentence; None where all is here.
+
+        Raises LaunchFailed where it could not be fetched.
+        """
+
     async def provide(self, spec: LaunchSpec, tell: Tell) -> None:
         """Fetch what a launch needs and is not here, a container image for example; may take long.
 

@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CREATE_TIMEOUT_S = 120.0
+LIST_TIMEOUT_S = 10.0
+"""The server's start waits for this, so a daemon that hangs must not hold it for long."""
 KILL_WAIT_S = 30.0
 AWAY_POLL_S = 1.0
 PORT_TRIES = 3
@@ -80,6 +82,10 @@ class DockerRuntime:
     def trouble(self) -> str | None:
         """See `Runtime.trouble`."""
         return self._client.trouble
+
+    async def lacks(self, spec: LaunchSpec) -> str | None:
+        """See `Runtime.lacks`."""
+        return await self._images.lacks(_image(spec))
 
     async def provide(self, spec: LaunchSpec, tell: Tell) -> None:
         """See `Runtime.provide`: the image is here, or is pulled."""
@@ -266,7 +272,7 @@ class DockerRuntime:
 
         filters = json.dumps({"label": [f"{SERVER_LABEL}={self._house.server_id}"]})
         try:
-            async with self._client.call() as docker:
+            async with self._client.call(LIST_TIMEOUT_S) as docker:
                 found = await docker.containers.list(all=1, filters=filters)
         except DockerError as error:
             raise docker_errors.unexpected(error.message) from error

@@ -15,6 +15,8 @@ TELL_EVERY_S = 1.0
 SILENCE_S = 300.0
 """A pull that says nothing for so long is given up."""
 
+_OFFLINE = "offline mode is on, so it is not pulled"
+
 
 class ImageMissing(LaunchFailed):
     """The image of an engine is not here and cannot be fetched."""
@@ -41,13 +43,21 @@ class Images:
             raise LaunchFailed(f"the image {image} cannot be looked up: {error.message}") from error
         return True
 
+    async def lacks(self, image: str) -> str | None:
+        """See `Runtime.lacks`. Raises ImageMissing, RuntimeAway."""
+        if await self.is_here(image):
+            return None
+        if self._offline:
+            raise missing(image, _OFFLINE)
+        return f"the image {image} is not here and is pulled first"
+
     async def provide(self, image: str, tell: Tell) -> None:
         """Have it here. Raises ImageMissing, RuntimeAway."""
         async with self._pulls.setdefault(image, asyncio.Lock()):
             if await self.is_here(image):
                 return
             if self._offline:
-                raise missing(image, "offline mode is on, so it is not pulled")
+                raise missing(image, _OFFLINE)
             await self._pull(image, tell)
 
     async def _pull(self, image: str, tell: Tell) -> None:

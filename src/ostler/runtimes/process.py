@@ -63,8 +63,12 @@ class ProcessRuntime:
         self._logs: dict[Path, LogFile] = {}
         self._lock = threading.Lock()
 
+    async def lacks(self, spec: LaunchSpec) -> str | None:
+        """See `Runtime.lacks`: a program is there or not."""
+        return None
+
     async def provide(self, spec: LaunchSpec, tell: Tell) -> None:
-        """See `Runtime.provide`: a program is there or not."""
+        """See `Runtime.provide`: nothing is fetched."""
 
     async def launch(self, spec: LaunchSpec, *, instance_id: int, secrets: Mapping[str, str]) -> Handle:
         """See `Runtime.launch`."""
