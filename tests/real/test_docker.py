@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from tests.real.docker_engine import LLAMA_IMAGE, DockerEngine, llama_server, with_libraries
 from tests.real.docker_house import DockerHouse
 from tests.real.image_registry import Registry, serving
+from tests.real.test_docker_contract import PYTHON
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
@@ -190,6 +192,46 @@ def test_a_file_that_the_daemon_does_not_see_is_said(house: DockerHouse) -> None
     assert "/no/such/folder" in refused["detail"]
     assert "under the same path" in house.instance()["hint"]
     assert house.engine.containers() == []
+
+
+def slow(house: DockerHouse, *manners: str, **recipe: object) -> None:
+    """A model whose engine is the stand-in, which never says ready with `--load-s -1`."""
+    python = f"/py/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
+    house.add(
+        engine_command=" ".join([python, "-S", "-E", "/stand_in.py", *manners]),
+        env={"LD_LIBRARY_PATH": "/py/lib"},
+        runtime_options=PYTHON,
+        **recipe,
+    )
+
+
+def test_a_stop_ends_an_engine_that_still_loads(house: DockerHouse) -> None:
+    slow(house, "--load-s", "-1")
+    house.start(wait=False)
+    house.until_state("loading")
+    assert house.stop()["state"] == "stopped"
+    assert house.states() == ["starting", "loading", "stopping", "stopped"]
+    assert house.engine.containers() == []
+
+
+def test_an_engine_that_is_never_ready_failed_and_its_container_is_gone(house: DockerHouse) -> None:
+    slow(house, "--load-s", "-1", policy={"start_timeout_s": 2})
+    house.start()
+    failed = house.instance()
+    assert failed["state"] == "failed"
+    assert "was not ready within 2 s" in failed["reason"]
+    assert house.engine.containers() == []
+    assert house.stop()["state"] == "stopped"
+    assert house.states() == ["starting", "loading", "failed", "stopped"]
+
+
+def test_a_stop_that_hangs_ends_in_a_kill(make: Make) -> None:
+    house = make(OSTLER_STOP_GRACE_S="0.5")
+    slow(house, "--ignore-term")
+    house.start()
+    assert house.stop()["state"] == "stopped"
+    assert house.engine.containers() == []
+    assert "bye" not in house.log()
 
 
 def test_two_starts_at_once_make_one_container(house: DockerHouse) -> None:

@@ -26,7 +26,9 @@ def show_dry_run(plan: Json, *, json: bool) -> None:
 
 def _show(plan: Json) -> None:
     print(f"  {paint('What exactly would run', 'bold')}")
-    print(f"    {shlex.join(map(str, plan.get('argv') or ()))}")
+    image = (plan.get("spec") or {}).get("image")
+    words = [f"container of {image}:"] if image else []
+    print("   ", *words, shlex.join(map(str, plan.get("argv") or ())))
     print_facts(
         "Memory (needed of what is free)", [(str(d["id"]), _device(d)) for d in plan.get("fit") or ()]
     )

@@ -105,7 +105,7 @@ def show(server: Server, model: ModelName, json: JsonFlag = False) -> None:
 
 
 def print_model(found: Json) -> None:
-    """The sections Model, Source, Options, Policy and Instance; empty ones are left out."""
+    """The sections Model, Source, Options, Container, Policy and Instance; empty ones are left out."""
     facts = file_facts(found)
     print_facts("Model", _model_facts(found, facts))
     source = found.get("source") or {}
@@ -116,6 +116,8 @@ def print_model(found: Json) -> None:
     if extra := found.get("extra_args"):
         options.append(("extra arguments", " ".join(extra)))
     print_facts("Options", options)
+    wishes = found.get("runtime_options") or {}
+    print_facts("Container", [(name, _text(value)) for name, value in wishes.items()])
     defaults = found.get("request_defaults") or {}
     print_facts("Request defaults", [(name, _text(value)) for name, value in defaults.items()])
     policy = found.get("policy") or {}
