@@ -5,7 +5,7 @@ from alembic import op
 
 from ostler.core.database import JsonDocument
 
-revision = "0004"
+revision = "0005"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
