@@ -9,6 +9,7 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from pydantic_core import PydanticUndefined
@@ -20,6 +21,7 @@ from ostler.cli.failures import EXIT_CODES
 from ostler.core.errors import OstlerError
 from ostler.core.settings import Settings, environment_names, is_live
 from ostler.engines.docs import render_options_markdown
+from ostler.engines.registry import ENGINES
 
 DOCS = Path(__file__).parent
 
@@ -89,7 +91,10 @@ def pages() -> Mapping[Path, Callable[[], str]]:
     return {
         DOCS / "settings.md": settings_page,
         DOCS / "errors.md": errors_page,
-        DOCS / "engines" / "llamacpp.md": render_options_markdown,
+        **{
+            DOCS / "engines" / f"{engine.name}.md": partial(render_options_markdown, engine)
+            for engine in ENGINES
+        },
         DOCS / "cli.md": command_line_page,
     }
 

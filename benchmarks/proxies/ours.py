@@ -33,6 +33,7 @@ from ostler.gateway.server import OneWriteProtocol, acceptors, settle_memory
 from ostler.instances.leases import Endpoint, Lease, Routes
 from ostler.models.index import ModelIndex
 from ostler.models.records import Model, Policy, Source
+from ostler.upstreams.pools import Pools
 from ostler.usage import UsageWriter
 
 MODEL = "echo"
@@ -55,6 +56,7 @@ class OneEngine:
             1,
             url,
             "internal",
+            engine="llamacpp",
             time=clock,
             limit=None,
             on_release=lambda: None,
@@ -124,6 +126,7 @@ async def serve(port: int, upstream: str, folder: Path) -> None:
         access=access,
         models=index,
         instances=OneEngine(upstream, clock),
+        pools=Pools(lambda: settings, clock, tuple),
         usage=usage,
         metrics=GatewayMetrics(CollectorRegistry()),
         settings=lambda: settings,

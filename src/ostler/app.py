@@ -50,11 +50,14 @@ from ostler.jobs.service import Jobs
 from ostler.library.service import Library
 from ostler.models.service import Models
 from ostler.models.sources import SourceReader
+from ostler.reshaping.service import Reshaping
 from ostler.runtimes.base import Runtime
 from ostler.runtimes.container_config import House
 from ostler.runtimes.docker import DockerRuntime
 from ostler.runtimes.docker_client import find_host
 from ostler.runtimes.process import ProcessRuntime
+from ostler.upstreams.entries import Externals
+from ostler.upstreams.pools import Pools
 from ostler.usage import UsageLog, UsageWriter
 
 log = logging.getLogger("ostler.app")
@@ -107,11 +110,16 @@ class Ostler:
             await upgrade(s.database)
             await s.settings.start()
             await s.access.start()
+            midnight = s.clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
+            s.access.begin_day(await s.usage.used_since(midnight))
             ending.push_async_callback(s.access.close)
             await s.library.start()
             await s.models.start()
+            await s.externals.start()
             await self.usage_writer.start()
             ending.push_async_callback(self.usage_writer.close)
+            await s.pools.start()
+            ending.push_async_callback(s.pools.close)
             await s.jobs.start()
             ending.push_async_callback(s.jobs.stop)
             await s.instances.start_service()
@@ -152,12 +160,17 @@ def build(
     hub = Hub(settings)
     jobs = Jobs(database, events, clock, node, uuid4().hex)
     downloads = Downloads(jobs, hub, library, live, events, clock)
+    reshaping = Reshaping(jobs, library, lambda: live.current)
     engines = engines or default_engines(settings)
     sources = SourceReader(library, settings.effective_models_dir)
     models = Models(database, events, clock, engines, sources, node)
     runtimes = runtimes or default_runtimes(settings, secret, clock)
+    externals = Externals(database, events, clock, engines, models.find)
+    pools = Pools(live, clock, externals.all)
     shapes = Shapes()
-    devices = Devices(pretend=pretended(settings.devices) if settings.devices else ())
+    devices = Devices(
+        pretend=pretended(settings.devices) if settings.devices else (), listed=engines.listed_devices
+    )
     instances = Instances(
         database, events, clock, live, models, engines, runtimes, secret, node, devices, shapes
     )
@@ -173,9 +186,12 @@ def build(
         hub=hub,
         jobs=jobs,
         downloads=downloads,
+        reshaping=reshaping,
         engines=engines,
         runtimes=runtimes,
         models=models,
+        externals=externals,
+        pools=pools,
         instances=instances,
         usage=UsageLog(database, clock),
         devices=devices,
@@ -194,6 +210,7 @@ def build(
         metrics=GatewayMetrics(registry, lambda: usage_writer.dropped),
         settings=live,
         clock=clock,
+        pools=pools,
     )
     return Ostler(services, gateway, usage_writer)
 

@@ -83,3 +83,49 @@ def test_a_request_refused_for_its_rate_does_not_count_as_running(clock: HeldClo
         limiter.admit(who)
     clock.pass_s(60)
     limiter.admit(who)
+
+
+def test_so_many_streams_at_once_while_other_requests_go_on(clock: HeldClock) -> None:
+    limiter = Limiter(clock)
+    first, second = (limiter.admit(key(concurrent_streams=1)) for _ in range(2))
+    first.begin_stream()
+    first.begin_stream()
+    with pytest.raises(RateLimited, match="1 streams running"):
+        second.begin_stream()
+    limiter.admit(key(concurrent_streams=1)).release()
+    first.release()
+    second.begin_stream()
+
+
+def test_tokens_of_a_minute_are_paid_back_before_the_next_request(clock: HeldClock) -> None:
+    limiter = Limiter(clock)
+    ticket = limiter.admit(key(tokens_per_minute=600))
+    ticket.spend(900)
+    ticket.release()
+    with pytest.raises(RateLimited, match="600 tokens per minute") as refused:
+        limiter.admit(key(tokens_per_minute=600))
+    assert refused.value.retry_after_s == pytest.approx(30, abs=0.2)
+    clock.pass_s(refused.value.retry_after_s)
+    limiter.admit(key(tokens_per_minute=600))
+
+
+@pytest.mark.parametrize("limit", ["requests_per_day", "tokens_per_day"])
+def test_a_quota_of_the_day_is_used_up_and_new_at_midnight(clock: HeldClock, limit: str) -> None:
+    limiter = Limiter(clock)
+    clock.pass_s(20 * 3_600)
+    for _ in range(3):
+        with limiter.admit(key(**{limit: 3})) as ticket:
+            ticket.spend(1)
+    with pytest.raises(RateLimited, match="of today") as refused:
+        limiter.admit(key(**{limit: 3}))
+    assert refused.value.retry_after_s == pytest.approx(4 * 3_600)
+    clock.pass_s(refused.value.retry_after_s)
+    limiter.admit(key(**{limit: 3}))
+
+
+def test_what_was_used_before_a_restart_counts(clock: HeldClock) -> None:
+    limiter = Limiter(clock)
+    limiter.begin_day(key(tokens_per_day=100), requests=2, tokens=100)
+    with pytest.raises(RateLimited):
+        limiter.admit(key(tokens_per_day=100))
+    limiter.admit(key(2, tokens_per_day=100))

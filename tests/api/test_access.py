@@ -21,7 +21,8 @@ async def test_a_key_is_shown_once_works_and_is_revoked(guarded: Api) -> None:
     shown = await guarded("GET", "/keys/ci", headers=admin)
     listed = await guarded("GET", "/keys", headers=admin)
     assert key["key"] not in shown.text + listed.text and "sha256" not in shown.text
-    assert shown.json()["limits"] == {"requests_per_minute": 60, "concurrency": None}
+    limits = {name: value for name, value in shown.json()["limits"].items() if value is not None}
+    assert limits == {"requests_per_minute": 60}
     assert (shown.json()["role"], shown.json()["models"]) == ("power_user", ["qwen*"])
     mine = {"x-api-key": key["key"]}
     who = (await guarded("GET", "/session", headers=mine)).json()
@@ -101,3 +102,30 @@ async def test_at_this_machine_one_is_the_local_administrator(make_api: MakeApi)
     api = await make_api()
     who = (await api("GET", "/session", headers={"Authorization": "Bearer sk-placeholder"})).json()
     assert (who["name"], who["role"], who["kind"]) == ("local", "admin", "local")
+
+
+async def test_organisations_own_people_and_keys_and_keys_are_switched_off(api: Api) -> None:
+    made = await api.post("/organisations", {"name": "Physics"})
+    assert made.status_code == 201
+    org_id = made.json()["id"]
+    user = await api.post("/users", {"name": "marie", "password": "a good password", "org_id": org_id})
+    assert user.json()["org_id"] == org_id
+    body = {"name": "hers", "user_id": user.json()["id"], "org_id": org_id, "scopes": ["chat"]}
+    key = (await api.post("/keys", body)).json()
+    assert (key["scopes"], key["org_id"], key["disabled"]) == (["chat"], org_id, False)
+    off = await api("PATCH", "/keys/hers", {"disabled": True})
+    assert off.json()["disabled"] is True
+    refused = await api("GET", "/session", headers={"Authorization": f"Bearer {key['key']}"})
+    problem(refused, 401, "key_disabled")
+    same = await api("PATCH", "/users/marie", {"role": "power_user"})
+    assert same.json()["org_id"] == org_id
+    gone = await api("PATCH", "/users/marie", {"org_id": None})
+    assert gone.json()["org_id"] is None
+    renamed = await api("PATCH", f"/organisations/{org_id}", {"name": "Chemistry"})
+    assert renamed.json()["name"] == "Chemistry"
+    assert (await api.get("/organisations")).json()["total"] == 1
+    assert (await api("DELETE", "/organisations/Chemistry")).status_code == 200
+    assert (await api.get("/keys/hers")).json()["org_id"] is None
+    problem(await api.post("/keys", {"name": "x", "org_id": 77}), 422)
+    problem(await api.post("/keys", {"name": "x", "scopes": ["all"]}), 422)
+    problem(await api.post("/keys", {"name": "x", "addresses": ["nowhere"]}), 422)

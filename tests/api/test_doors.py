@@ -21,6 +21,7 @@ PARTS = {
     "job_id": "nothing",
     "key": "nothing",
     "user": "nothing",
+    "organisation": "nothing",
     "org": "org",
     "repo": "repo",
 }

@@ -59,7 +59,7 @@ async def test_folders_are_added_and_removed_and_their_files_stay(api: Api, demo
     shutil.copy(demo_model, folder / "extra.gguf")
     made = await api.post("/roots", {"path": str(folder)})
     assert made.status_code == 201 and made.json()["filled_by_ostler"] is False
-    assert (await api.get("/roots")).json()["total"] == 3
+    assert (await api.get("/roots")).json()["total"] == 4
     assert (await api.get("/files", search="extra")).json()["total"] == 1
     problem(await api.post("/roots", {"path": str(folder)}), 409, "root_exists")
     assert (await api("DELETE", f"/roots/{made.json()['id']}")).status_code == 204

@@ -8,6 +8,8 @@ import pytest
 
 from ostler.core.principals import Role
 from tests.api.conftest import Api, MakeApi, problem
+from tests.fit.hf_models import write_model
+from tests.hub.server import HubServer
 
 PARTS = ("weights_bytes", "kv_cache_bytes", "compute_bytes", "overhead_bytes", "total_bytes")
 
@@ -93,3 +95,64 @@ async def test_a_recipe_that_is_not_saved_has_a_dry_run_and_stays_unsaved(api: A
     assert "--ctx-size" in told["argv"] and told["fits"] is True and told["needs"]["context_length"] == 512
     assert (await api.get("/models")).json()["total"] == 0
     problem(await api.post("/dry-run", {**recipe, "options": {"ctx": "many"}}), 422)
+
+
+async def test_a_folder_of_safetensors_is_answered_for_vllm_in_the_same_form(
+    api: Api, tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path / "small")
+    told = (await api.post("/fit", {"path": str(folder), "on": "2x24GiB", "contexts": [1024]})).json()
+    assert (told["engine"], told["context_length"], told["fits"]) == ("vllm", 1024, True)
+    assert told["options"] == {"tensor_parallel_size": 1}
+    for place in (*told["devices"], told["host"]):
+        assert place["total_bytes"] == sum(place[name] for name in PARTS[:-1])
+    assert told["kv_cache_tokens"] > 0
+    assert told["max_concurrency"] == pytest.approx(told["kv_cache_tokens"] / 1024, abs=0.01)
+    options = {"parallel_slots": 4, "kv_cache_type": "fp8", "tensor_parallel_size": 2}
+    asked = {"path": str(folder), "on": "2x24GiB", "contexts": [512, 1024], "options": options}
+    told = (await api.post("/fit", asked)).json()
+    assert told["parallel"] == 4 and len(told["devices"]) == 2 and len(told["contexts"]) == 2
+
+
+async def test_a_stored_model_is_counted_with_its_own_options_for_vllm(api: Api, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "small")
+    await api.model(folder, "small", options={"cpu_kv_cache_gib": 1, "context_length": 1024})
+    told = (await api.post("/fit", {"model": "small"})).json()
+    assert told["host"]["kv_cache_bytes"] == 1 << 30
+
+
+async def test_safetensors_on_the_hub_are_answered_from_their_headers(
+    make_api: MakeApi, hub_server: HubServer, tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path / "small")
+    hub_server.add_repo("org/small", {file.name: file for file in folder.iterdir()})
+    api = await make_api(offline=False, hf_endpoint=hub_server.endpoint)
+    asked = {"on": "24GiB", "contexts": [1024]}
+    remote = (await api.post("/fit", {"hub": "org/small", **asked})).json()
+    here = (await api.post("/fit", {"path": str(folder), **asked})).json()
+    assert remote["engine"] == "vllm" and remote == here
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "word"),
+    [
+        ("config.json", '{"model_type": "llama"}', "num_hidden_layers"),
+        ("config.json", '{"model_type": ', "JSON"),
+        ("config.json", None, "config.json"),
+        (
+            "model.safetensors.index.json",
+            '{"weight_map": {"a": "model.safetensors", "b": "part-2.safetensors"}}',
+            "part-2.safetensors",
+        ),
+    ],
+)
+async def test_a_folder_that_cannot_be_counted_says_why(
+    api: Api, tmp_path: Path, name: str, text: str | None, word: str
+) -> None:
+    file = write_model(tmp_path / "small") / name
+    if text is None:
+        file.unlink()
+    else:
+        file.write_text(text)
+    answer = await api.post("/fit", {"path": str(file.parent), "on": "24GiB"})
+    assert answer.status_code in (404, 422) and word in answer.json()["detail"], answer.text

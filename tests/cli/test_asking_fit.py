@@ -29,6 +29,16 @@ def test_several_contexts_are_a_line_each(cli: Cli, demo: str) -> None:
     assert [line.split()[0] for line in lines] == ["CONTEXT", "512", "1024"]
 
 
+def test_unified_memory_is_one_sum(cli: Cli, demo: str) -> None:
+    told = cli.json("fit", demo, "--on", "m3-max-64gb")
+    assert (told["devices"][0]["id"], told["host"]["shared_bytes"]) == (
+        "metal:0",
+        told["devices"][0]["total_bytes"],
+    )
+    assert "One memory for the GPU and cpu: together " in cli.ok("fit", demo, "--on", "m3-max-64gb")
+    assert cli("fit", demo, "--on", "500MiB unified", "--ngl", "all").code == 3
+
+
 def test_hardware_comes_from_a_file_of_the_persons_own(cli: Cli, demo: str, tmp_path: Path) -> None:
     described = tmp_path / "box.json"
     described.write_text(json.dumps({"devices": [{"name": "mine", "memory": "2GiB"}], "host": "8GiB"}))

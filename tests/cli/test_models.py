@@ -93,6 +93,14 @@ def test_an_unknown_model_is_told_with_the_near_name_and_exit_code_4(cli: Cli, o
     assert answer.code == 4 and "nearby-model" in answer.err.splitlines()[-1]
 
 
+def test_a_file_that_no_model_is_made_of_is_shown_by_its_header(cli: Cli, own_file: Path) -> None:
+    shown = cli.ok("show", str(own_file))
+    assert "architecture" in shown and str(own_file.name) in shown and "Instance" not in shown
+    own_file.write_bytes(own_file.read_bytes()[:100_000])
+    assert cli("show", str(own_file)).code == 2
+    assert cli.json("list", own_file.stem)["items"] == [], "looking makes no model"
+
+
 def test_a_copy_shares_the_files_and_rm_keeps_them(cli: Cli, own_file: Path) -> None:
     cli.ok("add", str(own_file), "--name", "original")
     cli.ok("cp", "original", "the-copy")

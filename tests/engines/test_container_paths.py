@@ -11,6 +11,7 @@ from ostler.core.launch import Mount
 from ostler.engines.base import LaunchRequest
 from ostler.engines.container_paths import ContainerPaths
 from ostler.engines.llamacpp import LlamaCpp
+from ostler.engines.vllm import Vllm
 
 
 def touch(path: Path) -> Path:
@@ -118,3 +119,13 @@ def test_no_layers_on_a_gpu_means_no_gpu_in_the_container(request_: LaunchReques
     on_cpu = replace(request_, options={"gpu_layers": 0})
     assert LlamaCpp(image="llama:1").launch_spec(on_cpu).devices == ("cpu",)
     assert LlamaCpp(image="llama:1").launch_spec(request_).devices == ()
+
+
+def test_vllm_in_a_container_is_told_the_folder_inside(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "qwen" / "config.json").parent
+    asked = LaunchRequest(7, "qwen", folder, runtime="docker", devices=("cuda:1",))
+    spec = Vllm(image="vllm:1").launch_spec(asked)
+    assert (spec.image, spec.command, spec.args[:2]) == ("vllm:1", (), ("--model", "/models/qwen"))
+    assert spec.mounts == (Mount(str(folder), "/models/qwen"),)
+    assert spec.runtime_options["shm_size"] == 2 * 2**30
+    assert "CUDA_VISIBLE_DEVICES" not in spec.env  # a container is handed the device, as its first

@@ -23,7 +23,7 @@ from ostler.engines.llama_server.fields import (
     SAMPLED,
 )
 from ostler.engines.llama_server.special import SPECIAL
-from ostler.engines.llamacpp_diagnosis import diagnose
+from ostler.engines.llamacpp_diagnosis import DIAGNOSIS
 from ostler.engines.llamacpp_options import TABLE
 from ostler.engines.probe import read_flags
 from tests.engines.conftest import Running, StartEngine
@@ -118,7 +118,7 @@ def test_a_missing_part_is_named(start_engine: StartEngine, shared: Path, tmp_pa
     first = sorted((shared / "demo-model" / "split").glob("*-00001-of-*.gguf"))[0]
     (tmp_path / first.name).write_bytes(first.read_bytes())
     running = start_engine(model=tmp_path / first.name)
-    found = diagnose(running.log, running.process.returncode)
+    found = DIAGNOSIS.diagnose(running.log, running.process.returncode)
     assert found and "00002-of" in found.reason
 
 
@@ -141,7 +141,7 @@ def test_a_file_that_is_no_model_ends_it_with_a_diagnosis(start_engine: StartEng
     path.write_text("this is not a model, only some text that somebody renamed")
     running = start_engine(model=path)
     assert running.url is None and running.process.returncode == 1
-    found = diagnose(running.log, 1)
+    found = DIAGNOSIS.diagnose(running.log, 1)
     assert found and found.title == "Not a GGUF file"
 
 
@@ -151,7 +151,7 @@ def test_a_file_that_is_cut_off_is_told_apart(
     path = tmp_path / "cut.gguf"
     path.write_bytes(demo_model.read_bytes()[:200_000])
     running = start_engine(model=path)
-    found = diagnose(running.log, running.process.returncode)
+    found = DIAGNOSIS.diagnose(running.log, running.process.returncode)
     assert found and found.title == "File broken"
 
 
@@ -159,13 +159,13 @@ def test_a_port_in_use_ends_it_with_a_diagnosis(start_engine: StartEngine) -> No
     with socket.create_server(("127.0.0.1", 0)) as taken:
         running = start_engine("--port", str(taken.getsockname()[1]))
     assert running.process.returncode == 1
-    found = diagnose(running.log, 1)
+    found = DIAGNOSIS.diagnose(running.log, 1)
     assert found and found.title == "Port in use"
 
 
 def test_a_quantized_value_cache_without_flash_attention_is_explained(start_engine: StartEngine) -> None:
     running = start_engine("--cache-type-v", "q8_0", "--flash-attn", "off")
-    found = diagnose(running.log, running.process.returncode)
+    found = DIAGNOSIS.diagnose(running.log, running.process.returncode)
     assert found and found.title == "Quantized cache without flash attention"
 
 

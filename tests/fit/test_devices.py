@@ -42,15 +42,29 @@ class NVMLError(Exception):
     """As NVML raises it."""
 
 
+class NotSupported(NVMLError):
+    """The GPU cannot answer this."""
+
+
+class NotFound(NVMLError):
+    """There is nothing in that place."""
+
+
 @dataclass
 class Nvml:
-    """A stand-in for NVML: GPUs by index; an error in place of one is raised when it is asked for."""
+    """A stand-in for NVML: GPUs by index; an error in place of one is raised when it is asked for.
+
+    `parts` are free bytes of MIG instances, by GPU and place. A handle is an index, or a GPU and a place.
+    """
 
     gpus: Sequence[int | NVMLError]
     processes: Mapping[int, int] = field(default_factory=dict)
     init_error: NVMLError | None = None
     count_error: NVMLError | None = None
+    parts: Mapping[int, Mapping[int, int]] = field(default_factory=dict)
     NVMLError = NVMLError
+    NVMLError_NotSupported = NotSupported
+    NVMLError_NotFound = NotFound
 
     def nvmlInit(self) -> None:
         if self.init_error:
@@ -70,16 +84,34 @@ class Nvml:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         return index
 
-    def nvmlDeviceGetMemoryInfo(self, index: int) -> Any:
-        found = self.gpus[index]
+    def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any:
+        if isinstance(handle, tuple):
+            return SimpleNamespace(total=10 * 2**30, free=self.parts[handle[0]][handle[1]])
+        found = self.gpus[handle]
         if isinstance(found, NVMLError):
             raise found
         return SimpleNamespace(total=24 * 2**30, free=found)
 
-    def nvmlDeviceGetName(self, index: int) -> str:
-        return "RTX"
+    def nvmlDeviceGetName(self, handle: Any) -> str:
+        return "A100 MIG 1g.10gb" if isinstance(handle, tuple) else "RTX"
 
-    def nvmlDeviceGetComputeRunningProcesses(self, index: int) -> list[Any]:
+    def nvmlDeviceGetMigMode(self, index: int) -> list[int]:
+        if index not in self.parts:
+            raise NotSupported
+        return [1, 1]
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, index: int) -> int:
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, index: int, place: int) -> tuple[int, int]:
+        if place not in self.parts[index]:
+            raise NotFound
+        return index, place
+
+    def nvmlDeviceGetUUID(self, handle: tuple[int, int]) -> str:
+        return f"MIG-{handle[0]}-{handle[1]}"
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> list[Any]:
         return [SimpleNamespace(pid=pid, usedGpuMemory=n) for pid, n in self.processes.items()]
 
 
@@ -110,6 +142,24 @@ async def test_a_gpu_that_comes_back_and_is_lost_again_is_named_again(
 )
 async def test_without_nvml_only_the_host_is_there(tmp_path: Path, nvml: Nvml) -> None:
     assert [d.id for d in await Devices(tmp_path, nvml=nvml).list()] == ["cpu"]
+
+
+async def test_a_gpu_without_memory_of_its_own_shares_the_host_s(tmp_path: Path) -> None:
+    gpu, host = await Devices(tmp_path, nvml=Nvml([NotSupported()])).list()
+    assert (gpu.id, gpu.pool) == ("cuda:0", "cpu")
+    assert (gpu.total_bytes, gpu.free_bytes) == (host.total_bytes, host.free_bytes)
+
+
+async def test_a_divided_gpu_is_shown_by_its_parts(tmp_path: Path) -> None:
+    sight = await Devices(tmp_path, nvml=Nvml([5, 6], {7: 1}, parts={1: {0: 100, 3: 200}})).look()
+    found = [(d.id, d.total_bytes, d.free_bytes) for d in sight.devices[:-1]]
+    assert found[1:] == [("cuda:MIG-1-0", 10 * 2**30, 100), ("cuda:MIG-1-3", 10 * 2**30, 200)]
+    assert found[0][0] == "cuda:0" and sight.processes["cuda:MIG-1-3"] == {7: 1}
+
+
+async def test_no_gpu_has_more_free_than_it_has(tmp_path: Path) -> None:
+    gpu, _ = await Devices(tmp_path, nvml=Nvml([99 * 2**40])).list()
+    assert gpu.free_bytes == gpu.total_bytes == 24 * 2**30
 
 
 async def test_what_processes_hold_on_gpus_is_seen(tmp_path: Path) -> None:

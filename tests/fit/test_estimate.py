@@ -103,7 +103,7 @@ def test_the_answer_has_the_keys_that_clients_read(folder: Path) -> None:
     assert keys | {"options", "exactness", "warnings"} <= found.keys()
     need = {"id", "name", "weights_bytes", "kv_cache_bytes", "compute_bytes", "overhead_bytes"}
     for device in (*found["devices"], found["host"]):
-        assert need | {"total_bytes", "free_bytes", "fits"} == device.keys()
+        assert need | {"total_bytes", "free_bytes", "shared_bytes", "fits"} == device.keys()
 
 
 def test_with_all_layers_on_a_gpu_only_the_embedding_stays_on_the_host(folder: Path) -> None:
@@ -112,6 +112,22 @@ def test_with_all_layers_on_a_gpu_only_the_embedding_stays_on_the_host(folder: P
     assert found.host.weights_bytes == shape.loose["token_embd.weight"].n_bytes
     assert found.host.kv_cache_bytes == 0
     assert found.devices[0].weights_bytes > 0 and found.options == {"gpu_layers": 5}
+
+
+def test_where_the_gpu_takes_from_the_host_both_have_to_fit_into_one_memory(folder: Path) -> None:
+    shape = shape_of(folder, "llama")
+
+    def fits(pool_bytes: int, limit_bytes: int) -> bool:
+        metal = Device("metal:0", "chip", "metal", limit_bytes, limit_bytes, pool="cpu")
+        found = estimate(shape, {"gpu_layers": "all", "context_length": 512}, [metal, host(pool_bytes)])
+        assert found.host.shared_bytes == found.devices[0].total_bytes > 0 == found.devices[0].shared_bytes
+        return found.fits
+
+    apart = estimate(shape, {"gpu_layers": "all", "context_length": 512}, [gpu(0), host()])
+    on_gpu, whole = apart.devices[0].total_bytes, apart.total("total_bytes")
+    assert fits(whole, on_gpu)
+    assert not fits(whole - 1, on_gpu), "each fits alone, both together do not"
+    assert not fits(whole, on_gpu - 1), "the GPU's limit holds within the pool"
 
 
 def test_one_gpu_layer_is_the_output(folder: Path) -> None:

@@ -50,9 +50,11 @@ def test_a_description_gives_its_devices(text: str, gpus: list[int], host: int |
 
 @pytest.mark.parametrize("name", [*KNOWN_GPUS, *SHORT_NAMES])
 def test_every_known_gpu_is_found_by_its_name(name: str) -> None:
-    gpu, _ = parse_hardware(name)
+    gpu, host = parse_hardware(name)
     known = KNOWN_GPUS[SHORT_NAMES.get(name, name)]
-    assert (gpu.name, gpu.total_bytes) == (known.name, known.memory_bytes)
+    assert (gpu.name, gpu.kind, gpu.id) == (known.name, known.kind, f"{known.kind}:0")
+    assert gpu.total_bytes == int(known.memory_bytes * known.share)
+    assert (gpu.pool == host.id and host.total_bytes == known.memory_bytes) is known.is_unified
 
 
 @pytest.mark.parametrize("name", KNOWN_GPUS)
@@ -64,13 +66,33 @@ def test_a_gpu_is_found_as_its_driver_names_it(name: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", " ", "+", "24GiB+", "0x24GiB", "65x24GiB", "9x24GiB+60x24GiB", "24", "-4GiB", "1KiB", "999999TiB",
-     "host", "8GiB host + 9GiB host", "2x", "x24GiB", "nan GiB", "1e9GiB", "rtx", "٢٤GiB", "a" * 5000],
+     "host", "8GiB host + 9GiB host", "2x64GiB unified", "unified", "64GiB unified + 32GiB host",
+      "2x", "x24GiB", "nan GiB", "1e9GiB", "rtx", "٢٤GiB", "a" * 5000],
 )  # fmt: skip
 def test_what_describes_nothing_is_an_error_with_a_next_step(text: str) -> None:
     with pytest.raises(InvalidField) as wrong:
         parse_hardware(text)
     assert wrong.value.facts["field"] == "on" and wrong.value.hint
     assert len(wrong.value.message) < 300
+
+
+def test_a_machine_with_unified_memory_is_one_pool() -> None:
+    gpu, host = parse_hardware("64GiB unified")
+    assert (gpu.total_bytes, gpu.pool, host.total_bytes) == (64 * GIB, "cpu", 64 * GIB)
+    gpu, host = parse_hardware("Apple M3 Max 64GB")
+    assert (gpu.id, gpu.kind, gpu.pool) == ("metal:0", "metal", "cpu")
+    assert (gpu.total_bytes, host.total_bytes, host.name) == (48 * GIB, 64 * GIB, "host")
+    assert parse_hardware("m1-pro-16gb")[0].total_bytes == 16 * GIB * 2 // 3
+    gpu, host = parse_hardware("48GiB unified + 64GiB host")
+    assert (gpu.total_bytes, gpu.pool, host.total_bytes) == (48 * GIB, "cpu", 64 * GIB)
+    described = {"devices": [{"kind": "metal", "memory": "20GiB", "unified": True}], "host": "32GiB"}
+    gpu, host = hardware_from_json(described)
+    assert (gpu.id, gpu.total_bytes, gpu.pool, host.total_bytes) == ("metal:0", 20 * GIB, "cpu", 32 * GIB)
+
+
+def test_cards_of_several_makers_are_numbered_by_kind() -> None:
+    found = parse_hardware("rtx-4090 + 2xRX 7900 XTX + arc-b580")
+    assert [device.id for device in found] == ["cuda:0", "rocm:0", "rocm:1", "xpu:0", "cpu"]
 
 
 def test_a_mistyped_gpu_gets_near_names() -> None:
@@ -94,7 +116,9 @@ def test_a_file_of_ones_own_is_read(tmp_path: Path) -> None:
     [[], 1, {}, {"devices": 1}, {"devices": [1]}, {"devices": [{}]}, {"devices": [{"memory": True}]},
      {"devices": [{"name": "x"}]}, {"devices": [{"name": 1, "memory": "1GiB"}]}, {"device": []},
      {"devices": [{"memory": "1GiB", "count": 1e3}]}, {"devices": [{"memory": "1GiB", "count": 1000}]},
-     {"devices": [{"memory": "1GiB", "free": "2GiB"}]}, {"host": -1}, {"host": []}],
+     {"devices": [{"memory": "1GiB", "free": "2GiB"}]},
+     {"devices": [{"memory": "1GiB", "kind": "tpu"}]}, {"devices": [{"memory": "1GiB", "unified": 1}]},
+     {"devices": [{"memory": "1GiB", "kind": []}]}, {"host": -1}, {"host": []}],
 )  # fmt: skip
 def test_a_wrong_file_is_said_to_be_so(tmp_path: Path, data: Any) -> None:
     path = tmp_path / "machine.json"

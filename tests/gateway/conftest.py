@@ -32,6 +32,8 @@ from ostler.gateway.server import OneWriteProtocol
 from ostler.instances.leases import Endpoint, Lease, Routes
 from ostler.models.index import ModelIndex
 from ostler.models.records import Model, Policy, Source
+from ostler.upstreams.entries import External
+from ostler.upstreams.pools import Pools
 from ostler.usage import RequestRecord, UsageLog, UsageWriter
 
 INTERNAL_KEY = "internal-key-of-the-engine"
@@ -122,6 +124,7 @@ class HeldInstances:
             model_id * 10,
             url,
             INTERNAL_KEY,
+            engine="llamacpp",
             time=Clock(),
             limit=limit,
             on_release=lambda: None,
@@ -198,6 +201,8 @@ class Stand:
     settings: HeldSettings
     registry: CollectorRegistry
     client: Client
+    pools: Pools
+    entries: list[External]
 
     @property
     def address(self) -> tuple[str, int]:
@@ -327,17 +332,21 @@ async def stand(database: Database, tmp_path: Path) -> AsyncIterator[Stand]:
     registry = CollectorRegistry()
     usage = UsageWriter(database)
     index, instances, engine = ModelIndex(), HeldInstances(), ScriptedEngine()
+    entries: list[External] = []
+    pools = Pools(settings, clock, lambda: entries)
     gateway = Gateway(
         the_rest,
         access=access,
         models=index,
         instances=instances,
+        pools=pools,
         usage=usage,
         metrics=GatewayMetrics(registry),
         settings=settings,
         clock=clock,
     )
     await gateway.start()
+    await pools.start()
     async with serving(engine) as engine_url, serving(gateway) as url:
         engine.url = engine_url
         async with (
@@ -349,9 +358,22 @@ async def stand(database: Database, tmp_path: Path) -> AsyncIterator[Stand]:
         ):
             log = UsageLog(database, clock)
             made = Stand(
-                url, gateway, engine, instances, index, access, usage, log, settings, registry, client
+                url,
+                gateway,
+                engine,
+                instances,
+                index,
+                access,
+                usage,
+                log,
+                settings,
+                registry,
+                client,
+                pools,
+                entries,
             )
             made.add("demo")
             yield made
+    await pools.close()
     await gateway.close()
     await access.close()

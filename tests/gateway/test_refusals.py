@@ -477,3 +477,47 @@ async def test_a_field_left_out_is_the_anthropic_clients_fault_and_not_the_serve
     answer = await stand.post("/v1/messages", OK)
     assert answer.status == 400
     assert answer.error == {"type": "invalid_request_error", "message": "'messages' is required"}
+
+
+async def test_a_key_for_embeddings_does_not_chat(stand: Stand) -> None:
+    _, token = await stand.access.keys.create("e", Role.USER, LOCAL_ADMIN, scopes=["embeddings"])
+    bearer = f"Bearer {token}"
+    assert (await stand.post("/v1/embeddings", OK, authorization=bearer)).status == 200
+    for path in (CHAT, "/v1/completions", "/v1/messages", "/v1/images/generations", "/v1/whatever"):
+        refused = await stand.post(path, OK, authorization=bearer)
+        assert refused.status == 403, path
+        if path == CHAT:
+            assert refused.error["code"] == "insufficient_scope"
+    assert (await stand.get("/v1/models", authorization=bearer)).status == 200
+
+
+async def test_streams_over_a_keys_limit_are_refused_and_free_again_at_their_end(stand: Stand) -> None:
+    key = await _key(stand, concurrent_streams=1)
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def reply(seen: Seen) -> None:
+        arrived.set()
+        await go_on.wait()
+        await seen.json(b"{}")
+
+    stand.engine.reply = reply
+    bearer = f"Bearer {key}"
+    streamed = '{"model":"demo","stream":true}'
+    first = asyncio.create_task(stand.post(CHAT, streamed, authorization=bearer))
+    await arrived.wait()
+    assert (await stand.post(CHAT, streamed, authorization=bearer)).status == 429
+    go_on.set()
+    assert (await first).status == 200
+    assert (await stand.post(CHAT, OK, authorization=bearer)).status == 200
+    assert (await stand.post(CHAT, streamed, authorization=bearer)).status == 200
+
+
+async def test_a_key_that_used_its_tokens_of_the_day_is_refused_until_tomorrow(stand: Stand) -> None:
+    async def reply(seen: Seen) -> None:
+        await seen.json(b'{"usage":{"prompt_tokens":40,"completion_tokens":60}}')
+
+    stand.engine.reply = reply
+    bearer = f"Bearer {await _key(stand, tokens_per_day=150)}"
+    answers = [await stand.post(CHAT, OK, authorization=bearer) for _ in range(3)]
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert "150 tokens of today" in answers[2].error["message"]

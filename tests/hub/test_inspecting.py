@@ -225,6 +225,80 @@ async def test_a_split_model_is_read_by_shard(hub: Hub, hub_server: HubServer, t
     assert sum(request.bytes_sent for request in second) <= 64 * 1024
 
 
+def large_shards(folder: Path, **changed: tuple[str, tuple[int, ...]]) -> dict[str, bytes | Path]:
+    """140 GB of a model of 80 layers in 30 shards (holes on the disk), with its index and configuration."""
+    layer: dict[str, tuple[int, ...]] = {
+        "self_attn.q_proj": (8192, 8192),
+        "self_attn.k_proj": (1024, 8192),
+        "self_attn.v_proj": (1024, 8192),
+        "self_attn.o_proj": (8192, 8192),
+        "mlp.gate_proj": (28672, 8192),
+        "mlp.up_proj": (28672, 8192),
+        "mlp.down_proj": (8192, 28672),
+        "input_layernorm": (8192,),
+    }
+    tensors: dict[str, tuple[str, tuple[int, ...]]] = {"model.embed_tokens.weight": ("BF16", (128256, 8192))}
+    for n in range(80):
+        tensors |= {f"model.layers.{n}.{name}.weight": ("BF16", shape) for name, shape in layer.items()}
+    tensors |= {"model.norm.weight": ("BF16", (8192,)), "lm_head.weight": ("BF16", (128256, 8192))}
+    tensors |= {name.replace("__", "."): shape for name, shape in changed.items()}
+    names = list(tensors)
+    each = -(-len(names) // 30)
+    files: dict[str, bytes | Path] = {}
+    weight_map: dict[str, str] = {}
+    for n in range(30):
+        file = f"model-{n + 1:05}-of-00030.safetensors"
+        inside = {name: tensors[name] for name in names[n * each : (n + 1) * each]}
+        weight_map |= dict.fromkeys(inside, file)
+        files[file] = write_safetensors(folder / file, inside)
+    small = {
+        "model.safetensors.index.json": json.dumps({"weight_map": weight_map}).encode(),
+        "config.json": b'{"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 80}',
+    }
+    for name, content in small.items():
+        (folder / name).write_bytes(content)
+    return {**files, **small}
+
+
+def add_shards(hub_server: HubServer, files: dict[str, bytes | Path]) -> None:
+    """A repo of them; hashes of the weights are not worked out, which would read 140 GB."""
+    from tests.hub.repos import Blob
+
+    small = {name: content for name, content in files.items() if isinstance(content, bytes)}
+    repo = hub_server.add_repo(
+        "org/seventy", {**small, **{name: b"x" for name in files if name not in small}}
+    )
+    for n, (name, path) in enumerate(files.items()):
+        if isinstance(path, Path):
+            blob = Blob(path, path.stat().st_size, f"{n:064x}", f"{n:040x}", lfs=True)
+            repo.commits[-1].files[name] = blob  # type: ignore[index]
+
+
+async def test_of_many_shards_only_those_are_read_from_which_the_others_follow(
+    hub: Hub, hub_server: HubServer, tmp_path: Path
+) -> None:
+    add_shards(hub_server, large_shards(tmp_path))
+    found = await hub.inspect(parse_spec("org/seventy"))
+    assert found.facts == inspect_loose(tmp_path).facts
+    assert found.size_bytes > 130e9 and found.headers_read == 2, "the first and the last"
+    assert found.requests <= 6 and found.fetched_bytes <= 500_000
+    assert found.safetensors is not None and len(found.safetensors) == 30
+    shapes = {t.name: t.shape for header in found.safetensors.values() for t in header.tensors}
+    assert len(shapes) == 643 and shapes["model.layers.40.self_attn.k_proj.weight"] == (1024, 8192)
+
+
+async def test_a_layer_that_is_not_like_the_others_is_read(
+    hub: Hub, hub_server: HubServer, tmp_path: Path
+) -> None:
+    odd = {"model__layers__40__mlp__gate_proj__weight": ("BF16", (14336, 8192))}
+    add_shards(hub_server, large_shards(tmp_path, **odd))
+    found = await hub.inspect(parse_spec("org/seventy"))
+    assert found.headers_read == 3 and found.facts == inspect_loose(tmp_path).facts
+    assert found.safetensors is not None
+    shapes = {t.name: t.shape for header in found.safetensors.values() for t in header.tensors}
+    assert shapes["model.layers.40.mlp.gate_proj.weight"] == (14336, 8192)
+
+
 async def test_sharded_safetensors_give_the_facts_of_the_folder(
     hub: Hub, hub_server: HubServer, tmp_path: Path
 ) -> None:

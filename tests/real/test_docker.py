@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -194,7 +195,7 @@ def test_a_file_that_the_daemon_does_not_see_is_said(house: DockerHouse) -> None
     assert house.engine.containers() == []
 
 
-def slow(house: DockerHouse, *manners: str, **recipe: object) -> None:
+def slow(house: DockerHouse, *manners: str, **recipe: Any) -> None:
     """A model whose engine is the stand-in, which never says ready with `--load-s -1`."""
     python = f"/py/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
     house.add(

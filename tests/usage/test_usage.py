@@ -30,6 +30,8 @@ def a_record(**changes: object) -> RequestRecord:
         model_name="demo",
         instance_id=10,
         key_id=None,
+        user_id=None,
+        org_id=None,
         principal="local",
         path="/v1/chat/completions",
         status=200,
@@ -176,3 +178,20 @@ async def test_old_requests_are_forgotten_and_young_ones_kept(database: Database
     await stored(database, *(a_record(at=old) for _ in range(CLEAN_BATCH + 1)), a_record(at=young))
     assert await log.forget(90) == CLEAN_BATCH + 1
     assert [item.record.at for item in (await log.find()).items] == [young]
+
+
+async def test_usage_adds_up_by_person_and_organisation_and_by_key_since_a_time(
+    log: UsageLog, database: Database
+) -> None:
+    writer = UsageWriter(database)
+    for user_id, org_id, key_id, hours in ((1, 7, 3, 0), (1, 7, 4, 0), (2, None, 4, 0), (None, 7, 3, 30)):
+        at = NOON - timedelta(hours=hours)
+        writer.record(a_record(user_id=user_id, org_id=org_id, key_id=key_id, at=at))
+    await writer.flush()
+    people = {total.name: total.requests for total in (await log.totals("user")).items}
+    assert people == {"1": 2, "2": 1, "": 1}
+    organisations = {total.name: total.requests for total in (await log.totals("organisation")).items}
+    assert organisations == {"7": 3, "": 1}
+    assert (await log.find(org_id=7, user_id=1)).total == 2
+    midnight = NOON.replace(hour=0)
+    assert await log.used_since(midnight) == {3: (1, 8), 4: (2, 16)}

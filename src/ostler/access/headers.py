@@ -24,6 +24,7 @@ class Credentials:
     host: str | None = None
     origin: str | None = None
     proxied: bool = False
+    forwarded_for: str | None = None
 
 
 def read_credentials(headers: RawHeaders) -> Credentials:
@@ -47,6 +48,9 @@ def read_credentials(headers: RawHeaders) -> Credentials:
                 found.csrf_token = value.decode("latin-1")
             case _ if name in _PROXY:
                 found.proxied = True
+                if name == b"x-forwarded-for":
+                    hops = (found.forwarded_for, value.decode("latin-1"))
+                    found.forwarded_for = ",".join(filter(None, hops))
     found.token = bearer or api_key
     return found
 

@@ -6,19 +6,21 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
-from ostler.access.names import check_name, check_patterns, read_limits
-from ostler.access.tables import KeyRow
+from ostler.access.addresses import Network, check_addresses, is_within, networks_of
+from ostler.access.names import check_name, check_patterns, check_scopes, read_limits
+from ostler.access.organisations import check_organisation
+from ostler.access.tables import KeyRow, UserRow
 from ostler.core.clock import Clock
 from ostler.core.database import Database, after_commit
-from ostler.core.errors import Conflict, InvalidField, NotFound, Unauthenticated
+from ostler.core.errors import Conflict, InvalidField, NotAllowed, NotFound, Unauthenticated
 from ostler.core.events import EventLog, NewEvent
 from ostler.core.paging import Page
 from ostler.core.principals import Limits, Principal, Role
@@ -42,6 +44,18 @@ class KeyNameTaken(Conflict):
     hint = "Choose another name, or revoke that key first."
 
 
+class KeyDisabled(Unauthenticated):
+    """The key is switched off."""
+
+    hint = "An administrator can switch it on again."
+
+
+class WrongAddress(NotAllowed):
+    """The key may not be used from this address."""
+
+    hint = "An administrator can change the addresses from which the key may be used."
+
+
 class KeyExpired(Unauthenticated):
     """The key was valid once."""
 
@@ -52,7 +66,9 @@ class KeyExpired(Unauthenticated):
 class Key:
     """A stored key, without its secret. `prefix` are its first characters, to recognise it by.
 
-    `models`: shell-style patterns of model names that it may use, None for all.
+    `models`: shell-style patterns of model names that it may use, None for all. `scopes`: kinds of
+    inference, None for all. `addresses`: from where it may be used, None for everywhere. `user_id` and
+    `org_id`: whose it is. A `disabled` key is kept and does not work.
     """
 
     id: int
@@ -61,10 +77,26 @@ class Key:
     role: Role
     models: tuple[str, ...] | None
     limits: Limits
+    user_id: int | None
+    org_id: int | None
+    scopes: tuple[str, ...] | None
+    addresses: tuple[str, ...] | None
+    disabled: bool
     created_at: datetime
     created_by: str
     expires_at: datetime | None
     last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a key is: a person, an organisation, both or (NOBODY) neither."""
+
+    user_id: int | None = None
+    org_id: int | None = None
+
+
+NOBODY = Owner()
 
 
 @dataclass(slots=True)
@@ -72,6 +104,8 @@ class _Entry:
     sha256: str
     principal: Principal
     expires_at: datetime | None
+    disabled: bool
+    networks: tuple[Network, ...] | None
 
 
 def looks_like_key(token: str) -> bool:
@@ -104,8 +138,11 @@ class Keys:
                 rows = (await session.scalars(select(KeyRow))).all()
         self._by_hash = {row.sha256: _entry(row) for row in rows}
 
-    def principal_of(self, token: str) -> Principal | None:
-        """Who this key stands for; None for one that is not stored. Raises KeyExpired."""
+    def principal_of(self, token: str, address: str | None = None) -> Principal | None:
+        """Who this key stands for; None for one that is not stored. `address` is where it comes from.
+
+        Raises KeyExpired, KeyDisabled, WrongAddress.
+        """
         digest = _hash(token)
         entry = self._by_hash.get(digest)
         if entry is None or not hmac.compare_digest(entry.sha256, digest):
@@ -113,6 +150,13 @@ class Keys:
         now = self._clock.now()
         if entry.expires_at is not None and entry.expires_at <= now:
             raise KeyExpired(f"the key {entry.principal.name} has expired", key=entry.principal.name)
+        if entry.disabled:
+            raise KeyDisabled(f"the key {entry.principal.name} is switched off", key=entry.principal.name)
+        if entry.networks is not None and not is_within(address, entry.networks):
+            raise WrongAddress(
+                f"the key {entry.principal.name} may not be used from {address or 'an unknown address'}",
+                key=entry.principal.name,
+            )
         if entry.principal.key_id is not None:
             self._used[entry.principal.key_id] = now
         return entry.principal
@@ -126,13 +170,19 @@ class Keys:
         models: tuple[str, ...] | None = None,
         expires_at: datetime | None = None,
         limits: Limits | Mapping[str, Any] | None = None,
+        owner: Owner = NOBODY,
+        scopes: Iterable[str] | None = None,
+        addresses: Iterable[str] | None = None,
     ) -> tuple[Key, str]:
         """Make a key; the second value is the key itself, which is never shown again.
 
-        Needs the role admin. Raises KeyNameTaken, InvalidField.
+        Needs the role admin, or be the owner and have no more rights than the owner has. Raises
+        KeyNameTaken, InvalidField, NotAllowed.
         """
-        principal.require(Role.ADMIN, "make keys")
+        if owner.user_id is None or owner.user_id != principal.user_id or role > principal.role:
+            principal.require(Role.ADMIN, "make keys")
         check_name(name, "name")
+        checked_scopes = check_scopes(scopes)
         now = self._clock.now()
         if expires_at is not None:
             expires_at = _in_future(expires_at, now)
@@ -145,6 +195,11 @@ class Keys:
             role=role.label,
             models=None if models is None else list(check_patterns(models)),
             limits=_limits_json(checked),
+            user_id=owner.user_id,
+            org_id=owner.org_id,
+            scopes=None if checked_scopes is None else list(checked_scopes),
+            addresses=None if addresses is None else list(check_addresses(addresses)),
+            disabled=False,
             created_at=now,
             created_by=principal.name,
             expires_at=expires_at,
@@ -156,6 +211,9 @@ class Keys:
     async def _store(self, row: KeyRow, principal: Principal) -> None:
         try:
             async with self._database.write() as session:
+                await check_organisation(session, row.org_id)
+                if row.user_id is not None and await session.get(UserRow, row.user_id) is None:
+                    raise InvalidField("user_id", f"there is no person {row.user_id}")
                 session.add(row)
                 await session.flush()
                 created = NewEvent(
@@ -171,14 +229,25 @@ class Keys:
         self,
         *,
         search: str | None = None,
+        owner: Owner = NOBODY,
+        prefix: str | None = None,
+        disabled: bool | None = None,
         sort: str = "name",
         descending: bool = False,
         limit: int = 50,
         offset: int = 0,
     ) -> Page[Key]:
-        """One page of keys. Raises InvalidField for an unknown sort."""
+        """One page of keys, of an owner, with a prefix, switched off or not. Raises InvalidField."""
         check_sort("keys", sort, SORTS)
         query = select(KeyRow)
+        if owner.user_id is not None:
+            query = query.where(KeyRow.user_id == owner.user_id)
+        if owner.org_id is not None:
+            query = query.where(KeyRow.org_id == owner.org_id)
+        if prefix:
+            query = query.where(KeyRow.prefix.istartswith(prefix, autoescape=True))
+        if disabled is not None:
+            query = query.where(KeyRow.disabled.is_(disabled))
         if search:
             query = query.where(KeyRow.name.icontains(search, autoescape=True))
         order = order_by(KeyRow, sort, descending)
@@ -208,11 +277,34 @@ class Keys:
             after_commit(session, lambda: self._forget(revoked.id, digest))
         return revoked
 
+    async def switch(self, key: int | str, principal: Principal, *, disabled: bool) -> Key:
+        """Switch a key off or on; it holds at once. The owner may, and who has the role admin.
+
+        Raises KeyNotFound, NotAllowed.
+        """
+        async with self._database.write() as session:
+            row = await session.scalar(select(KeyRow).where(_which(key)).with_for_update())
+            if row is None:
+                raise KeyNotFound(f"there is no key {key!r}", key=key)
+            if row.user_id is None or row.user_id != principal.user_id:
+                principal.require(Role.ADMIN, "switch keys off and on")
+            row.disabled = disabled
+            word = "disabled" if disabled else "enabled"
+            await self._events.add(session, NewEvent(f"key.{word}", "key", row.id, row.name, principal.name))
+            entry = _entry(row)
+            after_commit(session, lambda: self._remember(entry))
+        return self._key(row)
+
     async def has_admin(self) -> bool:
-        """True when a key with the role admin is stored."""
+        """True when a key with the role admin is stored that is not switched off."""
+        query = select(KeyRow.id).where(KeyRow.role == Role.ADMIN.label, KeyRow.disabled.is_(False))
         async with self._database.read() as session:
-            found = await session.scalar(select(KeyRow.id).where(KeyRow.role == Role.ADMIN.label).limit(1))
+            found = await session.scalar(query.limit(1))
         return found is not None
+
+    def principals(self) -> Iterator[Principal]:
+        """Whom the stored keys stand for, from memory."""
+        return (entry.principal for entry in self._by_hash.values())
 
     async def write_used(self) -> None:
         """Write when each key was used last, all in one transaction."""
@@ -245,7 +337,12 @@ class Keys:
             prefix=row.prefix,
             role=Role.parse(row.role),
             models=None if row.models is None else tuple(row.models),
-            limits=_limits(row.limits),
+            limits=read_limits(row.limits),
+            user_id=row.user_id,
+            org_id=row.org_id,
+            scopes=None if row.scopes is None else tuple(row.scopes),
+            addresses=None if row.addresses is None else tuple(row.addresses),
+            disabled=row.disabled,
             created_at=row.created_at,
             created_by=row.created_by,
             expires_at=row.expires_at,
@@ -262,11 +359,7 @@ def _which(key: int | str) -> Any:
 
 
 def _limits_json(limits: Limits) -> dict[str, Any]:
-    return {"requests_per_minute": limits.requests_per_minute, "concurrency": limits.concurrency}
-
-
-def _limits(data: Mapping[str, Any]) -> Limits:
-    return Limits(data.get("requests_per_minute"), data.get("concurrency"))
+    return {name: value for name, value in asdict(limits).items() if value is not None}
 
 
 def _entry(row: KeyRow) -> _Entry:
@@ -275,10 +368,19 @@ def _entry(row: KeyRow) -> _Entry:
         name=row.name,
         role=Role.parse(row.role),
         key_id=row.id,
+        user_id=row.user_id,
+        org_id=row.org_id,
         models=models,
-        limits=_limits(row.limits),
+        scopes=None if row.scopes is None else frozenset(row.scopes),
+        limits=read_limits(row.limits),
     )
-    return _Entry(row.sha256, who, row.expires_at)
+    return _Entry(
+        row.sha256,
+        who,
+        row.expires_at,
+        row.disabled,
+        None if row.addresses is None else networks_of(tuple(row.addresses)),
+    )
 
 
 def _in_future(expires_at: datetime, now: datetime) -> datetime:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from fnmatch import fnmatchcase
 from typing import Any
 
 from ostler.core.errors import InvalidField
 from ostler.core.near import near_names
-from ostler.core.principals import Limits, Principal
+from ostler.core.principals import SCOPES, Limits, Principal
 
 MAX_NAME = 100
 MAX_PATTERNS = 1_000
-MAX_LIMIT = 1_000_000
+MAX_LIMIT = 1_000_000_000_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+ -]*")
-_LIMITS = ("requests_per_minute", "concurrency")
+_LIMITS = tuple(field.name for field in fields(Limits))
 
 
 def check_name(name: str, field: str) -> str:
@@ -45,7 +46,7 @@ def check_patterns(models: Iterable[str]) -> tuple[str, ...]:
 
 
 def read_limits(data: Mapping[str, Any]) -> Limits:
-    """Read {requests_per_minute, concurrency}; None means unlimited. Raises InvalidField."""
+    """Read the limits of a key by their names; None means unlimited. Raises InvalidField."""
     for name, value in data.items():
         if name not in _LIMITS:
             near = near_names(name, _LIMITS)
@@ -54,7 +55,22 @@ def read_limits(data: Mapping[str, Any]) -> Limits:
         whole = isinstance(value, int) and not isinstance(value, bool)
         if value is not None and not (whole and 1 <= value <= MAX_LIMIT):
             raise InvalidField(f"limits.{name}", f"{name} must be a whole number from 1 to {MAX_LIMIT}")
-    return Limits(data.get("requests_per_minute"), data.get("concurrency"))
+    return Limits(**{name: value for name, value in data.items() if value is not None})
+
+
+def check_scopes(scopes: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Give the scopes of a key back, None for all ("*" means that too). Raises InvalidField."""
+    if scopes is None:
+        return None
+    found = tuple(dict.fromkeys(scopes))
+    if "*" in found:
+        return None
+    for scope in found:
+        if scope not in SCOPES:
+            near = near_names(scope, SCOPES)
+            hint = f"Did you mean {near[0]}?" if near else f"One of: {', '.join(SCOPES)}."
+            raise InvalidField("scopes", f"unknown scope {scope[:50]!r}", hint=hint)
+    return found
 
 
 def may_use(principal: Principal, *names: str) -> bool:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from argon2 import PasswordHasher
 from sqlalchemy.exc import SQLAlchemyError
 
+from ostler.access.addresses import client_address, networks_of
 from ostler.access.attempts import Attempts
 from ostler.access.browser import check_browser, host_name, is_loopback_name
 from ostler.access.headers import Credentials, RawHeaders, read_credentials
 from ostler.access.keys import KeyNameTaken, Keys, looks_like_key
 from ostler.access.limits import Limiter
+from ostler.access.organisations import Organisations
 from ostler.access.sessions import Session, Sessions
 from ostler.access.users import Users, WrongPassword
 from ostler.core.clock import Clock
@@ -64,6 +66,7 @@ class Access:
     ) -> None:
         self.keys = Keys(database, events, clock)
         self.users = Users(database, events, clock, hasher)
+        self.organisations = Organisations(database, events, clock)
         self.sessions = Sessions(secret, clock, self.users)
         self.limiter = Limiter(clock)
         self._attempts = Attempts(clock)
@@ -77,6 +80,12 @@ class Access:
         await self._refresh()
         self._upkeep = asyncio.create_task(self._keep_up(), name="access upkeep")
 
+    def begin_day(self, used: Mapping[int, tuple[int, int]]) -> None:
+        """Requests and tokens by key id that were used today before this server was started."""
+        for principal in self.keys.principals():
+            if principal.key_id is not None and (spent := used.get(principal.key_id)):
+                self.limiter.begin_day(principal, *spent)
+
     async def close(self) -> None:
         """End the upkeep and write what is still in memory."""
         if self._upkeep is not None:
@@ -86,14 +95,20 @@ class Access:
             self._upkeep = None
         await self.keys.write_used()
 
-    def admit(self, headers: RawHeaders, method: str = "GET") -> Principal:
+    def admit(self, headers: RawHeaders, method: str = "GET", peer: str | None = None) -> Principal:
         """Check for foreign pages, then say who asks. For every door's every request.
 
-        Raises ForeignHost, ForeignOrigin, Unauthenticated, MissingCsrfToken.
+        `peer` is the address that connected. Raises ForeignHost, ForeignOrigin, Unauthenticated,
+        MissingCsrfToken, WrongAddress.
         """
         given = read_credentials(headers)
         self.check_browser(given)
-        return self.authenticate(given, method)
+        return self.authenticate(given, method, peer)
+
+    def client_address(self, given: Credentials, peer: str | None) -> str | None:
+        """Where a request comes from, behind the proxies that the settings trust."""
+        proxies = self._settings().trusted_proxies
+        return client_address(peer, given.forwarded_for, networks_of(proxies)) if proxies else peer
 
     def check_browser(self, given: Credentials) -> None:
         """Refuse requests that a foreign web page could have caused, where the server is on loopback."""
@@ -106,17 +121,19 @@ class Access:
                 allowed_origins=settings.allowed_origins,
             )
 
-    def authenticate(self, given: Credentials | str | None, method: str = "GET") -> Principal:
+    def authenticate(
+        self, given: Credentials | str | None, method: str = "GET", peer: str | None = None
+    ) -> Principal:
         """Who asks, by credentials or a bare token.
 
         On loopback, one without a key, or with a placeholder such as "sk-xxx", is the local person.
         A stored key always counts as itself; one that looks like ours and is not stored was revoked.
-        Raises Unauthenticated (KeyExpired, UnknownKey), MissingCsrfToken.
+        Raises Unauthenticated (KeyExpired, KeyDisabled, UnknownKey), MissingCsrfToken, WrongAddress.
         """
         if not isinstance(given, Credentials):
             given = Credentials(token=given)
         if given.token is not None:
-            principal = self.keys.principal_of(given.token)
+            principal = self.keys.principal_of(given.token, self.client_address(given, peer))
             if principal is not None:
                 return principal
             if looks_like_key(given.token):

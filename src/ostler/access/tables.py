@@ -5,14 +5,25 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Text
+from sqlalchemy import Text, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ostler.core.database import Base
 
 
+class OrganisationRow(Base):
+    """An organisation."""
+
+    __tablename__ = "organisations"
+    __table_args__ = {"sqlite_autoincrement": True}
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(Text, unique=True)
+    created_at: Mapped[datetime]
+
+
 class KeyRow(Base):
-    """An API key: only its SHA-256 is kept."""
+    """An API key: only its SHA-256 is kept. `user_id` and `org_id` say whose it is."""
 
     __tablename__ = "keys"
     __table_args__ = {"sqlite_autoincrement": True}
@@ -24,6 +35,11 @@ class KeyRow(Base):
     role: Mapped[str] = mapped_column(Text)
     models: Mapped[list[str] | None]
     limits: Mapped[dict[str, Any]]
+    user_id: Mapped[int | None]
+    org_id: Mapped[int | None]
+    scopes: Mapped[list[str] | None]
+    addresses: Mapped[list[str] | None]
+    disabled: Mapped[bool] = mapped_column(server_default=false())
     created_at: Mapped[datetime]
     created_by: Mapped[str] = mapped_column(Text)
     expires_at: Mapped[datetime | None]
@@ -39,6 +55,7 @@ class UserRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(Text, unique=True)
     role: Mapped[str] = mapped_column(Text)
+    org_id: Mapped[int | None]
     password_hash: Mapped[str] = mapped_column(Text)
     session_epoch: Mapped[int]
     disabled: Mapped[bool]

@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from ostler.access.names import check_name
-from ostler.access.tables import UserRow
+from ostler.access.organisations import check_organisation
+from ostler.access.tables import KeyRow, UserRow
 from ostler.core.clock import Clock
 from ostler.core.database import Database, after_commit, row_to_change
 from ostler.core.errors import Conflict, InvalidField, NotFound, Unauthenticated
@@ -40,6 +42,12 @@ class UserNameTaken(Conflict):
     """Another person has this name."""
 
 
+class LastAdmin(Conflict):
+    """After this change nobody could look after keys and people any more."""
+
+    hint = "Make another administrator first."
+
+
 class WrongPassword(Unauthenticated):
     """Name and password do not belong together, or the person is disabled."""
 
@@ -53,6 +61,7 @@ class User:
     id: int
     name: str
     role: Role
+    org_id: int | None
     session_epoch: int
     disabled: bool
     created_at: datetime
@@ -60,7 +69,7 @@ class User:
     @property
     def principal(self) -> Principal:
         """This person as one who asks."""
-        return Principal(name=self.name, role=self.role, user_id=self.id)
+        return Principal(name=self.name, role=self.role, user_id=self.id, org_id=self.org_id)
 
 
 class Users:
@@ -91,12 +100,15 @@ class Users:
         """The person with this id, from memory."""
         return self._by_id.get(user_id)
 
-    async def create(self, name: str, password: str, role: Role, principal: Principal) -> User:
+    async def create(
+        self, name: str, password: str, role: Role, principal: Principal, *, org_id: int | None = None
+    ) -> User:
         """Add a person. Needs the role admin. Raises UserNameTaken, InvalidField."""
         principal.require(Role.ADMIN, "add people")
         row = UserRow(
             name=check_name(name, "name"),
             role=role.label,
+            org_id=org_id,
             password_hash=await self._hash(password),
             session_epoch=1,
             disabled=False,
@@ -104,6 +116,7 @@ class Users:
         )
         try:
             async with self._database.write() as session:
+                await check_organisation(session, org_id)
                 session.add(row)
                 await session.flush()
                 await self._events.add(
@@ -124,10 +137,11 @@ class Users:
         role: Role | None = None,
         password: str | None = None,
         disabled: bool | None = None,
+        org_id: int | Literal["same"] | None = "same",
     ) -> User:
         """Change a person; every open session of theirs ends. Needs the role admin.
 
-        Raises UserNotFound, InvalidField.
+        `org_id` None takes them out of their organisation. Raises LastAdmin, UserNotFound, InvalidField.
         """
         principal.require(Role.ADMIN, "change people")
         password_hash = None if password is None else await self._hash(password)
@@ -140,9 +154,15 @@ class Users:
             row = await session.scalar(select(UserRow).where(_which(user)).with_for_update())
             if row is None:
                 raise UserNotFound(f"there is no person {user!r}", user=user)
+            if disabled or (role is not None and role < Role.ADMIN):
+                await _refuse_last_admin(session, row)
             changed = [name for name, value in changes.items() if value is not None]
             for name in changed:
                 setattr(row, name, changes[name])
+            if org_id != "same":
+                await check_organisation(session, org_id)
+                row.org_id = org_id
+                changed.append("org_id")
             row.session_epoch += 1
             what = sorted("password" if name == "password_hash" else name for name in changed)
             await self._events.add(
@@ -154,13 +174,18 @@ class Users:
         return after
 
     async def delete(self, user: int | str, principal: Principal) -> User:
-        """Remove a person; their sessions end at once. Needs the role admin. Raises UserNotFound."""
+        """Remove a person; their sessions end at once, their keys stay. Needs the role admin.
+
+        Raises UserNotFound, LastAdmin.
+        """
         principal.require(Role.ADMIN, "remove people")
         async with self._database.write() as session:
             row = await session.scalar(select(UserRow).where(_which(user)).with_for_update())
             if row is None:
                 raise UserNotFound(f"there is no person {user!r}", user=user)
+            await _refuse_last_admin(session, row)
             gone = _user(row)
+            await session.execute(update(KeyRow).where(KeyRow.user_id == gone.id).values(user_id=None))
             await session.delete(row)
             await self._events.add(
                 session, NewEvent("user.deleted", "user", gone.id, gone.name, principal.name)
@@ -247,6 +272,20 @@ class Users:
                 row.password_hash = fresh
 
 
+async def _refuse_last_admin(session: AsyncSession, row: UserRow) -> None:
+    """Raise LastAdmin if this person is the only one left who administers, and there is no such key."""
+    if row.role != Role.ADMIN.label or row.disabled:
+        return
+    others = select(UserRow.id).where(
+        UserRow.role == Role.ADMIN.label, UserRow.disabled.is_(False), UserRow.id != row.id
+    )
+    keys = select(KeyRow.id).where(KeyRow.role == Role.ADMIN.label, KeyRow.disabled.is_(False))
+    for query in (others, keys):
+        if await session.scalar(query.limit(1)) is not None:
+            return
+    raise LastAdmin(f"{row.name} is the last administrator", user=row.name)
+
+
 def _which(user: int | str) -> Any:
     return UserRow.id == user if isinstance(user, int) else UserRow.name == user
 
@@ -256,6 +295,7 @@ def _user(row: UserRow) -> User:
         id=row.id,
         name=row.name,
         role=Role.parse(row.role),
+        org_id=row.org_id,
         session_epoch=row.session_epoch,
         disabled=row.disabled,
         created_at=row.created_at,

@@ -19,14 +19,34 @@ from ostler.api.native import (
     jobs,
     keys,
     models,
+    organisations,
+    reshaping,
     settings,
     system,
+    upstreams,
     usage,
     users,
 )
 from ostler.api.services import Services
 
-_NOUNS = (models, instances, files, downloads, jobs, events, hub, fit, keys, users, settings, system, usage)
+_NOUNS = (
+    models,
+    instances,
+    files,
+    reshaping,
+    downloads,
+    jobs,
+    events,
+    hub,
+    fit,
+    keys,
+    users,
+    organisations,
+    settings,
+    system,
+    upstreams,
+    usage,
+)
 
 _SECURITY_HEADERS = {
     b"x-content-type-options": b"nosniff",

@@ -45,7 +45,8 @@ class Door(APIRoute):
             services: Services = request.app.state.services
             _refuse_nul(request)
             if role is not None:
-                principal = services.access.admit(request.scope["headers"], request.method)
+                peer = request.client.host if request.client else None
+                principal = services.access.admit(request.scope["headers"], request.method, peer)
                 principal.require(role, what)
                 request.state.principal = principal
             if has_body:

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from ostler.jobs.service import Jobs
     from ostler.library.service import Library
     from ostler.models.service import Models
+    from ostler.reshaping.service import Reshaping
     from ostler.runtimes.base import Runtime
+    from ostler.upstreams.entries import Externals
+    from ostler.upstreams.pools import Pools
     from ostler.usage.log import UsageLog
 
 
@@ -51,9 +54,12 @@ class Services:
     hub: Hub
     jobs: Jobs
     downloads: Downloads
+    reshaping: Reshaping
     engines: Engines
     runtimes: Mapping[str, Runtime]
     models: Models
+    externals: Externals
+    pools: Pools
     instances: Instances
     usage: UsageLog
     devices: Devices

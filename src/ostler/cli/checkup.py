@@ -109,22 +109,31 @@ async def _look_into_database(url: str) -> list[str]:
 
 
 def _engines(settings: Settings) -> Check:
-    try:
-        found = asyncio.run(_find_engines(settings))
-    except OstlerError as error:
-        return Check("engines", "failed", error.message, error.hint)
-    return Check("engines", "ok", "; ".join(found))
+    return asyncio.run(_find_engines(settings))
 
 
-async def _find_engines(settings: Settings) -> list[str]:
-    from ostler.engines.base import LaunchRequest
+async def _find_engines(settings: Settings) -> Check:
+    """Every engine with its version. One that is not here is a finding only where it was asked for."""
+    from ostler.engines.base import LaunchRequest, NoExecutable
     from ostler.engines.registry import default_engines
 
-    found = []
+    found: list[str] = []
+    missing: list[NoExecutable] = []
     for engine in default_engines(settings):
-        executable = await engine.executable(LaunchRequest(0, "doctor", Path("model")))
+        try:
+            executable = await engine.executable(LaunchRequest(0, "doctor", Path("model")))
+        except NoExecutable as error:
+            found.append(f"{engine.name}: {error.message}")
+            missing.append(error)
+            continue
         found.append(f"{engine.name} {executable.version or '(version unknown)'} ({executable.source})")
-    return found
+    said = "; ".join(found)
+    asked_for = [error for error in missing if not error.facts.get("optional")]
+    if asked_for:
+        return Check(
+            "engines", "failed" if len(missing) == len(found) else "warning", said, asked_for[0].hint
+        )
+    return Check("engines", "ok", said)
 
 
 def _port(settings: Settings) -> Check:
@@ -177,7 +186,8 @@ def _devices(settings: Settings, server: Server) -> list[Check]:
     found = _ledger_of(server) or asyncio.run(_ledger_here(settings))
     checks = [Check(device["id"], "ok", _account(device)) for device in found]
     if all(device["kind"] == "cpu" for device in found):
-        checks.append(Check("gpu", "ok", "none found: models run on the CPU"))
+        silent = "neither NVML nor the kernel nor llama.cpp tells of one"
+        checks.append(Check("gpu", "ok", f"none found: models run on the CPU ({silent})"))
     return checks
 
 
@@ -192,14 +202,15 @@ def _ledger_of(server: Server) -> list[Json]:
 
 async def _ledger_here(settings: Settings) -> list[Json]:
     """The ledger without a server: nothing is held by models that we know of."""
+    from ostler.engines.registry import default_engines
     from ostler.fit.devices import Devices
     from ostler.fit.ledger import open_ledger
     from ostler.fit.pretend import pretended
 
     pretend = pretended(settings.devices) if settings.devices else ()
-    devices = await Devices(pretend=pretend).list()
+    devices = await Devices(pretend=pretend, listed=default_engines(settings).listed_devices).list()
     ledger = open_ledger(devices, (), (), settings.reserve_by_device)
-    return [ledger.accounts[d.id].to_json() | asdict(d) for d in devices]
+    return [ledger.account_of(d).to_json() | asdict(d) for d in devices]
 
 
 def _account(device: Json) -> str:
@@ -211,6 +222,10 @@ def _account(device: Json) -> str:
         f"other programs {size(device['foreign_bytes'])}",
         f"kept back {size(device['reserve_bytes'])}",
     ]
+    if device["pool"]:
+        parts[0] = f"{parts[0]} (out of that of {device['pool']}: one memory for both)"
+    if device["told_by"] == "engine":
+        parts.append("sizes are llama.cpp's, which does not say what other programs hold")
     return f"{device['name']}, {', '.join(parts)}"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ostler.cli import human
 from ostler.cli.client import Json
+from ostler.cli.failures import USAGE, CommandFailed
 from ostler.cli.output import print_facts
 from ostler.cli.targets import file_source, hub_spec
 
@@ -36,6 +37,14 @@ def _inspect_remote(text: str) -> Json:
 def pull_spec(found: Json) -> str:
     """What to write after `ostler pull` for what was inspected."""
     return f"{found['repo']}:{found['tag']}" if found.get("tag") else str(found["repo"])
+
+
+def refuse_broken(found: Json) -> None:
+    """End the command where what was inspected says that its files are damaged. Raises CommandFailed."""
+    if found.get("error"):
+        raise CommandFailed(
+            str(found["error"]), hint="Fetch or copy the file again.", exit_code=USAGE, code="broken_file"
+        )
 
 
 _SHAPE = (
@@ -78,8 +87,18 @@ def print_inspected(found: Json) -> None:
                 ("commit", found["commit"]),
                 ("gated", found.get("gated")),
                 ("read", f"{human.size(found['fetched_bytes'])} in {found['requests']} requests"),
+                ("worked out", _worked_out(found)),
                 ("download", f"ostler pull {pull_spec(found)}"),
             ],
         )
     if found.get("missing"):
         print_facts("Missing", [(name, "not here") for name in found["missing"]])
+
+
+def _worked_out(found: Json) -> str | None:
+    """Which headers were not read but follow from others; None where all were read."""
+    shards = [file for file in found["files"] if file["path"].endswith(".safetensors")]
+    n_read = found.get("headers_read")
+    if n_read is None or n_read >= len(shards):
+        return None
+    return f"{len(shards) - n_read} of {len(shards)} headers, by the index and the files' sizes"

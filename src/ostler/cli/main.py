@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ostler.cli.commands import admin, demo, fit, hub, lifecycle, models, run, serve, system
+from ostler.cli.commands import admin, demo, fit, hub, lifecycle, models, reshaping, run, serve, system
 from ostler.cli.connection import Server
 from ostler.cli.failures import INTERRUPTED, CommandFailed, print_failure
 from ostler.core.errors import OstlerError
@@ -29,6 +29,8 @@ SECTIONS: dict[str, dict[str, Callable[..., None]]] = {
         "create": models.create,
         "cp": models.copy,
         "rm": models.remove,
+        "merge": reshaping.merge,
+        "split": reshaping.split,
     },
     RUNNING: {
         "start": lifecycle.start,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def absolute_path(path: Path) -> Path:
     return path.parent.resolve() / path.name if ".." in path.parts else path
 
 
-_PATH_FLAGS = ("-m", "--model", "-mm", "--mmproj")
+_BEFORE_PATHS = ("-m", "--model", "-mm", "--mmproj", "serve")
 
 
 def command_from_here(command: str) -> str:
@@ -46,9 +47,9 @@ def command_from_here(command: str) -> str:
         return command
     for at, word in enumerate(words):
         flag, equals, value = word.partition("=")
-        if flag in _PATH_FLAGS and equals:
+        if flag in _BEFORE_PATHS and equals:
             words[at] = f"{flag}={_path_from_here(value)}"
-        elif at and words[at - 1] in _PATH_FLAGS:
+        elif at and words[at - 1] in _BEFORE_PATHS:
             words[at] = _path_from_here(word)
     return shlex.join(words)
 
@@ -65,26 +66,45 @@ def hub_spec(text: str) -> str | None:
     return text if _REPO.fullmatch(text) else None
 
 
-def resolve_model(client: Client, text: str, *, pull: bool = True) -> Json:
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """What a text means; exactly one of these: a stored model, a path from the root, a spec of the hub."""
+
+    model: Json | None = None
+    path: str | None = None
+    hub: str | None = None
+
+
+def what_is_meant(client: Client, text: str) -> Meant:
+    """A stored model of that name, else what lies at that path, else a repo of the hub.
+
+    Raises CommandFailed: not found with near names, or what the server says.
+    """
+    try:
+        return Meant(model=client.get(model_path(text)))
+    except CommandFailed as unknown:
+        if unknown.exit_code not in (NOT_FOUND, USAGE):
+            raise
+        if source := file_source(text):
+            return Meant(path=source["path"])
+        if spec := hub_spec(text):
+            return Meant(hub=spec)
+        raise
+
+
+def resolve_model(client: Client, text: str) -> Json:
     """The model that a person means, made if need be: a file is taken in, a repo is pulled first.
 
     Raises CommandFailed: not found with near names, or what the pull or the server says.
     """
-    try:
-        return client.get(model_path(text))
-    except CommandFailed as failure:
-        if failure.exit_code not in (NOT_FOUND, USAGE):
-            raise
-        unknown = failure
-    if source := file_source(text):
-        return new_model_from_path(client, Path(source["path"]), None, reuse=True)
-    spec = hub_spec(text)
-    if spec is None:
-        raise unknown
+    meant = what_is_meant(client, text)
+    if meant.model is not None:
+        return meant.model
+    if meant.path is not None:
+        return new_model_from_path(client, Path(meant.path), None, reuse=True)
+    spec = str(meant.hub)
     if known := _model_of_repo(client, spec):
         return known
-    if not pull:
-        raise unknown
     from ostler.cli.pulling import pull_model
 
     return pull_model(client, spec)

@@ -31,12 +31,25 @@ class Role(IntEnum):
             raise ValueError(f"unknown role {text!r}; one of: {known}") from None
 
 
+SCOPES = ("chat", "completions", "embeddings")
+"""Kinds of inference that a key may be for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of one key; None means unlimited."""
+    """Limits of one key; None means unlimited.
+
+    `concurrency` counts requests at once, `concurrent_streams` streamed answers among them. Tokens are
+    those of prompts and answers together; they are known afterwards, so the request that goes over is
+    the last one that is let in. A day is one of UTC.
+    """
 
     requests_per_minute: int | None = None
     concurrency: int | None = None
+    concurrent_streams: int | None = None
+    tokens_per_minute: int | None = None
+    requests_per_day: int | None = None
+    tokens_per_day: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +57,18 @@ class Principal:
     """One who asks, already authenticated.
 
     `models` is the allow-list of model names (shell-style patterns), None for all.
-    `key_id` and `user_id` are set where a stored key or person stands behind the request.
+    `key_id` and `user_id` are set where a stored key or person stands behind the request, `org_id` where
+    that belongs to an organisation. `scopes` says which kinds of inference a key is for (`SCOPES`), None
+    for all.
     """
 
     name: str
     role: Role
     key_id: int | None = None
     user_id: int | None = None
-    org: str | None = None
+    org_id: int | None = None
     models: tuple[str, ...] | None = None
+    scopes: frozenset[str] | None = None
     limits: Limits = field(default_factory=Limits)
 
     def require(self, role: Role, what: str) -> None:

@@ -11,6 +11,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,6 +85,12 @@ class Settings(BaseModel):
         env=("HF_HUB_CACHE",),
     )
 
+    reshaped_dir: Path | None = _setting(
+        None,
+        "Folder of GGUF files that Ostler merged or split, listed with the others. "
+        "Default: the folder `reshaped` in the data folder.",
+    )
+
     # The server
     host: str = _setting("127.0.0.1", "Address to listen on. Any other than loopback needs keys.")
     port: int = _setting(DEFAULT_PORT, "Port to listen on; 0 takes a free one.", ge=0, le=65535)
@@ -92,6 +99,9 @@ class Settings(BaseModel):
     )
     allowed_origins: tuple[str, ...] = _setting(
         (), "Further web origins that may call the API from a browser."
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        (), "Addresses and networks of proxies in front of this server, whose X-Forwarded-For is believed."
     )
     request_body_limit_bytes: int = _setting(
         64 * MIB, "Largest request body that is accepted; above it the answer is 413.", ge=1024
@@ -154,6 +164,12 @@ class Settings(BaseModel):
         "vllm/vllm-openai:latest",
         "Image of vLLM for models in containers that name none.",
         env=("VLLM_IMAGE",),
+    )
+    vllm_command: str | None = _setting(
+        None,
+        "Command that starts vLLM, or the folder of the virtual environment that it is installed in; by "
+        "default `vllm` on PATH.",
+        env=("VLLM_COMMAND",),
     )
     max_running: int = _setting(
         4,
@@ -223,10 +239,41 @@ class Settings(BaseModel):
     upstream_timeout_s: float = _setting(
         3600.0, "How long an engine may be silent within one request.", live=True, gt=0
     )
+    vllm_gen_urls: tuple[str, ...] = _setting(
+        (),
+        "vLLM servers elsewhere that generate text; what they serve is routed to them.",
+        env=("VLLM_GEN_URLS",),
+    )
+    vllm_emb_urls: tuple[str, ...] = _setting(
+        (), "vLLM servers elsewhere that make embeddings.", env=("VLLM_EMB_URLS",)
+    )
+    llamacpp_gen_urls: tuple[str, ...] = _setting(
+        (), "llama.cpp servers elsewhere that generate text.", env=("LLAMACPP_GEN_URLS",)
+    )
+    upstream_api_key: SecretStr | None = _setting(
+        None, "Key that servers elsewhere are asked with.", env=("INTERNAL_VLLM_API_KEY",)
+    )
+    upstream_poll_s: float = _setting(
+        10.0, "How often servers elsewhere are looked at.", env=("HEALTH_POLL_SEC",), live=True, ge=0.1
+    )
+    breaker_failures: int = _setting(
+        5,
+        "After so many failures in a row a server elsewhere is left alone for a while; 0: never.",
+        env=("CB_FAILURE_THRESHOLD",),
+        live=True,
+        ge=0,
+    )
+    breaker_cooldown_s: float = _setting(
+        30.0,
+        "How long a server elsewhere is left alone before one request tries it again.",
+        env=("CB_COOLDOWN_SEC",),
+        live=True,
+        gt=0,
+    )
     usage_retention_days: int = _setting(90, "How long accounted requests are kept.", live=True, ge=1)
     event_retention_days: int = _setting(90, "How long events are kept.", live=True, ge=1)
 
-    @field_validator("data_dir", "models_dir", "hub_cache_dir")
+    @field_validator("data_dir", "models_dir", "hub_cache_dir", "reshaped_dir")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - links stay
@@ -236,6 +283,21 @@ class Settings(BaseModel):
     def _reserve(cls, text: str) -> str:
         _reserve_by_device(text)
         return text
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        for text in texts:
+            ip_network(text)
+        return texts
+
+    @field_validator("vllm_gen_urls", "vllm_emb_urls", "llamacpp_gen_urls")
+    @classmethod
+    def _urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError("each must begin with http:// or https://")
+        return tuple(url.rstrip("/").removesuffix("/v1") for url in urls)
 
     @field_validator("hf_endpoint")
     @classmethod
@@ -253,6 +315,11 @@ class Settings(BaseModel):
     def effective_models_dir(self) -> Path:
         """The models folder."""
         return self.models_dir or self.data_dir / "models"
+
+    @property
+    def effective_reshaped_dir(self) -> Path:
+        """Where merged and split files go."""
+        return self.reshaped_dir or self.data_dir / "reshaped"
 
     @property
     def reserve_by_device(self) -> dict[str, int]:

@@ -5,11 +5,6 @@
 
 from __future__ import annotations
 
-import errno
-
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""How a system says that nothing more can be written."""
-
 
 class Fault(Exception):
     """The download cannot go on."""

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ostler.downloads.faults import FULL, Fault, NoSpace, Passing, RangesIgnored, WrongBytes
+from ostler.core.disk import FULL
+from ostler.downloads.faults import Fault, NoSpace, Passing, RangesIgnored, WrongBytes
 from ostler.downloads.order import Order, OrderedFile
 from ostler.downloads.pacing import RateLimit, backoff_s
 from ostler.downloads.partial import Partial, Span, staged_bytes

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ostler.core.disk import free_bytes
 from ostler.downloads.order import OrderedFile
 from ostler.downloads.partial import staged_bytes
 from ostler.downloads.placing import Placing, repo_folder
@@ -138,10 +138,3 @@ def target_of(placing: Placing, primary: str, form: str) -> Path:
     """What an engine loads: the (first) GGUF file, or the folder of the safetensors files."""
     path = placing.snapshot / primary
     return path if form == "gguf" else path.parent
-
-
-def free_bytes(folder: Path) -> int:
-    """Free space on the disk of a folder that need not exist yet."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

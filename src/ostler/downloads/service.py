@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ostler.core.clock import Clock
+from ostler.core.disk import free_bytes
 from ostler.core.errors import DiskFull, Offline
 from ostler.core.events import EventLog
 from ostler.core.principals import Principal, Role
@@ -20,7 +21,6 @@ from ostler.downloads.placing import Placing, repo_folder
 from ostler.downloads.plan import (
     DownloadPlan,
     dedupe_key,
-    free_bytes,
     make_plan,
     missing_bytes,
     ordered_files,

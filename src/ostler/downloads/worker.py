@@ -1,43 +1,36 @@
 """The child process of one download: `python -m ostler.downloads.worker`.
 
-The first line of stdin is the order (JSON, with the token: never in argv or the environment),
-further lines change it ({"rate_limit": bytes per second}); the end of stdin means that nobody
-waits any more (the server was told to stop, or was killed) and ends the process. Stdout has JSON
-lines: {"event": "progress", ...}, at the end {"event": "done", ...} or {"event": "failed", ...}.
+`jobs/child.py` says how it is spoken to. The order holds the token, which is never in argv or the
+environment; news are {"rate_limit": bytes per second}.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
-import logging
-import os
 import random
-import sys
-import threading
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from ostler.downloads.faults import FULL, Fault, UnsafeName
+from ostler.core.disk import FULL
+from ostler.downloads.faults import Fault, UnsafeName
 from ostler.downloads.fetch import Fetch
 from ostler.downloads.order import Order
 from ostler.downloads.pacing import RateLimit
 from ostler.downloads.placing import Placing
-from ostler.downloads.rate import Rate
 from ostler.downloads.transfer import Transfer
+from ostler.jobs.child_side import ChildSide
+from ostler.jobs.rate import Rate
 from ostler.library.errors import UnsafePath
 
 TELL_EVERY_S = 0.1
-LOCK_POLL_S = 0.2
 
 
 class Worker:
     """One order, carried out."""
 
-    def __init__(self, order: Order, answers: TextIO) -> None:
+    def __init__(self, order: Order, server: ChildSide) -> None:
         self._order = order
-        self._answers = answers
+        self._server = server
         self._said: dict[str, Any] = {}
         self._rate = Rate(time.monotonic)
         self.limit = RateLimit(order.rate_limit, time.monotonic)
@@ -47,9 +40,7 @@ class Worker:
         """Fetch, verify, place. Raises a Fault; OSError where the disk does not do what it should."""
         order = self._order
         staging = Path(order.staging_dir)
-        staging.mkdir(parents=True, exist_ok=True)
-        with (staging / "lock").open("w") as lock:
-            self._wait_for(lock)
+        with self._server.alone_in(staging, "fetches the same files"):
             try:
                 placing = Placing(Path(order.repo_dir), order.commit)
                 for file in order.files:
@@ -59,12 +50,7 @@ class Worker:
                 placing.show(order.files, order.primary, order.revision, staging)
             except UnsafePath as error:
                 raise UnsafeName(error.message) from error
-        self.say("done", bytes=sum(file.size for file in order.files), fetched_bytes=fetched)
-
-    def say(self, event: str, **facts: Any) -> None:
-        """One line for the server."""
-        self._answers.write(json.dumps({"event": event, **facts}) + "\n")
-        self._answers.flush()
+        self._server.say("done", bytes=sum(file.size for file in order.files), fetched_bytes=fetched)
 
     def save(self) -> None:
         """Write down what has arrived, before the process ends."""
@@ -91,47 +77,29 @@ class Worker:
         }
         if facts != self._said:
             self._said = facts
-            self.say("progress", **facts)
-
-    def _wait_for(self, lock: TextIO) -> None:
-        """Only one process works in a staging folder; a former one may still be ending."""
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self.say("progress", step="waiting for another process that fetches the same files")
-                time.sleep(LOCK_POLL_S)
-            else:
-                return
+            self._server.say("progress", **facts)
 
 
-def _listen(orders: TextIO, worker: Worker) -> None:
-    """Take changes; at the end of stdin end this process, whatever it is doing."""
-    for line in orders:
-        news = json.loads(line)
-        worker.limit.bytes_per_s = int(news["rate_limit"])
-    worker.save()
-    os._exit(3)
-
-
-def main() -> int:
+def main() -> None:
     """Carry out the order on stdin. Exit codes: 0 done, 1 failed and said so, 3 nobody waits."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    worker = Worker(Order.from_json(json.loads(sys.stdin.readline())), sys.stdout)
-    threading.Thread(target=_listen, args=(sys.stdin, worker), daemon=True).start()
+    server = ChildSide()
+    worker = Worker(Order.from_json(server.read_order()), server)
+
+    def limit(news: Any) -> None:
+        worker.limit.bytes_per_s = int(news["rate_limit"])
+
+    server.listen(limit, worker.save)
     try:
         worker.run()
     except Fault as fault:
-        worker.say("failed", code=fault.code, message=str(fault))
-        return 1
+        server.say("failed", code=fault.code, message=str(fault))
+        server.exit(1)
     except OSError as error:
         code = "disk_full" if error.errno in FULL else "disk_error"
-        worker.say("failed", code=code, message=f"{error.strerror}: {error.filename or ''}".rstrip(": "))
-        return 1
-    return 0
+        server.say("failed", code=code, message=f"{error.strerror}: {error.filename or ''}".rstrip(": "))
+        server.exit(1)
+    server.exit(0)
 
 
 if __name__ == "__main__":
-    status = main()
-    sys.stdout.flush()
-    os._exit(status)  # connections that still wait for an answer need not be waited for
+    main()

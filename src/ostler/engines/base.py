@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ostler.core.errors import EngineError, InvalidField, NotFound
 from ostler.core.launch import LaunchSpec
+from ostler.engines.listed_devices import ListedDevice
 from ostler.engines.options import OptionTable
 
 
@@ -78,14 +79,20 @@ class Executable:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an executable can do, by its own `--help`.
+    """What an executable can do, by what it says of itself.
 
-    `flags` is None where the help could not be read; `warning` then says why.
+    `flags` is None where that could not be read; `warning` then says why. `sees_gpus` is None where
+    it does not say whether it could use one.
     """
 
     flags: frozenset[str] | None
     version: str | None = None
     warning: str | None = None
+    sees_gpus: bool | None = None
+
+
+Cause = Literal["model", "memory", "arguments", "network", "gpus", "system", "engine"]
+"""What a diagnosis points at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +103,19 @@ class Diagnosis:
     reason: str
     hint: str
     line: str | None = None
+    cause: Cause = "engine"
 
 
 class Engine(ABC):
-    """One inference program. Engines hold no state of instances and start nothing."""
+    """One inference program. Engines hold no state of instances and start nothing.
+
+    `as_of` is the version of the program whose options the table holds, `programs` are the names (of a
+    file, or of a Python module) by which a command line names it.
+    """
 
     name: ClassVar[str]
+    as_of: ClassVar[str]
+    programs: ClassVar[frozenset[str]]
     title: ClassVar[str]
     formats: ClassVar[frozenset[str]]
     options: ClassVar[OptionTable]
@@ -126,9 +140,19 @@ class Engine(ABC):
         `was_ready` says that the engine answered before: no connection then means dead.
         """
 
+    async def devices(
+        self, request: LaunchRequest, *, fresh: bool = False
+    ) -> tuple[ListedDevice, ...] | None:
+        """The GPUs that the program names, none for one that uses the CPU; None where it does not say.
+
+        `fresh` asks again how much is free on them. Raises NoExecutable.
+        """
+        return None
+
     async def sees_gpus(self, request: LaunchRequest) -> bool | None:
         """Whether the program would use this host's GPUs; None where it does not say. Raises NoExecutable."""
-        return None
+        found = await self.devices(request)
+        return None if found is None else bool(found)
 
     @abstractmethod
     async def executable(self, request: LaunchRequest) -> Executable:
@@ -150,6 +174,10 @@ class Engine(ABC):
         self, log_tail: Sequence[str], exit_code: int | None = None, *, oom_killed: bool = False
     ) -> Diagnosis | None:
         """Explain an engine's end by its last log lines; None where nothing is known."""
+
+    def notes(self, log_tail: Sequence[str]) -> list[Diagnosis]:
+        """What the log of a running engine says that a person may wonder about; no reason to worry."""
+        return []
 
     def check_extra_args(self, extra_args: Sequence[str]) -> None:
         """Refuse arguments that Ostler decides. Raises OwnedOption."""

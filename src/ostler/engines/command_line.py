@@ -21,6 +21,7 @@ from ostler.engines.options import (
 
 LONGEST_COMMAND = 64 * 1024
 ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+REPO = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 NUMBER = re.compile(r"-(\d|\.\d|inf)", re.IGNORECASE)
 
 
@@ -98,9 +99,12 @@ class _Reader:
             name, _, value = self.words[self.place].partition("=")
             self.env[name] = value
             self.place += 1
-        if self.place < len(self.words) and is_executable(self.words[self.place]):
+        front = self.words[self.place : self.place + 3]
+        if len(front) == 3 and is_python(front[0]) and front[1] == "-m":
+            self.place += 3
+        elif front and is_executable(front[0]):
             self.place += 1
-            if self.place < len(self.words) and self.words[self.place] in ("serve", "server"):
+            if front[1:2] in (["serve"], ["server"]):
                 self.place += 1
 
     def _read_flag(self, word: str) -> None:
@@ -120,6 +124,8 @@ class _Reader:
     def _read_owned(self, owned: Owned, flag: str, value: str | None) -> None:
         if owned.values and value is None:
             value = self._next(flag)
+        if owned.spread:
+            self._rest()
         if owned.meaning and value is not None:
             self.kept[owned.meaning] = value
         elif value is None or "key" in flag or "token" in flag or flag == "-hft":
@@ -136,7 +142,9 @@ class _Reader:
         count = row.values if isinstance(row, Option) else 1
         if value is None:
             value = " ".join(self._next(flag) for _ in range(count))
-        if isinstance(row, Option) and row.repeat:
+        if isinstance(row, Option) and row.spread:
+            self.options[name] = [value, *self._rest()]
+        elif isinstance(row, Option) and row.repeat:
             parts = [value] if row.joiner is None else split_joined(value, row.joiner, quoted=row.quoted)
             self.options.setdefault(name, []).extend(parts)
         else:
@@ -158,15 +166,25 @@ class _Reader:
         self.place += 1
         return word
 
+    def _rest(self) -> list[str]:
+        """What follows up to the next flag."""
+        begin = self.place
+        while self.place < len(self.words) and not is_flag(self.words[self.place]):
+            self.place += 1
+        return self.words[begin : self.place]
+
     def result(self) -> ParsedCommand:
         self.table.check_env(self.env)
         hub = self.kept.get("hub")
         if hub and ":" not in hub and (file := self.kept.get("hub_file")):
             hub = f"{hub}:{file}"
+        model = self.kept.get("model")
+        if model and self.table.models_may_be_repos and REPO.fullmatch(model):
+            hub, model = model, None
         return ParsedCommand(
             options=self.table.validate(self.options),
             extra_args=tuple(self.extra),
-            model=self.kept.get("model"),
+            model=model,
             hub=hub,
             alias=self.kept.get("alias"),
             env=self.env,
@@ -179,9 +197,32 @@ def is_flag(word: str) -> bool:
     return word.startswith("-") and len(word) > 1 and not NUMBER.match(word)
 
 
+def program_name(word: str) -> str:
+    """The name of the program that a word is a path to; empty for a flag."""
+    if word.startswith("-"):
+        return ""
+    return PurePath(word.replace("\\", "/")).name.lower().removesuffix(".exe")
+
+
+def is_python(word: str) -> bool:
+    """Whether a word names a Python (`python3`, `/venv/bin/python3.12`)."""
+    return re.fullmatch(r"python[\d.]*", program_name(word)) is not None
+
+
+def program_named(command: str) -> str:
+    """The program or Python module that a command line begins with, after assignments; may be empty."""
+    words = command.split()
+    words = words[next((at for at, word in enumerate(words) if not _is_front(word)), len(words)) :]
+    if len(words) > 2 and is_python(words[0]) and words[1] == "-m":
+        return words[2]
+    return program_name(words[0]) if words else ""
+
+
+def _is_front(word: str) -> bool:
+    return word in ("$", "env") or ASSIGNMENT.match(word) is not None
+
+
 def is_executable(word: str) -> bool:
     """Whether a command line's first word names the program (`/opt/llama-server`, `vllm`)."""
-    if word.startswith("-"):
-        return False
-    name = PurePath(word.replace("\\", "/")).name.lower().removesuffix(".exe")
+    name = program_name(word)
     return name.endswith(("llama-server", "llama-cpp-server")) or name in ("llama", "server", "vllm")

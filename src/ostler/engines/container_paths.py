@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ostler.core.launch import Mount
+from ostler.core.launch import LaunchSpec, Mount
+from ostler.engines.base import LaunchRequest
 from ostler.engines.options import OptionTable
 
 ROOT = PurePosixPath("/models")
@@ -101,6 +104,23 @@ def options_inside(table: OptionTable, values: Mapping[str, Any], paths: Contain
         many = isinstance(value, list | tuple)
         inside[name] = [one(paths, str(part)) for part in value] if many else one(paths, str(value))
     return inside
+
+
+def in_container(
+    spec: LaunchSpec, request: LaunchRequest, paths: ContainerPaths, *, image: str | None, shm_bytes: int
+) -> LaunchSpec:
+    """The spec of a container: its image (the model's own, else `image`), its files and the model's wishes.
+
+    The image's entry point is the program unless the model has a command of its own.
+    """
+    wishes: dict[str, Any] = {"shm_size": shm_bytes, **request.runtime_options}
+    return replace(
+        spec,
+        image=wishes.pop("image", None) or image,
+        command=tuple(shlex.split(request.command_override or "")),
+        mounts=paths.mounts,
+        runtime_options=wishes,
+    )
 
 
 def _inside(paths: ContainerPaths, text: str) -> str:

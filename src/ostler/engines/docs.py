@@ -5,23 +5,21 @@ from __future__ import annotations
 from itertools import groupby
 
 from ostler.engines.base import Engine
-from ostler.engines.llamacpp import LlamaCpp
-from ostler.engines.llamacpp_options import AS_OF
 from ostler.engines.options import Option
 
 
-def render_options_markdown(engine: Engine | None = None) -> str:
-    """docs/engines/llamacpp.md (or another engine's page), complete."""
-    engine = engine or LlamaCpp()
+def render_options_markdown(engine: type[Engine]) -> str:
+    """docs/engines/NAME.md, complete."""
     table = engine.options
     lines = [
         f"# {engine.title}: options",
         "",
         f"<!-- Written by `make docs` from the option table of `{engine.name}`; do not edit. -->",
         "",
-        f"The options of engine `{engine.name}`, as of build {AS_OF}. An option that is not set leaves the",
-        "engine's own default; `0` and `false` are values. A flag that is not listed goes to `extra_args`.",
-        "Every spelling of a flag is a name too (`-c`, `ctx_size`, `no_mmproj`).",
+        f"The options of engine `{engine.name}`, as of version {engine.as_of}.",
+        "An option that is not set leaves the engine's own default; `0` and `false` are values.",
+        "A flag that is not listed goes to `extra_args`.",
+        "Every spelling of a flag is a name too, with or without its dashes (`-c`, `ctx_size`).",
         "",
     ]
     for group, options in groupby(table, key=lambda option: option.group):
@@ -37,7 +35,8 @@ def render_options_markdown(engine: Engine | None = None) -> str:
     for owned in table.owned:
         flags = ", ".join(f"`{flag}`" for flag in owned.flags)
         variables = ", ".join(f"`{name}`" for name in owned.env)
-        lines.append(f"- {flags}{f' ({variables})' if variables else ''}: {owned.why}")
+        names = f"{flags} ({variables})" if flags and variables else flags or variables
+        lines.append(f"- {names}: {owned.why}")
     lines += ["", "## Old spellings", ""]
     for old in table.renamed:
         flags = ", ".join(f"`{flag}`" for flag in (*old.flags, *old.negative_flags)) or f"`{old.name}`"
@@ -50,10 +49,14 @@ def render_options_markdown(engine: Engine | None = None) -> str:
 def _row(option: Option) -> str:
     names = f"`{option.name}`" + "".join(f", `{alias}`" for alias in option.aliases)
     flags = ", ".join(f"`{flag}`" for flag in (*option.flags, *option.negative_flags))
+    if option.env and not flags:
+        flags = f"`{option.env[0]}=`"
     if option.stands_for:
         flags = " and ".join(f"`{name}`" for name in option.stands_for)
     default = "" if option.default is None else f"`{str(option.default).lower()}`"
     help_text = option.help + (" **Obsolete.**" if option.old else "")
+    help_text += f" Since {option.since}." if option.since else ""
+    help_text += f" **Gone since {option.until}**: kept, not passed on." if option.until else ""
     if option.admin_only:
         help_text += " Only an administrator sets it."
     cells = (names, flags, _value(option), default, help_text)

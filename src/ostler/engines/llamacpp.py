@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import ClassVar
 
 from ostler.core.launch import HOST_SLOT, PORT_SLOT, LaunchSpec
-from ostler.core.near import near_names
 from ostler.engines.base import (
     Capabilities,
     Diagnosis,
@@ -22,20 +18,27 @@ from ostler.engines.base import (
     Health,
     HealthAnswer,
     LaunchRequest,
-    NoExecutable,
-    UnknownFlag,
 )
 from ostler.engines.command_line import is_flag
-from ostler.engines.container_paths import ContainerPaths, options_inside
-from ostler.engines.llamacpp_diagnosis import diagnose
-from ostler.engines.llamacpp_options import TABLE
+from ostler.engines.container_paths import ContainerPaths, in_container, options_inside
+from ostler.engines.listed_devices import ListedDevice, device_env
+from ostler.engines.llamacpp_diagnosis import DIAGNOSIS
+from ostler.engines.llamacpp_options import AS_OF, TABLE
 from ostler.engines.options import OptionTable
 from ostler.engines.probe import Prober
+from ostler.engines.programs import resolve_command, unknown_flag
 
 SHM_BYTES = 8 * 1024**3
 """Shared memory of its containers, as Cortex gave them; a limit, not a reservation."""
 BUILT_IN = (sys.executable, "-m", "ostler.engines.llama_server")
 """The llama.cpp that comes with Ostler; started as a module so that it works from any folder."""
+
+
+HINTS = {
+    "model": "Correct the model's own command, or take it away",
+    "setting": "Correct the setting llama_server_command, or unset it to use the built-in engine",
+}
+"""What to do about a command that cannot be run, by where it was said."""
 
 
 class LlamaCpp(Engine):
@@ -45,6 +48,8 @@ class LlamaCpp(Engine):
     """
 
     name: ClassVar[str] = "llamacpp"
+    as_of: ClassVar[str] = AS_OF
+    programs: ClassVar[frozenset[str]] = frozenset({"llama-server", "llama-cpp-server", "llama", "server"})
     title: ClassVar[str] = "llama.cpp"
     formats: ClassVar[frozenset[str]] = frozenset({"gguf"})
     options: ClassVar[OptionTable] = TABLE
@@ -83,47 +88,35 @@ class LlamaCpp(Engine):
         options = self.options.validate(request.options)
         options.setdefault("metrics", True)
         options.setdefault("slots", True)
-        model, projector = str(request.model_path), request.mmproj_path and str(request.mmproj_path)
-        if "mmproj" in options:
-            projector = None
-        spec = self._spec(request)
-        if request.runtime != "process":
-            paths = ContainerPaths()
-            model, options = paths.add(request.model_path), options_inside(self.options, options, paths)
-            projector = projector and paths.add(Path(projector))
-            on_cpu = options.get("gpu_layers") == 0 and not request.devices
-            spec = replace(spec, mounts=paths.mounts, devices=("cpu",) if on_cpu else spec.devices)
-        arguments = ["--host", HOST_SLOT, "--port", PORT_SLOT, "--model", model]
-        arguments += ["--alias", request.model_name]
-        arguments += ["--mmproj", projector] if projector else []
-        arguments += self.options.to_args(options)
-        return replace(spec, args=(*arguments, *request.extra_args))
-
-    def _spec(self, request: LaunchRequest) -> LaunchSpec:
-        """All but the arguments and what they make visible."""
-        in_container = request.runtime != "process"
-        env = {} if in_container else _device_env(request.devices)  # a container is handed devices instead
+        model, projector = str(request.model_path), request.mmproj_path
+        if projector is not None and "mmproj" not in options:
+            options["mmproj"] = str(projector)
         spec = LaunchSpec(
             model_id=request.model_id,
             model_name=request.model_name,
             engine=self.name,
             runtime=request.runtime,
-            env={**env, **request.env},
             secret_env=self.secret_env,
             devices=request.devices,
         )
-        if not in_container:
-            return replace(spec, command=self._command(request)[0])
-        options = {"shm_size": SHM_BYTES, **request.runtime_options}
-        image = options.pop("image", None) or self._image
-        command = shlex.split(request.command_override or "")
-        return replace(spec, image=image, command=tuple(command), runtime_options=options)
+        if request.runtime == "process":
+            env = {**device_env(request.devices), **request.env}
+            spec = replace(spec, command=self._command(request)[0], env=env)
+        else:
+            paths = ContainerPaths()
+            model, options = paths.add(request.model_path), options_inside(self.options, options, paths)
+            on_cpu = options.get("gpu_layers") == 0 and not request.devices
+            spec = replace(spec, env=request.env, devices=("cpu",) if on_cpu else spec.devices)
+            spec = in_container(spec, request, paths, image=self._image, shm_bytes=SHM_BYTES)
+        arguments = ["--host", HOST_SLOT, "--port", PORT_SLOT, "--model", model]
+        arguments += ["--alias", request.model_name, *self.options.to_args(options)]
+        return replace(spec, args=(*arguments, *request.extra_args))
 
     def _command(self, request: LaunchRequest) -> tuple[tuple[str, ...], str]:
         """The executable with its leading arguments, and where it was found."""
         for text, source in ((request.command_override, "model"), (self._setting, "setting")):
             if text and text.strip():
-                return _resolve(text, source), source
+                return resolve_command(text, HINTS[source]), source
         if found := shutil.which("llama-server"):
             return (found,), "path"
         return BUILT_IN, "built-in"
@@ -142,12 +135,14 @@ class LlamaCpp(Engine):
         capabilities = await self.capabilities(command)
         return Executable(command, source, capabilities.version)
 
-    async def sees_gpus(self, request: LaunchRequest) -> bool | None:
-        """By its `--list-devices`: a build for the CPU lists none. An image is not asked."""
+    async def devices(
+        self, request: LaunchRequest, *, fresh: bool = False
+    ) -> tuple[ListedDevice, ...] | None:
+        """By its `--list-devices`: a build for the CPU lists none. The program of an image is not asked."""
         if request.runtime != "process":
-            return False if request.devices == ("cpu",) else None
+            return () if request.devices == ("cpu",) else None
         command, _ = self._command(request)
-        return await self._prober.sees_gpus(command)
+        return await self._prober.devices(command, fresh=fresh)
 
     async def capabilities(self, command: Sequence[str]) -> Capabilities:
         """The flags in its `--help`. Never raises."""
@@ -169,53 +164,16 @@ class LlamaCpp(Engine):
         for argument in request.extra_args:
             flag = argument.partition("=")[0]
             if is_flag(flag) and flag not in known:
-                raise _unknown(flag, known, spec.command, "extra_args")
+                raise unknown_flag(flag, known, spec.command, "extra_args")
         for name, value in self.options.validate(request.options).items():
             option = self.options.get(name)
             written = option.negative_flag if value is False else option.flag
             if written and written not in known:
-                raise _unknown(written, known, spec.command, f"options.{name}")
+                raise unknown_flag(written, known, spec.command, f"options.{name}")
         return warnings
 
     def diagnose(
         self, log_tail: Sequence[str], exit_code: int | None = None, *, oom_killed: bool = False
     ) -> Diagnosis | None:
         """The first rule of `llamacpp_diagnosis` that fits."""
-        return diagnose(log_tail, exit_code, oom_killed=oom_killed)
-
-
-def _resolve(text: str, source: str) -> tuple[str, ...]:
-    """A configured command line as an argv whose first word exists. Raises NoExecutable."""
-    hint = "Correct the setting llama_server_command, or unset it to use the built-in engine"
-    if source == "model":
-        hint = "Correct the model's own command, or take it away"
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise NoExecutable(f"the command {text!r} cannot be read: {error}", hint=hint) from None
-    path = shutil.which(str(Path(words[0]).expanduser())) if words else None
-    if path is None:
-        missing = words[0] if words else text
-        raise NoExecutable(f"the program {missing!r} does not exist or cannot be run", hint=hint)
-    return (path, *words[1:])
-
-
-def _device_env(devices: Sequence[str]) -> dict[str, str]:
-    """Which GPUs the process may see; none named means all."""
-    cuda = [match[1] for device in devices if (match := re.fullmatch(r"cuda:(\w[\w-]*)", device))]
-    if cuda:
-        return {"CUDA_VISIBLE_DEVICES": ",".join(cuda)}
-    return {"CUDA_VISIBLE_DEVICES": ""} if tuple(devices) == ("cpu",) else {}
-
-
-def _unknown(flag: str, known: frozenset[str], command: Sequence[str], field: str) -> UnknownFlag:
-    near = near_names(flag, known)
-    return UnknownFlag(
-        field,
-        f"{command[0]} does not know the flag {flag}",
-        hint=f"Did you mean {' or '.join(near)}?"
-        if near
-        else f"See what it knows: {shlex.join(command)} --help",
-        flag=flag,
-        near=near,
-    )
+        return DIAGNOSIS.diagnose(log_tail, exit_code, oom_killed=oom_killed)

@@ -23,7 +23,7 @@ from ostler.engines.rows import (
     name_of,
     plain_flag,
 )
-from ostler.engines.values import BadOptionValue, check_value, split_joined, write_option
+from ostler.engines.values import BadOptionValue, check_value, split_joined, write_env, write_option
 
 __all__ = [
     "BadOptionValue",
@@ -54,7 +54,10 @@ class OwnedOption(InvalidField):
 
 
 class OptionTable:
-    """The options of one engine, by every name they go by."""
+    """The options of one engine, by every name they go by.
+
+    `models_may_be_repos`: where a command line names a model, `org/name` is a repo of the hub.
+    """
 
     def __init__(
         self,
@@ -63,8 +66,11 @@ class OptionTable:
         owned: Sequence[Owned] = (),
         renamed: Sequence[Renamed] = (),
         gone: Sequence[Gone] = (),
+        *,
+        models_may_be_repos: bool = False,
     ) -> None:
         self.engine = engine
+        self.models_may_be_repos = models_may_be_repos
         self.rows = tuple(rows)
         self.owned = tuple(owned)
         self.renamed = tuple(renamed)
@@ -171,8 +177,17 @@ class OptionTable:
         """The options as command-line arguments, always in the table's order."""
         arguments: list[str] = []
         for name, value in self.validate(values).items():
-            arguments += write_option(self.rows[self._place[name]], value)
+            row = self.rows[self._place[name]]
+            arguments += write_option(row, value) if row.until is None else ()
         return arguments
+
+    def to_env(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """The options that have no flag, as environment variables."""
+        return {
+            row.env[0]: write_env(value)
+            for name, value in self.validate(values).items()
+            if (row := self.rows[self._place[name]]).env and not row.flags and row.until is None
+        }
 
     def check_extra_args(self, extra_args: Sequence[str]) -> None:
         """Refuse further arguments that would take away what Ostler decides. Raises OwnedOption."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 from ostler.engines.base import Capabilities
+from ostler.engines.listed_devices import ListedDevice, read_devices
 
 HELP_LIMIT_BYTES = 1024 * 1024
 PROBE_TIMEOUT_S = 20.0
@@ -14,39 +17,54 @@ FLAG_LINE = re.compile(r"^\s{0,4}(?:-{1,2}[A-Za-z])")
 
 
 class Prober:
-    """Probes each executable once; a changed file (path, size, time) is probed again."""
+    """Probes each executable once, by `ask`; a changed one (path, size, time, packages) is probed again."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, ask: Callable[[tuple[str, ...]], Coroutine[Any, Any, Capabilities]] | None = None
+    ) -> None:
+        self._ask = ask or _ask_help
         self._known: dict[tuple[object, ...], asyncio.Task[Capabilities]] = {}
-        self._gpus: dict[tuple[object, ...], bool | None] = {}
+        self._devices: dict[tuple[object, ...], tuple[ListedDevice, ...] | None] = {}
+        self._asking = asyncio.Lock()
 
     async def probe(self, command: tuple[str, ...]) -> Capabilities:
         """What that command can do. Callers at the same time share one probe."""
         key = (command, await asyncio.to_thread(_fingerprint, command[0]))
         task = self._known.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception())):
-            task = self._known[key] = asyncio.ensure_future(_probe(command))
+            task = self._known[key] = asyncio.ensure_future(self._ask(command))
         return await asyncio.shield(task)
 
-    async def sees_gpus(self, command: tuple[str, ...]) -> bool | None:
-        """Whether its `--list-devices` names a device beside the CPU; None where it does not say."""
+    async def devices(
+        self, command: tuple[str, ...], *, fresh: bool = False
+    ) -> tuple[ListedDevice, ...] | None:
+        """What its `--list-devices` names beside the CPU; None where it does not say.
+
+        `fresh` asks again how much is free, of a program that named devices before.
+        """
         key = (command, await asyncio.to_thread(_fingerprint, command[0]))
-        if key not in self._gpus:
-            self._gpus[key] = read_devices(await _run(command, "--list-devices"))
-        return self._gpus[key]
+        async with self._asking:
+            known = self._devices.get(key)
+            if key not in self._devices or (fresh and known):
+                found = read_devices(await run_program(command, "--list-devices"))
+                self._devices[key] = known if found is None else found  # once is no reason to forget them
+            return self._devices[key]
 
 
 def _fingerprint(path: str) -> tuple[object, ...]:
+    """What changes when the program does; in a virtual environment its packages belong to it."""
+    program = Path(path)
+    parts = [program, *sorted(program.parent.parent.glob("lib/python3*/site-packages"))]
     try:
-        found = Path(path).stat()
+        stats = [part.stat() for part in parts]
     except OSError:
         return ()
-    return (found.st_size, found.st_mtime_ns, found.st_ino)
+    return tuple((found.st_size, found.st_mtime_ns, found.st_ino) for found in stats)
 
 
-async def _probe(command: tuple[str, ...]) -> Capabilities:
-    version = read_version(await _run(command, "--version"))
-    text = await _run(command, "--help")
+async def _ask_help(command: tuple[str, ...]) -> Capabilities:
+    version = read_version(await run_program(command, "--version"))
+    text = await run_program(command, "--help")
     flags = read_flags(text or "")
     if len(flags) < 5:
         return Capabilities(
@@ -55,7 +73,7 @@ async def _probe(command: tuple[str, ...]) -> Capabilities:
     return Capabilities(flags, version)
 
 
-async def _run(command: tuple[str, ...], argument: str) -> str | None:
+async def run_program(command: Sequence[str], argument: str) -> str | None:
     """What a program prints, both streams together; None where it fails, hangs or is not there."""
     try:
         process = await asyncio.create_subprocess_exec(
@@ -98,14 +116,6 @@ def read_flags(help_text: str) -> frozenset[str]:
                 break
             rest = rest[match.end() :]
     return frozenset(flags)
-
-
-def read_devices(text: str | None) -> bool | None:
-    """True where devices are listed under `Available devices:`, False for none, None where it is not said."""
-    _, found, listed = (text or "").partition("Available devices:")
-    if not found:
-        return None
-    return any(": " in line for line in listed.splitlines())
 
 
 def read_version(text: str | None) -> str | None:

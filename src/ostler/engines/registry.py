@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ostler.core.near import near_names
-from ostler.engines.base import Engine, UnknownEngine
+from ostler.engines.base import Engine, LaunchRequest, NoExecutable, UnknownEngine
+from ostler.engines.command_line import program_named
+from ostler.engines.listed_devices import ListedDevice
 from ostler.engines.llamacpp import LlamaCpp
+from ostler.engines.vllm import Vllm
 
 if TYPE_CHECKING:
     from ostler.core.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class Engines:
@@ -49,7 +56,29 @@ class Engines:
             format=file_format,
         )
 
+    async def listed_devices(self) -> tuple[ListedDevice, ...]:
+        """The GPUs that the engines of the settings name now; none where no program says any."""
+        for engine in self:
+            try:
+                found = await engine.devices(LaunchRequest(0, "devices", Path("model")), fresh=True)
+            except NoExecutable as error:
+                log.debug("%s cannot be asked for its devices: %s", engine.name, error)
+                continue
+            if found:
+                return found
+        return ()
+
+    def for_command(self, command: str) -> Engine:
+        """The engine whose program a pasted command line names; the first one where it names none."""
+        named = program_named(command)
+        return next((engine for engine in self if named in engine.programs), next(iter(self)))
+
+
+ENGINES: tuple[type[Engine], ...] = (LlamaCpp, Vllm)
+"""Every engine's class, for what needs no settings: its options and their documentation."""
+
 
 def default_engines(settings: Settings) -> Engines:
     """Every engine, as the settings say."""
-    return Engines([LlamaCpp(settings.llama_server_command, settings.llamacpp_image)])
+    llamacpp = LlamaCpp(settings.llama_server_command, settings.llamacpp_image)
+    return Engines([llamacpp, Vllm(settings.vllm_command, settings.vllm_image)])

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-OptionType = Literal["bool", "int", "float", "text", "path"]
+OptionType = Literal["bool", "int", "float", "text", "path", "json"]
 OptionValue = bool | int | float | str | list[Any]
 
 
@@ -16,9 +16,11 @@ class Option:
 
     `flags` are its spellings on the command line, the first is the one written; for a `bool`,
     `negative_flags` say no. `words` are allowed beside numbers ("auto"), `choices` are all there
-    is. `repeat` takes a list: joined by `joiner`, or the flag once per value where that is None.
+    is. `repeat` takes a list: joined by `joiner`, or the flag once per value where that is None, or
+    all values after one flag where it is `spread`. A `json` value is kept as JSON text.
     `default` is the engine's own, `unit` what a number counts, `values` how many arguments a flag
-    takes. `since` and `until` are builds of the engine, `old` says that it does nothing any more.
+    takes. `since` and `until` are builds of the engine: what has an `until` is understood and kept, but
+    never written. `old` says that it does nothing any more. A row without flags is set by `env`.
     `quoted`: a joined value that holds the joiner is put in quotes, as in CSV. `stands_for` names
     other options that all get the value unless they have their own. `admin_only`: it names programs,
     files that the engine writes, or folders that it opens to requests.
@@ -43,6 +45,7 @@ class Option:
     needs_restart: bool = True
     repeat: bool = False
     joiner: str | None = None
+    spread: bool = False
     quoted: bool = False
     values: int = 1
     old: bool = False
@@ -71,8 +74,8 @@ class Option:
 class Owned:
     """What Ostler decides for every engine: its flags and variables are refused anywhere else.
 
-    `values` is how many arguments the flags take. `meaning` is what a pasted command line's value
-    is kept as: "model", "hub" or "alias"; None means that it is left out.
+    `values` is how many arguments the flags take, and any number where `spread`. `meaning` is what a
+    pasted command line's value is kept as: "model", "hub" or "alias"; None means that it is left out.
     """
 
     flags: tuple[str, ...]
@@ -80,6 +83,7 @@ class Owned:
     env: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     values: int = 1
+    spread: bool = False
     meaning: Literal["model", "hub", "hub_file", "alias"] | None = None
 
 

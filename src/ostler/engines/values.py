@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -52,6 +53,8 @@ def _check_one(option: Option, value: Any, where: str) -> bool | int | float | s
             return _check_bool(option, value, where)
         case "int" | "float":
             return _check_number(option, value, where)
+        case "json":
+            return _check_json(option, value, where)
         case _:
             return _check_text(option, value, where)
 
@@ -137,6 +140,15 @@ def _check_text(option: Option, value: Any, where: str) -> str:
     return value
 
 
+def _check_json(option: Option, value: Any, where: str) -> str:
+    """JSON, as a value or as its text, in one spelling: the same settings are the same launch."""
+    try:
+        read = json.loads(value) if isinstance(value, str) else value
+        return json.dumps(read, sort_keys=True, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        raise _bad(option, where, "JSON", value) from None
+
+
 def _check_choice(option: Option, value: str, where: str) -> str:
     if value in option.choices:
         return value
@@ -161,8 +173,17 @@ def write_option(option: Option, value: OptionValue) -> list[str]:
         texts = [write_value(one) for one in value]
         if option.joiner is not None:
             return [flag, option.joiner.join(_quote(option, text) for text in texts)] if texts else []
+        if option.spread:
+            return [flag, *texts] if texts else []
         return [part for text in texts for part in (flag, *split_values(option, text))]
     return [flag, *split_values(option, write_value(value))]
+
+
+def write_env(value: OptionValue) -> str:
+    """A checked value as an environment variable; yes and no are 1 and 0."""
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    return ",".join(map(write_value, value)) if isinstance(value, list) else write_value(value)
 
 
 def _quote(option: Option, text: str) -> str:

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ostler.core.errors import InvalidField
+from ostler.fit.counting import Shape, counter_for
 from ostler.fit.devices import Device, Devices
-from ostler.fit.estimate import sweep
 from ostler.fit.estimated import Estimate
 from ostler.fit.hardware import hardware_from_json, parse_hardware
-from ostler.fit.model_shape import ModelShape
 from ostler.library.gguf_header import GgufHeader
 
 MAX_CONTEXTS = 100
@@ -45,7 +44,7 @@ class Fits:
 
     async def answer(
         self,
-        shape: ModelShape,
+        shape: Shape,
         options: Mapping[str, Any],
         devices: Sequence[Device],
         contexts: Sequence[int] = (),
@@ -59,7 +58,12 @@ class Fits:
         if len(contexts) > MAX_CONTEXTS:
             raise InvalidField("contexts", f"at most {MAX_CONTEXTS} context lengths are tried at once")
         wanted: list[int | None] = [*contexts] or [options.get("context_length")]
-        return await asyncio.to_thread(sweep, shape, options, devices, wanted, projector=projector)
+
+        def count() -> tuple[Estimate, ...]:
+            counter = counter_for(shape, options, devices, projector)
+            return tuple(counter.at(context) for context in wanted)
+
+        return await asyncio.to_thread(count)
 
 
 def _chosen(devices: Sequence[Device], gpus: Sequence[int]) -> list[Device]:

@@ -1,38 +1,30 @@
-"""The devices of this host: NVIDIA GPUs by NVML, and the host's own memory within its cgroup."""
+"""The devices of this host: GPUs by their drivers or the engine, and the host's memory within its cgroup."""
 
 from __future__ import annotations
 
 import asyncio
 import builtins
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import Any, cast
 
 import psutil
 
-log = logging.getLogger(__name__)
+from ostler.engines.listed_devices import ListedDevice
+from ostler.fit.amd import Amd
+from ostler.fit.device import HOST_ID, Kind
+from ostler.fit.device import Device as Device
+from ostler.fit.nvidia import Nvidia
+
 CGROUP = Path("/sys/fs/cgroup")
+MAX_BYTES = 64 << 40
+SHARED_FROM, SHARED_TO = 0.75, 1.05
+"""Of the host's memory: what integrated GPUs claim of it, by their drivers."""
+GPU_NODES = ("dev/dri/renderD*", "dev/nvidia*", "dev/nvmap", "dev/kfd", "dev/dxg")
+"""Where Linux drivers offer GPUs to programs: DRM, NVIDIA, Jetson, ROCm, and WSL."""
 _CACHED = ("active_file", "inactive_file")
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """One place with memory of its own. `id` is "cpu" or "cuda:0"; sizes are in bytes.
-
-    `is_real` is False for one that the setting `devices` only describes.
-    """
-
-    id: str
-    name: str
-    kind: Literal["cpu", "cuda"]
-    total_bytes: int
-    free_bytes: int
-    driver: str | None = None
-    is_real: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +35,31 @@ class Sight:
     processes: Mapping[str, Mapping[int, int]]
 
 
+Listed = Callable[[], Awaitable[Sequence[ListedDevice] | None]]
+
+
 class Devices:
     """Asks the drivers what is there. Nothing is cached: the answer is true now.
 
-    `pretend` takes the place of what is here; the host stays real where it names none. `nvml` is the
-    NVML module, or a stand-in.
+    `pretend` takes the place of what is here; the host stays real where it names none. `listed` gives the
+    GPUs that the engine sees, which are believed where no driver tells of any. `root` and `nvml` are the
+    files and the library of the drivers, or stand-ins.
     """
 
-    def __init__(self, cgroup: Path = CGROUP, *, pretend: Sequence[Device] = (), nvml: Any = None) -> None:
+    def __init__(
+        self,
+        cgroup: Path = CGROUP,
+        *,
+        pretend: Sequence[Device] = (),
+        nvml: Any = None,
+        root: Path = Path("/"),
+        listed: Listed | None = None,
+    ) -> None:
         self._cgroup = cgroup
         self._pretend = pretend
-        self._nvml = nvml
-        self._said: set[str] = set()
+        self._drivers = (Nvidia(nvml), Amd(root))
+        self._listed = listed
+        self._root = root
 
     async def list(self) -> builtins.list[Device]:
         """GPUs by index, then the host."""
@@ -62,14 +67,29 @@ class Devices:
 
     async def look(self) -> Sight:
         """The devices, with what each process holds on the GPUs."""
-        return await asyncio.to_thread(self._look)
+        sight = await asyncio.to_thread(self._look)
+        if self._pretend or self._listed is None or len(sight.devices) > 1 or not self._may_have_gpus():
+            return sight
+        (host,) = sight.devices
+        found = [_of_engine(device, host) for device in await self._listed() or ()]
+        return Sight([*(device for device in found if device is not None), host], {})
+
+    def _may_have_gpus(self) -> bool:
+        """False where no driver offers a node to open, so that no engine is started for nothing."""
+        return not sys.platform.startswith("linux") or any(any(self._root.glob(node)) for node in GPU_NODES)
 
     def _look(self) -> Sight:
         if self._pretend:
             has_host = any(device.kind == "cpu" for device in self._pretend)
             return Sight([*self._pretend, *([] if has_host else [self._host()])], {})
-        gpus, processes = self._nvidia()
-        return Sight([*gpus, self._host()], processes)
+        host = self._host()
+        gpus: list[Device] = []
+        processes: dict[str, dict[int, int]] = {}
+        for driver in self._drivers:
+            found, held = driver.look()
+            gpus += [within(gpu, host) for gpu in found if gpu.pool or gpu.total_bytes > 0]
+            processes |= held
+        return Sight([*gpus, host], processes)
 
     def _host(self) -> Device:
         memory = psutil.virtual_memory()
@@ -99,67 +119,27 @@ class Devices:
         words = [line.split() for line in lines]
         return sum(int(w[1]) for w in words if len(w) == 2 and w[0] in _CACHED and w[1].isdigit())
 
-    def _nvidia(self) -> tuple[builtins.list[Device], dict[str, dict[int, int]]]:
-        """Every GPU that answers. One that does not is left out, and that is said once."""
-        gpus: list[Device] = []
-        processes: dict[str, dict[int, int]] = {}
-        with _running(self._nvml) as nvml:
-            if nvml is None:
-                return gpus, processes
-            driver = self._ask("its driver's version", nvml, nvml.nvmlSystemGetDriverVersion)
-            count = self._ask("the number of GPUs, none are shown", nvml, nvml.nvmlDeviceGetCount) or 0
-            for index in range(count):
-                gpu = self._ask(f"GPU {index}, it is left out", nvml, _gpu, nvml, index, driver)
-                if gpu is not None:
-                    gpus.append(gpu)
-                    held = self._ask(f"the processes on GPU {index}", nvml, _processes, nvml, index)
-                    processes[gpu.id] = held or {}
-        return gpus, processes
 
-    def _ask(self, what: str, nvml: Any, question: Any, *arguments: Any) -> Any:
-        """The answer, or None where NVML fails; a fault is logged when it is new."""
-        try:
-            answer = question(*arguments)
-        except nvml.NVMLError as error:
-            said = f"{what}: {error}"
-            if said not in self._said:
-                log.warning("NVML does not tell %s", said)
-                self._said.add(said)
-            return None
-        self._said = {said for said in self._said if not said.startswith(f"{what}: ")}
-        return answer
+def within(gpu: Device, host: Device) -> Device:
+    """The GPU with sizes that can be true: no more free than there is, of a pool at most the host's."""
+    total, free = gpu.total_bytes, min(gpu.free_bytes, gpu.total_bytes)
+    if gpu.pool is not None:
+        total = min(total or host.total_bytes, host.total_bytes)
+        free = min(total if gpu.total_bytes == 0 else free, host.free_bytes)
+    return replace(gpu, total_bytes=total, free_bytes=max(0, free))
 
 
-@contextmanager
-def _running(given: Any) -> Iterator[ModuleType | None]:
-    """NVML while it is used, None where it does not answer at all."""
-    import pynvml  # deferred: commands that look at no device never pay for it
+def _of_engine(listed: ListedDevice, host: Device) -> Device | None:
+    """A device that the engine lists, None for one that is none of ours or has an absurd size.
 
-    nvml = given or pynvml
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError as error:
-        log.debug("NVML does not answer: %s", error)
-        yield None
-        return
-    try:
-        yield nvml
-    finally:
-        try:
-            nvml.nvmlShutdown()
-        except nvml.NVMLError as error:
-            log.warning("NVML cannot be ended: %s", error)
-
-
-def _gpu(nvml: Any, index: int, driver: str | None) -> Device:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    name = str(nvml.nvmlDeviceGetName(handle))
-    return Device(f"cuda:{index}", name, "cuda", int(memory.total), int(memory.free), driver)
-
-
-def _processes(nvml: Any, index: int) -> dict[int, int]:
-    """Bytes by process id; a process whose share the driver hides is left out."""
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    running = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-    return {int(p.pid): int(p.usedGpuMemory) for p in running if p.usedGpuMemory is not None}
+    The list does not say whether a GPU has memory of its own. Apple's have none; any other that claims
+    about as much as the host has is taken for a part of it: integrated GPUs, Jetson.
+    """
+    if listed.kind is None or not 0 < listed.total_bytes <= MAX_BYTES:
+        return None
+    memory = psutil.virtual_memory().total
+    is_shared = listed.kind == "metal" or SHARED_FROM <= listed.total_bytes / memory <= SHARED_TO
+    kind = cast(Kind, listed.kind)
+    id, pool = f"{kind}:{listed.number}", HOST_ID if is_shared else None
+    name, total, free = listed.description, listed.total_bytes, listed.free_bytes
+    return within(Device(id, name, kind, total, free, pool=pool, told_by="engine"), host)

@@ -8,6 +8,7 @@ number rests on, and how far it was from the engine's own words, is in docs/fit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ostler.fit.compute import Part, compute_bytes
@@ -118,8 +119,10 @@ class Counter:
 
     def _needs(self, settings: Settings, placement: Placement) -> tuple[Need, ...]:
         """One for each GPU, then the host's."""
-        places = (*range(len(self._gpus)), HOST)
-        return tuple(self._need(settings, placement, where) for where in places)
+        gpus = tuple(self._need(settings, placement, where) for where in range(len(self._gpus)))
+        host = self._need(settings, placement, HOST)
+        on_host = [need for gpu, need in zip(self._gpus, gpus, strict=True) if gpu.pool == host.id]
+        return (*gpus, replace(host, shared_bytes=sum(need.total_bytes for need in on_host)))
 
     def _need(self, settings: Settings, placement: Placement, where: int) -> Need:
         shape, host = self._shape, where == HOST

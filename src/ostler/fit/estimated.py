@@ -14,7 +14,9 @@ class Need:
     """What is needed of one device, in bytes. `free_bytes` is None where nobody knows.
 
     `compute_bytes` holds the activations of one batch and, on the host, the buffer of results;
-    `overhead_bytes` what the driver takes for itself.
+    `overhead_bytes` what the driver takes for itself. `shared_bytes` is what other devices need out of
+    the same memory, where they have none of their own. `limit_bytes` is the most that the engine lets
+    itself take; None for one that has no such limit.
     """
 
     id: str
@@ -24,6 +26,8 @@ class Need:
     compute_bytes: int
     overhead_bytes: int
     free_bytes: int | None
+    shared_bytes: int = 0
+    limit_bytes: int | None = None
 
     @property
     def total_bytes(self) -> int:
@@ -32,12 +36,17 @@ class Need:
 
     @property
     def fits(self) -> bool:
-        """True if that much is free, or nobody knows."""
-        return self.free_bytes is None or self.total_bytes <= self.free_bytes
+        """True if that much is free, or nobody knows, and the engine lets itself take it."""
+        limited = self.limit_bytes is not None and self.total_bytes > self.limit_bytes
+        free = self.free_bytes
+        return not limited and (free is None or self.total_bytes + self.shared_bytes <= free)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form."""
-        return {**asdict(self), "total_bytes": self.total_bytes, "fits": self.fits}
+        shown = {**asdict(self), "total_bytes": self.total_bytes, "fits": self.fits}
+        if self.limit_bytes is None:
+            del shown["limit_bytes"]
+        return shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +54,8 @@ class Estimate:
     """What one launch needs. `context_length` is in tokens over all `parallel` slots.
 
     `max_context_length` is the largest that fits with the same GPU layers; None where none does.
-    `options` are the choices that were made where the caller left them open.
+    `options` are the choices that were made where the caller left them open. `details` are numbers that only
+    this engine has.
     """
 
     context_length: int
@@ -57,6 +67,7 @@ class Estimate:
     warnings: tuple[str, ...] = ()
     exactness: Exactness = "estimated"
     engine: str = "llamacpp"
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def fits(self) -> bool:
@@ -81,6 +92,7 @@ class Estimate:
             "exactness": self.exactness,
             "warnings": list(self.warnings),
             **{name: self.total(name) for name in _SUMS},
+            **self.details,
         }
 
 

@@ -6,6 +6,9 @@
     rtx-4090, 2xa100-80gb     GPUs by name (known_gpus.py)
     rtx-4090+rtx-3060         different ones
     64GiB host                no GPU
+    mi300x, arc-a770          AMD's and Intel's as well
+    64GiB unified             one memory for a GPU and the host
+    m3-max-64gb               such a machine by its chip
     ./machine.json            a file of the user's own (`hardware_from_json` says what is in it)
 
 GiB is 1024^3 bytes, GB 1000^3. A host that is not described is assumed to have 64 GiB. All memory
@@ -17,13 +20,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ostler.core.errors import InvalidField
 from ostler.core.near import near_names
-from ostler.fit.devices import Device
+from ostler.fit.device import HOST_ID, Device, Kind
 from ostler.fit.known_gpus import KNOWN_GPUS, SHORT_NAMES
 
 FIELD = "on"
@@ -34,22 +37,26 @@ MAX_TEXT = 1_000
 MAX_FILE_BYTES = 1024 * 1024
 MIN_BYTES = 1024**2
 MAX_BYTES = 64 * 1024**4
-EXAMPLES = "Such as 24GiB, 2x24GiB, 1x80GiB+128GiB host, rtx-4090 or 2xa100-80gb."
+KINDS: tuple[Kind, ...] = ("cuda", "rocm", "xpu", "vulkan", "metal")
+EXAMPLES = "Such as 24GiB, 2x24GiB, 1x80GiB+128GiB host, rtx-4090, 2xa100-80gb or m3-max-64gb."
 
 _PART = re.compile(r"(?:(\d{1,4})\s*[x*]\s*)?(.+)", re.IGNORECASE | re.ASCII)
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([kmgt])(i?)b?", re.IGNORECASE | re.ASCII)
 _HOST = re.compile(r"(.*?)[\s:=]*\b(?:host|ram|cpu)|(?:host|ram|cpu)\b[\s:=]*(.*)", re.IGNORECASE | re.DOTALL)
+_UNIFIED = re.compile(r"(.*?)\s*\bunified|unified\b\s*(.*)", re.IGNORECASE | re.DOTALL)
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
-_VENDOR = re.compile(r"^(?:nvidia|geforce|tesla|quadro)-")
+_VENDOR = re.compile(r"^(?:nvidia|geforce|tesla|quadro|amd|instinct|radeon|intel|apple)-")
 
 
 @dataclass(frozen=True, slots=True)
 class _Gpu:
-    """A GPU without its number yet."""
+    """A GPU without its number yet. `host_bytes` is the machine's memory where the GPU takes from that."""
 
     name: str
     total_bytes: int
     free_bytes: int
+    kind: Kind = "cuda"
+    host_bytes: int | None = None
 
 
 def read_hardware(text: str) -> list[Device]:
@@ -98,11 +105,12 @@ def hardware_from_json(data: Any) -> list[Device]:
     """The devices of a document such as
 
         {"devices": [{"name": "rtx-4090", "count": 2},
-                     {"name": "My card", "memory": "24GiB", "free": "22GiB"}],
+                     {"name": "My card", "kind": "rocm", "memory": "24GiB", "free": "22GiB"}],
          "host": "128GiB"}
 
     `memory`, `free` and `host` are sizes as text or numbers of bytes; `memory` may be left out for a known
-    GPU. Raises InvalidField.
+    GPU. `kind` is one of KINDS, "cuda" by default. With `"unified": true` a GPU takes its memory, at most
+    so much, from `host`. Raises InvalidField.
     """
     if not isinstance(data, Mapping):
         raise _wrong("a description of hardware is a JSON object with devices and host")
@@ -121,13 +129,23 @@ def hardware_from_json(data: Any) -> list[Device]:
 def _devices(gpus: list[_Gpu], host: int | None) -> list[Device]:
     if not gpus and host is None:
         raise _wrong("no device is described")
-    found = [
-        Device(f"cuda:{index}", gpu.name, "cuda", gpu.total_bytes, gpu.free_bytes)
-        for index, gpu in enumerate(gpus)
-    ]
+    unified = [gpu for gpu in gpus if gpu.host_bytes is not None]
+    if len(unified) > 1:
+        raise _wrong("a machine with unified memory has one GPU of that kind")
+    if unified:
+        host = host or unified[0].host_bytes
+    if unified and host is not None and unified[0].total_bytes > host:
+        raise _wrong("a GPU cannot take more from the host's memory than the host has")
     memory = host if host is not None else ASSUMED_HOST_BYTES
     name = "host" if host is not None else ASSUMED_HOST_NAME
-    return [*found, Device("cpu", name, "cpu", memory, memory)]
+    numbers: dict[str, int] = {}
+    found = []
+    for gpu in gpus:
+        number = numbers[gpu.kind] = numbers.get(gpu.kind, -1) + 1
+        pool = HOST_ID if gpu.host_bytes is not None else None
+        id = f"{gpu.kind}:{number}"
+        found.append(Device(id, gpu.name, gpu.kind, gpu.total_bytes, gpu.free_bytes, pool=pool))
+    return [*found, Device(HOST_ID, name, "cpu", memory, memory)]
 
 
 def _gpus(part: str) -> list[_Gpu]:
@@ -136,6 +154,9 @@ def _gpus(part: str) -> list[_Gpu]:
         raise _wrong(f"{_shown(part)} describes no device" if part else "a part of the description is empty")
     count = _count(int(match[1])) if match[1] else 1
     text = match[2].strip()
+    if unified := _UNIFIED.fullmatch(text):
+        size = _size(unified[1] or unified[2] or "", "the unified memory")
+        return [_Gpu("GPU of unified memory", size, size, "vulkan", size)] * count
     if _SIZE.fullmatch(text):
         size = _size(text, "a GPU's memory")
         return [_Gpu(f"GPU with {text}", size, size)] * count
@@ -149,7 +170,8 @@ def _known(text: str) -> _Gpu:
         key = SHORT_NAMES.get(candidate) or _FULL_NAMES.get(candidate, candidate)
         if key in KNOWN_GPUS:
             gpu = KNOWN_GPUS[key]
-            return _Gpu(gpu.name, gpu.memory_bytes, gpu.memory_bytes)
+            size = int(gpu.memory_bytes * gpu.share)
+            return _Gpu(gpu.name, size, size, gpu.kind, gpu.memory_bytes if gpu.is_unified else None)
     near = near_names(name, [*KNOWN_GPUS, *SHORT_NAMES])
     hint = f"Did you mean {', '.join(near)}? Or write its memory: 24GiB." if near else EXAMPLES
     raise _wrong(f"{_shown(text)} is neither a size nor a GPU that is known here", hint)
@@ -169,7 +191,7 @@ _FULL_NAMES = {_plain(gpu.name): key for key, gpu in KNOWN_GPUS.items()}
 def _entry(entry: Any) -> list[_Gpu]:
     if not isinstance(entry, Mapping):
         raise _wrong("an entry of devices is not an object")
-    _check_keys(entry, ("name", "count", "memory", "free"), "a device")
+    _check_keys(entry, ("name", "kind", "count", "memory", "free", "unified"), "a device")
     name, count, memory = entry.get("name"), entry.get("count", 1), entry.get("memory")
     if name is not None and (not isinstance(name, str) or not name.strip() or len(name) > 100):
         raise _wrong("a device's name is not a text of 1 to 100 characters")
@@ -177,11 +199,18 @@ def _entry(entry: Any) -> list[_Gpu]:
         raise _wrong("a device's count is not a whole number")
     if memory is None and name is None:
         raise _wrong("a device has neither a name nor memory")
-    total = _known(name).total_bytes if memory is None and name else _json_size(memory, "a device's memory")
+    gpu = _known(name) if memory is None and name else _Gpu(name or "GPU", 0, 0)
+    total = gpu.total_bytes or _json_size(memory, "a device's memory")
     free = total if entry.get("free") is None else _json_size(entry["free"], "a device's free memory", 0)
     if free > total:
         raise _wrong("a device has more free memory than memory")
-    return [_Gpu(name or "GPU", total, free)] * _count(count)
+    kind, is_unified = entry.get("kind", gpu.kind), entry.get("unified", gpu.host_bytes is not None)
+    if kind not in KINDS or type(is_unified) is not bool:
+        raise _wrong(f"a device's kind is one of {', '.join(KINDS)}, and its unified is true or false")
+    host = (gpu.host_bytes or total) if is_unified else None
+    return [
+        replace(gpu, name=name or gpu.name, total_bytes=total, free_bytes=free, kind=kind, host_bytes=host)
+    ] * (_count(count))
 
 
 def _json_size(value: Any, what: str, least: int = MIN_BYTES) -> int:

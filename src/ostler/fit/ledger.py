@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ostler.fit.devices import Device
+from ostler.fit.device import Device, kept_back
 
 Bytes = Mapping[str, int]
 """Bytes by the id of the device."""
@@ -104,6 +104,14 @@ class Ledger:
         missing = {id: n - capacity.get(id, 0) for id, n in need.items() if n > 0}
         return {id: n for id, n in missing.items() if n > 0}
 
+    def account_of(self, device: Device) -> Account:
+        """The device's account to show: what others hold of its pool counts as foreign where less is left."""
+        account = self.accounts[device.id]
+        if device.pool is None:
+            return account
+        taken = max(0, account.balance_bytes - self._balance(device.pool))
+        return replace(account, foreign_bytes=account.foreign_bytes + taken)
+
     def without_others(self) -> Ledger:
         """The ledger as it would be if no program but ours used a device."""
         return Ledger({id: replace(a, foreign_bytes=0) for id, a in self.accounts.items()})
@@ -132,7 +140,7 @@ def open_ledger(
 
     `seen` are the claims as they were measured at the moment at which the devices were asked, of all
     our engines that existed then: they tell what is foreign. `claims` are those that hold a place now.
-    `others` are the bytes by device and name of programs that are not ours.
+    `others` are the bytes by device and name of programs that are not ours. Bytes of claims are `pooled`.
     """
     seen, claims = list(seen), list(claims)
     accounts = {}
@@ -142,7 +150,11 @@ def open_ledger(
         ours = sum(claim.private.get(id, 0) for claim in seen) if device.is_real else 0
         measured = sum(claim.measured.get(id, 0) for claim in claims) if device.is_real else 0
         held = sum(claim.held.get(id, 0) for claim in claims)
-        kept = reserve.get(id, reserve.get("", 0))
-        foreign, names = max(0, used - ours), (others or {}).get(id, {})
+        if device.told_by == "engine":  # it does not say whose the used bytes are
+            ours = max(ours, held)
+        foreign = (
+            max(0, used - ours) if device.pool is None else 0
+        )  # on the pool's account they stand already
+        kept, names = kept_back(device, reserve), (others or {}).get(id, {})
         accounts[id] = Account(id, device.total_bytes, kept, foreign, measured, held - measured, names)
     return Ledger(accounts)

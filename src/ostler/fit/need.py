@@ -1,7 +1,6 @@
 """What a start needs of each device: the one place where an estimate becomes bytes by device.
 
-The scheduler knows `Need` and nothing of how it was found. Where the header gives the model's shape the
-estimate is by tensor (`need_of_shape`); else it is a plain sum of the facts (`need_of`).
+The scheduler knows `Need` and nothing of how it was found: `need_for` is its only door.
 """
 
 from __future__ import annotations
@@ -10,13 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ostler.fit.devices import Device
-from ostler.fit.estimate import Counter, gpu_layers, last_true
+from ostler.core.sizes import size_text
+from ostler.fit.counting import Shape
+from ostler.fit.device import Device, kept_back, pooled
+from ostler.fit.estimate import Counter, last_true
 from ostler.fit.ledger import Bytes
 from ostler.fit.model_shape import ModelShape
 from ostler.fit.placement import usable_gpus
-from ostler.fit.plain import plain_needs
-from ostler.library.facts import ModelFacts
+from ostler.fit.vllm_estimate import SHORTENING, VllmCounter
+from ostler.fit.vllm_shape import VllmShape
 from ostler.library.gguf_header import GgufHeader
 
 MIB = 1024 * 1024
@@ -31,13 +32,26 @@ class Need:
 
     `unknown_why` says why the need is not known; then `by_device` is empty and memory does not count.
     `shortened_to` is the context length in tokens to which the engine itself will come down. `note` is
-    what a person should know of how it was counted.
+    what a person should know of how it was counted. `shared_bytes` stand in `by_device` twice: on a GPU that
+    takes from the host's memory, and on the host.
     """
 
     by_device: Bytes = field(default_factory=dict)
     unknown_why: str | None = None
     shortened_to: int | None = None
     note: str | None = None
+    shared_bytes: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it, each byte once."""
+        return sum(self.by_device.values()) - self.shared_bytes
+
+    def pooled(self, devices: Sequence[Device]) -> Need:
+        """The same as the ledger counts it, where some of these devices have no memory of their own."""
+        found = pooled(self.by_device, devices)
+        shared = sum(found.values()) - sum(self.by_device.values())
+        return replace(self, by_device=found, shared_bytes=shared)
 
     @property
     def is_known(self) -> bool:
@@ -56,58 +70,56 @@ def need_of_shape(
 
     Where `gpu_layers` is left open, as many go to the GPUs as they can hold. Raises ImpossibleOption.
     """
-    alone = [replace(device, free_bytes=_capacity(device, reserve)) for device in devices]
+    alone = [replace(device, free_bytes=_capacity(device, devices, reserve)) for device in devices]
     counter = Counter(shape, options, alone, projector)
 
     def total(tokens: int) -> int:
         return sum(place.total_bytes for place in counter.needs(tokens)[1])
 
     context, places = counter.needs(options.get("context_length"))
-    where = [device for device in alone if device.kind != "cpu"] or alone
+    where = usable_gpus(options, alone) or alone
     shortened_to = _shortened_to(options, context, where, total)
     if shortened_to is not None:
         _, places = counter.needs(shortened_to)
     return Need({place.id: n for place in places if (n := place.total_bytes)}, shortened_to=shortened_to)
 
 
-def need_of(
-    facts: ModelFacts | None, options: Mapping[str, Any], devices: Sequence[Device], reserve: Bytes
-) -> Need:
-    """What a model with these engine options will need, on the devices where it would run.
+def need_of_vllm(shape: VllmShape, options: Mapping[str, Any], devices: Sequence[Device]) -> Need:
+    """What vLLM will take with these options: its share of each GPU that it uses, whatever the model needs.
 
-    Without a GPU, or with no layers on one, that is the host. Layers that the options put on GPUs are
-    shared out by the size of the GPUs (as llama.cpp does); where the options leave it open, what the
-    GPUs cannot hold falls to the host. Raises ImpossibleOption.
+    Options that are left open are vLLM's defaults. Raises ImpossibleOption.
     """
-    if facts is None:
-        return Need(unknown_why="its files do not say how large it is")
-    needs = plain_needs(facts, options)
-    if needs.kv_cache_bytes is None or needs.compute_bytes is None:
-        return Need(unknown_why="its files do not say how large its cache and buffers are")
-    gpus = usable_gpus(options, devices)
-    whole = (facts.block_count or 1) + 1  # the output counts as one more layer
-    layers = gpu_layers(options, whole)
-    where = gpus or [device for device in devices if device.kind == "cpu"]
-
-    def total(tokens: int) -> int:
-        return plain_needs(facts, {**options, "context_length": tokens}).total_bytes
-
-    shortened_to = _shortened_to(options, needs.context_length or 0, where, total)
-    if shortened_to is not None:
-        needs = plain_needs(facts, {**options, "context_length": shortened_to})
-    share = 1.0 if layers is None else layers / whole
-    on_gpus = int(needs.total_bytes * share) if gpus else 0
-    capacity = {gpu.id: max(1, _capacity(gpu, reserve)) for gpu in gpus}
-    if layers is None:
-        on_gpus = min(on_gpus, sum(capacity.values()))
-    shares = {id: on_gpus * size // sum(capacity.values()) for id, size in capacity.items()}
-    on_host = needs.total_bytes - on_gpus
-    by_device = {id: n for id, n in {**shares, "cpu": on_host}.items() if n}
-    return Need(by_device, shortened_to=shortened_to)
+    counter = VllmCounter(shape, options, devices, choosing=False)
+    wanted = options.get("context_length")
+    longest = counter.largest_context() if wanted in SHORTENING else None
+    shortened_to = longest if longest is not None and longest < shape.trained_context else None
+    _, places = counter.needs(shortened_to or wanted)
+    too_large = [place for place in places if place.limit_bytes and place.total_bytes > place.limit_bytes]
+    note = None
+    if too_large:
+        least, limit = size_text(too_large[0].total_bytes), size_text(too_large[0].limit_bytes or 0)
+        note = f"vLLM will refuse: one request needs {least} on {too_large[0].id}, its share there is {limit}"
+    by_device = {place.id: n for place in places if (n := place.total_bytes)}
+    return Need(by_device, shortened_to=shortened_to, note=note)
 
 
-def _capacity(device: Device, reserve: Bytes) -> int:
-    return max(0, device.total_bytes - reserve.get(device.id, reserve.get("", 0)))
+def need_for(
+    shape: Shape,
+    options: Mapping[str, Any],
+    devices: Sequence[Device],
+    reserve: Bytes,
+    projector: GgufHeader | None = None,
+) -> Need:
+    """What a start needs of each device, by the engine that serves the format. Raises ImpossibleOption."""
+    if isinstance(shape, VllmShape):
+        return need_of_vllm(shape, options, devices)
+    return need_of_shape(shape, options, devices, reserve, projector)
+
+
+def _capacity(device: Device, devices: Sequence[Device], reserve: Bytes) -> int:
+    """What models could have of a device, and of the pool that it takes from."""
+    shared = [pool for pool in devices if pool.id in (device.id, device.pool)]
+    return max(0, min(one.total_bytes - kept_back(one, reserve) for one in shared))
 
 
 def _shortened_to(

@@ -13,8 +13,10 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from string import ascii_lowercase
 from typing import Any
 
+from ostler.engines.listed_devices import KINDS
 from ostler.fit.devices import Device
 from ostler.fit.errors import ImpossibleOption
 from ostler.fit.model_shape import Layer, ModelShape, aligned_bytes
@@ -57,6 +59,8 @@ def usable_gpus(options: Mapping[str, Any], devices: Sequence[Device]) -> tuple[
         if [str(name).lower() for name in names] == ["none"]:
             return ()
         gpus = [_by_name(str(name), gpus) for name in names]
+    else:
+        gpus = _driven(gpus)
     if options.get("split_mode") == "none" and gpus:
         main = options.get("main_gpu") or 0
         if not isinstance(main, int) or not 0 <= main < len(gpus):
@@ -103,12 +107,31 @@ def place(
     return Placement(gpus, n_gpu, places, at(n_all), tuple(sums), staged, bool(rules))
 
 
+def _driven(gpus: Sequence[Device]) -> list[Device]:
+    """What one process drives of these where it is not told: the GPUs of one maker, one part of divided ones.
+
+    Those without memory of their own count only where there are no others (`llama_prepare_model_devices`);
+    CUDA shows a process a single MIG instance (NVIDIA's MIG user guide, "CUDA device enumeration").
+    """
+    own = [gpu for gpu in gpus if gpu.pool is None] or list(gpus)
+    sizes: dict[str, int] = {}
+    for gpu in own:
+        sizes[gpu.kind] = sizes.get(gpu.kind, 0) + gpu.total_bytes
+    chosen = [gpu for gpu in own if gpu.kind == max(sizes, key=sizes.__getitem__)]
+    parts = [gpu for gpu in chosen if gpu.id.startswith("cuda:MIG-")]
+    return [gpu for gpu in chosen if gpu not in parts] or parts[:1]
+
+
 def _by_name(name: str, gpus: Sequence[Device]) -> Device:
-    """`CUDA0`, as the engine names it, or `cuda:0`, as we do."""
-    wanted = name.strip().lower().replace(":", "")
+    """`cuda:2`, as we name it, or `CUDA1`, as the engine does, which counts those that are there."""
+    wanted = name.strip().lower()
     for gpu in gpus:
-        if gpu.id.lower().replace(":", "") == wanted:
+        if gpu.id.lower() == wanted:
             return gpu
+    backend, number = wanted.rstrip("0123456789"), wanted.lstrip(ascii_lowercase)
+    same = [gpu for gpu in gpus if gpu.kind == KINDS.get(backend)]
+    if number.isdecimal() and int(number) < len(same):
+        return same[int(number)]
     raise ImpossibleOption("devices", f"there is no device '{name}'", known=[gpu.id for gpu in gpus])
 
 

@@ -1,21 +1,27 @@
-"""From a file set on disk to the shape that the estimate starts from."""
+"""From a file set on disk, or the headers of one on the hub, to the shape that the estimate starts from."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 
+from ostler.fit.counting import Shape
 from ostler.fit.errors import NotEstimable
 from ostler.fit.model_shape import ModelShape
+from ostler.fit.vllm_shape import VllmShape
+from ostler.library.bounded_json import read_json_object
 from ostler.library.filesets import FileSet
 from ostler.library.gguf import read_gguf_header
 from ostler.library.gguf_header import GgufHeader
+from ostler.library.hf_config import MAX_CONFIG_BYTES
+from ostler.library.safetensors import read_safetensors_header
 
 MAX_KEPT = 64
 
 
-Read = tuple[ModelShape, GgufHeader | None]
+Read = tuple[Shape, GgufHeader | None]
 """A model's shape, and the header of its projector (mmproj) if it has one."""
 
 
@@ -26,16 +32,13 @@ class Shapes:
         self._kept: OrderedDict[tuple[object, ...], Read] = OrderedDict()
 
     async def of(self, files: FileSet) -> Read:
-        """What to estimate a GGUF file set from. Raises NotEstimable and what reading a header raises."""
+        """What to estimate a file set from. Raises NotEstimable and what reading a header raises."""
         return await asyncio.to_thread(self._of, files)
 
     def _of(self, files: FileSet) -> Read:
         paths, mmproj = model_files(files), files.mmproj
         key = tuple((str(path), *_state(path)) for path in (*paths, *([mmproj] if mmproj else [])))
-        read = self._kept.pop(key, None) or (
-            ModelShape.of([read_gguf_header(path) for path in paths]),
-            read_gguf_header(mmproj) if mmproj else None,
-        )
+        read = self._kept.pop(key, None) or _read(files, paths)
         self._kept[key] = read
         while len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)
@@ -43,11 +46,27 @@ class Shapes:
 
 
 def model_files(files: FileSet) -> list[Path]:
-    """The files with the model's own tensors, the one with the metadata first."""
-    if files.format != "gguf":
-        raise NotEstimable(f"the memory of a model in the format '{files.format}' is not known here")
-    rest = [file.path for file in files.files if file.path not in (files.path, files.mmproj)]
-    return [files.path, *sorted(path for path in rest if path.suffix == ".gguf")]
+    """The files that say what the model is, the one with the metadata first. Raises NotEstimable."""
+    if files.missing:
+        named = ", ".join(files.missing[:3])
+        raise NotEstimable(f"files of the model are missing: {named}", hint="Fetch them: ostler pull")
+    if files.format == "safetensors":
+        return [files.path / "config.json", *_with_ending(files, ".safetensors")]
+    if files.format == "gguf":
+        return [files.path, *(path for path in _with_ending(files, ".gguf") if path != files.path)]
+    raise NotEstimable(f"the memory of a model in the format '{files.format}' is not known here")
+
+
+def _with_ending(files: FileSet, ending: str) -> list[Path]:
+    return sorted(f.path for f in files.files if f.path.suffix == ending and f.path != files.mmproj)
+
+
+def _read(files: FileSet, paths: Sequence[Path]) -> Read:
+    if files.format == "safetensors":
+        config = read_json_object(paths[0], MAX_CONFIG_BYTES)
+        return VllmShape.of([read_safetensors_header(path) for path in paths[1:]], config), None
+    shape = ModelShape.of([read_gguf_header(path) for path in paths])
+    return shape, read_gguf_header(files.mmproj) if files.mmproj else None
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -10,14 +10,18 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from ostler.access.browser import check_browser, origin_allowed
+from ostler.access.names import may_use
 from ostler.core.clock import Clock
 from ostler.core.errors import OstlerError
+from ostler.core.principals import Principal
 from ostler.core.settings import Settings
 from ostler.gateway.bodies import read_asked, read_body, with_defaults
+from ostler.gateway.elsewhere import carry_elsewhere
 from ostler.gateway.errors import (
     ClientGone,
     EngineGone,
     EngineSilent,
+    ModelNotAllowed,
     SilentClient,
     WrongMethod,
     envelope,
@@ -43,9 +47,11 @@ from ostler.gateway.ports import (
     Scope,
     Send,
 )
-from ostler.gateway.routes import MODELS, PREFIX, dialect_of, route_of
+from ostler.gateway.routes import MODELS, PREFIX, check_scope, dialect_of, route_of
 from ostler.gateway.upstream import Upstream
 from ostler.gateway.waiting import wait_for_lease
+from ostler.models.records import Model
+from ostler.upstreams.pools import ExternalModel, Pools
 from ostler.usage import RequestRecord, TokenCounts, read_counts
 
 log = logging.getLogger(__name__)
@@ -81,6 +87,7 @@ class Gateway:
         access: DoorkeeperWithLimits,
         models: ModelNames,
         instances: EngineLeases,
+        pools: Pools,
         usage: Accounts,
         metrics: GatewayMetrics,
         settings: Callable[[], Settings],
@@ -98,10 +105,12 @@ class Gateway:
         self._rules = HeaderRules()
         self._upstream = Upstream()
         self._forwarder = Forwarder(self._upstream, self._rules, metrics, self._now)
+        self._pools = pools
         self._patience = Patience()
         self._exchanges = self._patience.exchanges
         self._loop: asyncio.AbstractEventLoop | None = None
         metrics.in_flight = lambda: len(self._exchanges)
+        metrics.members = lambda: self._pools.members
 
     async def start(self) -> None:
         """Begin to look after clients and connections."""
@@ -127,7 +136,7 @@ class Gateway:
         exchange = Exchange(scope["path"], scope["method"], scope["query_string"], receive, send, self._now())
         self._exchanges.add(exchange)
         try:
-            await self._admit(exchange, scope["headers"])
+            await self._admit(exchange, scope)
         except OstlerError as error:
             await self._refuse(exchange, error)
         except ClientGone:
@@ -145,38 +154,38 @@ class Gateway:
         finally:
             self._exchanges.discard(exchange)
             self._account(exchange)
+            if exchange.ticket is not None:
+                exchange.ticket.release()
 
-    async def _admit(self, exchange: Exchange, headers: Any) -> None:
+    async def _admit(self, exchange: Exchange, scope: Scope) -> None:
         """Who asks, and may they now? Then on to the model list or to an engine."""
+        headers, client = scope["headers"], scope.get("client")
         exchange.dialect = dialect_of(exchange.path)
         exchange.incoming = self._rules.read(headers)
         if exchange.incoming.origin is not None:
             self._allow_origin(exchange, exchange.incoming.origin.decode("latin-1"))
         if exchange.method == "OPTIONS":
             return await self._preflight(exchange, headers)
-        principal = self._access.admit(headers, exchange.method)
+        principal = self._access.admit(headers, exchange.method, client[0] if client else None)
         exchange.principal = principal
         if exchange.path.startswith(MODELS) and exchange.path[len(MODELS) :][:1] in ("", "/"):
             return await self._list(exchange)
-        ticket = self._access.limiter.admit(principal)
-        try:
-            await self._route(exchange)
-        finally:
-            ticket.release()
+        exchange.ticket = self._access.limiter.admit(principal)
+        await self._route(exchange, principal)
         return None
 
-    async def _route(self, exchange: Exchange) -> None:
+    async def _route(self, exchange: Exchange, principal: Principal) -> None:
         """Find the model, and carry the request to its engine."""
         route = route_of(exchange.path, exchange.method)
         exchange.label = route.label
+        check_scope(principal, route)
         settings = self._settings()
         incoming = exchange.incoming
         limit = settings.request_body_limit_bytes
         exchange.body = await read_body(exchange.receive, limit, incoming.content_length)
         exchange.on_client = False
         asked = read_asked(exchange.body, incoming, exchange.query)
-        assert exchange.principal is not None
-        model = find_model(self._models, asked.model, exchange.principal)
+        model = self._find(asked.model, principal)
         exchange.model = model
         wants_stream = False
         if asked.json is not None:
@@ -185,6 +194,8 @@ class Gateway:
                 exchange.body = with_defaults(exchange.body, asked.json, defaults)
             stream = asked.json.get("stream")
             wants_stream = (defaults.get("stream") if stream is None else stream) is True
+        if wants_stream and exchange.ticket is not None:
+            exchange.ticket.begin_stream()
         watch = ClientWatch(exchange.receive, self._loop or asyncio.get_running_loop())
         try:
             await self._carry(exchange, settings, wants_stream)
@@ -202,6 +213,8 @@ class Gateway:
         """With a lease, forward; the lease goes back whatever happens."""
         model, principal = exchange.model, exchange.principal
         assert model is not None and principal is not None
+        if isinstance(model, ExternalModel):
+            return await carry_elsewhere(exchange, model, self._pools, self._forwarder, settings)
         lease: Lease | None = self._instances.try_lease(model.id)
         if lease is None:
             lease = await wait_for_lease(
@@ -216,6 +229,15 @@ class Gateway:
             raise
         finally:
             lease.release(broken=broken)
+        return None
+
+    def _find(self, name: str, principal: Principal) -> Model | ExternalModel:
+        """The model that a request means: ours, else one that an upstream serves."""
+        if self._models.find(name) is None and (external := self._pools.find(name)) is not None:
+            if not may_use(principal, name):
+                raise ModelNotAllowed(f"{principal.name} may not use the model {name!r}", model=name)
+            return external
+        return find_model(self._models, name, principal)
 
     async def _list(self, exchange: Exchange) -> None:
         """`GET /v1/models` and `GET /v1/models/{name}`."""
@@ -225,10 +247,10 @@ class Gateway:
         assert exchange.principal is not None
         name = exchange.path[len(MODELS) + 1 :]
         if name:
-            model = find_model(self._models, name, exchange.principal)
+            model = self._find(name, exchange.principal)
             found = describe(model, self._instances)
         else:
-            found = list_models(self._models, self._instances, exchange.principal)
+            found = list_models(self._models, self._instances, exchange.principal, self._pools.all())
         await exchange.answer(200, [], json.dumps(found).encode())
 
     def _allow_origin(self, exchange: Exchange, origin: str) -> None:
@@ -298,6 +320,8 @@ class Gateway:
         if exchange.tail:
             counts = read_counts(b"".join(exchange.tail), exchange.head)
             self._metrics.counted(model.name, counts)
+            if exchange.ticket is not None:
+                exchange.ticket.spend((counts.prompt or 0) + (counts.completion or 0))
         first_token_s = None
         if exchange.streamed and exchange.first_piece_at is not None:
             first_token_s = exchange.first_piece_at - exchange.began
@@ -309,6 +333,8 @@ class Gateway:
                 model_name=model.name,
                 instance_id=exchange.instance_id,
                 key_id=principal.key_id,
+                user_id=principal.user_id,
+                org_id=principal.org_id,
                 principal=principal.name,
                 path=exchange.path[:200],
                 status=exchange.status,

@@ -102,7 +102,9 @@ class WrongMethod(Unsupported):
 
 
 class EngineGone(Busy):
-    """The engine died or could not be reached."""
+    """The engine died or could not be reached. `reached`: something of the request may have arrived."""
+
+    reached = True
 
 
 class EngineSilent(TimedOut):

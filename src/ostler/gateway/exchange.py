@@ -9,8 +9,9 @@ from ostler.core.principals import Principal
 from ostler.gateway.errors import Dialect
 from ostler.gateway.headers import Incoming
 from ostler.gateway.metrics import OTHER
-from ostler.gateway.ports import Receive, Send
+from ostler.gateway.ports import Receive, Send, Ticket
 from ostler.models.records import Model
+from ostler.upstreams.pools import ExternalModel
 
 WATCH_AFTER_S = 0.02
 """An answer that is faster than this is not worth a watch over the client."""
@@ -48,6 +49,7 @@ class Exchange:
         "streamed",
         "tail",
         "task",
+        "ticket",
         "turns",
         "whole",
     )
@@ -61,7 +63,8 @@ class Exchange:
         self.began = began
         self.incoming = _NOTHING
         self.principal: Principal | None = None
-        self.model: Model | None = None
+        self.ticket: Ticket | None = None
+        self.model: Model | ExternalModel | None = None
         self.dialect = Dialect.OPENAI
         self.label = OTHER
         self.body = b""

@@ -21,6 +21,7 @@ from ostler.gateway.headers import HeaderRules
 from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.ports import Lease
 from ostler.gateway.upstream import Broken, Connection, Silent, Target, Upstream, serialise
+from ostler.upstreams.pools import ExternalModel
 from ostler.usage.counts import HEAD_BYTES, TAIL_BYTES
 
 log = logging.getLogger(__name__)
@@ -47,12 +48,13 @@ class Forwarder:
         Raises EngineGone, EngineSilent, EngineRefused, whether the answer has begun or not.
         """
         target = self._upstream.target(lease.base_url)
+        self._metrics.engine_chosen(exchange.label, lease.engine, lease.base_url)
         request = _request(exchange, lease, target)
         sent_at = self._now()
         try:
             connection = await self._upstream.send(target, exchange.method, request, silence_s)
             try:
-                self._metrics.engine_answered(exchange.label, self._now() - sent_at)
+                self._metrics.engine_answered(exchange.label, self._now() - sent_at, lease.engine)
                 await self._answer(exchange, connection)
             finally:
                 self._upstream.done(target, connection)
@@ -130,11 +132,15 @@ class Forwarder:
     def _gone(self, exchange: Exchange, broken: Broken) -> EngineGone:
         name = self._count_failure(exchange)
         log.warning("request %s: the engine of %s broke off: %s", exchange.request_id, name, broken.reason)
-        return EngineGone(
+        ours = not isinstance(exchange.model, ExternalModel)
+        hint = f"It is restarted if its policy says so. Its last words: ostler logs {name}"
+        error = EngineGone(
             f"the engine of {name} broke off: {broken.reason}",
             retry_after_s=RETRY_AFTER_S,
-            hint=f"It is restarted if its policy says so. Its last words: ostler logs {name}",
+            hint=hint if ours else "It is an upstream elsewhere: GET /ostler/v1/upstreams",
         )
+        error.reached = broken.connected
+        return error
 
     def _count_failure(self, exchange: Exchange) -> str:
         name = exchange.model.name if exchange.model else "?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ostler.access.names import may_use
@@ -10,6 +11,7 @@ from ostler.gateway.errors import ModelNotAllowed
 from ostler.gateway.ports import EngineLeases, ModelNames
 from ostler.models.index import ModelNotFound
 from ostler.models.records import Model
+from ostler.upstreams.pools import ExternalModel
 
 OWNER = "ostler"
 
@@ -26,14 +28,40 @@ def find_model(models: ModelNames, name: str, principal: Principal) -> Model:
     return model
 
 
-def list_models(models: ModelNames, instances: EngineLeases, principal: Principal) -> dict[str, Any]:
-    """Every model that the principal may use."""
+def list_models(
+    models: ModelNames,
+    instances: EngineLeases,
+    principal: Principal,
+    externals: Iterable[ExternalModel] = (),
+) -> dict[str, Any]:
+    """Every model that the principal may use: ours, then those of upstreams that ours do not hide."""
     seen = [model for model in models.all() if _visible(model, principal)]
-    return {"object": "list", "data": [describe(model, instances) for model in seen]}
+    rows = [describe(model, instances) for model in seen]
+    rows += [
+        _describe_external(external)
+        for external in externals
+        if models.find(external.name) is None and may_use(principal, external.name)
+    ]
+    return {"object": "list", "data": rows}
 
 
-def describe(model: Model, instances: EngineLeases) -> dict[str, Any]:
+def _describe_external(model: ExternalModel) -> dict[str, Any]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "upstream",
+        "aliases": [],
+        "task": None,
+        "engine": model.engine,
+        "state": "running",
+    }
+
+
+def describe(model: Model | ExternalModel, instances: EngineLeases) -> dict[str, Any]:
     """One model: nothing in it says where an engine listens or where files are."""
+    if isinstance(model, ExternalModel):
+        return _describe_external(model)
     return {
         "id": model.name,
         "object": "model",

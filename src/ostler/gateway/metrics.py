@@ -9,18 +9,35 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ostler.upstreams.breaker import Breaker
 from ostler.usage import TokenCounts
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 MAX_SERIES = 2_000
 OTHER = "other"
 _Key = TypeVar("_Key")
+
+
+class Member(Protocol):
+    """An upstream elsewhere, as far as it is counted."""
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+
+    @property
+    def healthy(self) -> bool | None:
+        """What the last look said."""
+
+    @property
+    def breaker(self) -> Breaker:
+        """Its circuit breaker."""
 
 
 class Seconds:
@@ -55,12 +72,15 @@ class GatewayMetrics(Collector):
         self._requests: dict[tuple[str, int], int] = {}
         self._durations: dict[str, Seconds] = {}
         self._upstream: dict[str, Seconds] = {}
+        self._by_engine: dict[tuple[str, str], Seconds] = {}
+        self._chosen: dict[tuple[str, str, str], int] = {}
         self._first: dict[str, Seconds] = {}
         self._tokens: dict[tuple[str, str], int] = {}
         self._blocked: dict[str, int] = {}
         self._engine_errors: dict[str, int] = {}
         self.cancellations = 0
         self.in_flight: Callable[[], int] = lambda: 0
+        self.members: Callable[[], Iterable[Member]] = tuple
         self._dropped_records = dropped_records
         registry.register(self)
 
@@ -70,9 +90,14 @@ class GatewayMetrics(Collector):
         self._requests[key] = self._requests.get(key, 0) + 1
         _observe(self._durations, route, seconds)
 
-    def engine_answered(self, route: str, seconds: float) -> None:
+    def engine_chosen(self, route: str, engine: str, base_url: str) -> None:
+        """A request goes to this engine."""
+        _add(self._chosen, (route, engine, base_url), 1)
+
+    def engine_answered(self, route: str, seconds: float, engine: str) -> None:
         """An engine began its answer this long after it got the request."""
         _observe(self._upstream, route, seconds)
+        _observe(self._by_engine, (route, engine), seconds)
 
     def first_token(self, route: str, seconds: float) -> None:
         """The first piece of a stream left this long after the request came."""
@@ -107,6 +132,23 @@ class GatewayMetrics(Collector):
             "gateway_upstream_latency_seconds", "From the request to the engine to its headers.", "path",
             self._upstream,
         )  # fmt: skip
+        by_engine = HistogramMetricFamily(
+            "gateway_upstream_latency_by_engine_seconds",
+            "The same by engine.",
+            labels=["path", "engine_type"],
+        )
+        for pair, histogram in self._by_engine.items():
+            by_engine.add_metric(pair, buckets=histogram.cumulative(), sum_value=histogram.total_s)
+        yield by_engine
+        chosen = CounterMetricFamily(
+            "gateway_upstream_selected_by_engine",
+            "Requests sent to each engine.",
+            labels=["path", "engine_type", "base_url"],
+        )
+        for labels, count in self._chosen.items():
+            chosen.add_metric(labels, count)
+        yield chosen
+        yield from self._upstreams()
         yield _histogram("gateway_stream_ttft_seconds", "To a stream's first piece.", "path", self._first)
         blocked = CounterMetricFamily("gateway_requests_blocked", "Refused at the door.", labels=["reason"])
         for reason, count in self._blocked.items():
@@ -132,8 +174,20 @@ class GatewayMetrics(Collector):
             "ostler_usage_dropped", "Requests that were not accounted.", value=self._dropped_records()
         )
 
+    def _upstreams(self) -> Iterator[Metric]:
+        """Servers elsewhere: is each there, and how often was it left alone?"""
+        health = GaugeMetricFamily("gateway_upstream_health", "1: it answers.", labels=["base_url"])
+        opened = CounterMetricFamily(
+            "gateway_breaker_open", "How often an upstream was left alone.", labels=["base_url"]
+        )
+        for member in self.members():
+            health.add_metric([member.url], 1.0 if member.healthy else 0.0)
+            opened.add_metric([member.url], member.breaker.times_opened)
+        yield health
+        yield opened
 
-def _observe(histograms: dict[str, Seconds], label: str, seconds: float) -> None:
+
+def _observe(histograms: dict[_Key, Seconds], label: _Key, seconds: float) -> None:
     histogram = histograms.get(label)
     if histogram is None:
         histogram = histograms[label] = Seconds()

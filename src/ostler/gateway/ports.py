@@ -19,12 +19,20 @@ ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 class Doorkeeper(Protocol):
     """Who knows keys, people and the rules for this machine (access)."""
 
-    def admit(self, headers: Iterable[tuple[bytes, bytes]], method: str = "GET") -> Principal:
+    def admit(
+        self, headers: Iterable[tuple[bytes, bytes]], method: str = "GET", peer: str | None = None
+    ) -> Principal:
         """Who is asking. Raises Unauthenticated, NotAllowed."""
 
 
 class Ticket(Protocol):
     """One admitted request."""
+
+    def begin_stream(self) -> None:
+        """Its answer will be a stream. Raises RateLimited."""
+
+    def spend(self, tokens: int) -> None:
+        """So many tokens were used by it."""
 
     def release(self) -> None:
         """It is over."""
@@ -57,8 +65,12 @@ class Lease(Protocol):
     """The right to send one request to one running engine."""
 
     @property
-    def instance_id(self) -> int:
-        """Which instance it is."""
+    def instance_id(self) -> int | None:
+        """Which instance it is; None for an upstream that is not ours."""
+
+    @property
+    def engine(self) -> str:
+        """Which program it is: `llamacpp`, `vllm`."""
 
     @property
     def base_url(self) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ostler.core.errors import NotAllowed
 from ostler.core.near import near_names
+from ostler.core.principals import Principal
 from ostler.gateway.errors import Dialect, UnknownRoute, WrongMethod
 from ostler.gateway.metrics import OTHER
 
@@ -18,31 +20,35 @@ MODELS = "/v1/models"
 
 
 class Route(NamedTuple):
-    """One path. `label` is its name in metrics; `post_only` where no other method makes sense."""
+    """One path. `label` is its name in metrics; `post_only` where no other method makes sense.
+
+    `scope` is what a key must be for (`principals.SCOPES`), None where only a key for everything will do.
+    """
 
     path: str
     label: str
     dialect: Dialect
     post_only: bool
+    scope: str | None = None
 
 
-def _known(path: str, dialect: Dialect = Dialect.OPENAI) -> tuple[str, Route]:
-    return path, Route(path, path, dialect, post_only=True)
+def _known(path: str, scope: str | None = None, dialect: Dialect = Dialect.OPENAI) -> tuple[str, Route]:
+    return path, Route(path, path, dialect, True, scope)
 
 
 ROUTES: dict[str, Route] = dict(
     (
-        _known("/v1/chat/completions"),
-        _known("/v1/completions"),
-        _known("/v1/embeddings"),
-        _known("/v1/responses", Dialect.RESPONSES),
-        _known("/v1/messages", Dialect.ANTHROPIC),
-        _known("/v1/messages/count_tokens", Dialect.ANTHROPIC),
-        _known("/v1/rerank"),
-        _known("/v1/reranking"),
-        _known("/v1/score"),
-        _known("/v1/classify"),
-        _known("/v1/pooling"),
+        _known("/v1/chat/completions", "chat"),
+        _known("/v1/completions", "completions"),
+        _known("/v1/embeddings", "embeddings"),
+        _known("/v1/responses", "chat", Dialect.RESPONSES),
+        _known("/v1/messages", "chat", Dialect.ANTHROPIC),
+        _known("/v1/messages/count_tokens", "chat", Dialect.ANTHROPIC),
+        _known("/v1/rerank", "embeddings"),
+        _known("/v1/reranking", "embeddings"),
+        _known("/v1/score", "embeddings"),
+        _known("/v1/classify", "embeddings"),
+        _known("/v1/pooling", "embeddings"),
         _known("/v1/moderations"),
         _known("/v1/audio/speech"),
         _known("/v1/audio/transcriptions"),
@@ -81,3 +87,20 @@ def route_of(path: str, method: str) -> Route:
     if method not in _METHODS:
         raise WrongMethod(f"{method} is not understood", allow=", ".join((*_METHODS, "OPTIONS")))
     return Route(path, OTHER, dialect_of(path), post_only=False)
+
+
+class InsufficientScope(NotAllowed):
+    """The key is for other kinds of inference."""
+
+    hint = "Ask an administrator for a key with this scope."
+
+
+def check_scope(principal: Principal, route: Route) -> None:
+    """Raise InsufficientScope where the key is not for what this route does."""
+    if principal.scopes is not None and route.scope not in principal.scopes:
+        raise InsufficientScope(
+            f"the key {principal.name} is for {', '.join(sorted(principal.scopes)) or 'no inference'}, "
+            f"not for {route.scope or route.path}",
+            needs=route.scope,
+            has=sorted(principal.scopes),
+        )

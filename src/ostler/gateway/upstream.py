@@ -29,10 +29,16 @@ MAX_HEAD_BYTES = 64 * 1024
 
 
 class Broken(Exception):
-    """The connection ended before the answer did. `reused`: it had served a request before."""
+    """The connection ended before the answer did. `reused`: it had served a request before.
 
-    def __init__(self, reason: str, *, reused: bool = False, answered: bool = False) -> None:
+    `connected` is False where there never was a connection: nothing of the request arrived.
+    """
+
+    def __init__(
+        self, reason: str, *, reused: bool = False, answered: bool = False, connected: bool = True
+    ) -> None:
         super().__init__(reason)
+        self.connected = connected
         self.reason = reason
         self.reused = reused
         self.answered = answered
@@ -355,9 +361,9 @@ class Upstream:
                     lambda: Connection(loop), target.host, target.port, ssl=True if target.tls else None
                 )
         except TimeoutError:
-            raise Broken(f"no connection within {CONNECT_TIMEOUT_S:g} s") from None
+            raise Broken(f"no connection within {CONNECT_TIMEOUT_S:g} s", connected=False) from None
         except OSError as error:
-            raise Broken(_reason(error)) from error
+            raise Broken(_reason(error), connected=False) from error
         return connection
 
 

@@ -19,6 +19,7 @@ from ostler.library.gguf_gaps import FIRST_PIECE, read_gguf_header_in_pieces
 from ostler.library.gguf_header import GgufHeader
 from ostler.library.hf_config import summary_of_adapter_config, summary_of_config
 from ostler.library.hf_folder import INDEX_ENDING, inspect_folder, summary_of_index, summary_of_safetensors
+from ostler.library.repeated_shards import shards_to_read, worked_out
 from ostler.library.safetensors import SafetensorsHeader, read_safetensors_header_from
 from ostler.library.summaries import Summary, gguf_facts, summary_of_gguf
 
@@ -27,6 +28,8 @@ T = TypeVar("T")
 FIRST_OF_SHARD = 64 * 1024
 """Bytes read at first of what has no vocabulary: further shards, projectors, safetensors files."""
 MAX_SMALL_FILE_BYTES = 1024 * 1024
+MAX_INDEX_BYTES = 8 * 1024 * 1024
+"""An index of many experts takes some MB, and saves as much in headers."""
 _CONFIGS = ("config.json", "adapter_config.json")
 _TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.gguf$", re.IGNORECASE)
@@ -38,7 +41,9 @@ class RemoteModel:
 
     `facts` are what the same files would give on disk. `gguf` (by shard) or `safetensors` (by name of the
     file) are the headers themselves, `mmproj_header` the projector's, `config` the parsed `config.json`.
-    `requests` and `fetched_bytes` are what reading the headers took, without resolving the spec.
+    `headers_read` is of how many safetensors files the header was read: those of the others follow from
+    the index and are proven by their sizes (`repeated_shards.py`). `requests` and `fetched_bytes` are what
+    reading took, without resolving the spec.
     """
 
     repo: str
@@ -59,12 +64,16 @@ class RemoteModel:
     mmproj_header: GgufHeader | None = None
     safetensors: Mapping[str, SafetensorsHeader] | None = None
     config: Mapping[str, Any] | None = None
+    headers_read: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form, without the headers."""
         plain = ("repo", "revision", "commit", "format", "tag", "primary", "size_bytes", "mmproj", "gated")
         return {
-            **{name: getattr(self, name) for name in (*plain, "renamed_from", "requests", "fetched_bytes")},
+            **{
+                name: getattr(self, name)
+                for name in (*plain, "renamed_from", "requests", "fetched_bytes", "headers_read")
+            },
             "files": [{"path": file.path, "size_bytes": file.size_bytes} for file in self.files],
             "facts": self.facts.to_json(),
         }
@@ -157,24 +166,60 @@ async def _safetensors(found: Resolution, reading: _Reading) -> RemoteModel:
     beside = {file.name: file for file in found.files if file.path.rpartition("/")[0] == folder}
     weights = [file for file in beside.values() if file.name.endswith(".safetensors")]
     small = [beside[name] for name in _small_names(beside)]
-    headers = await _all([reading.safetensors(file) for file in weights])
     texts = await _all([reading.whole(file) for file in small])
-    by_name = {file.name: header for file, header in zip(weights, headers, strict=True)}
     contents = {file.name: text for file, text in zip(small, texts, strict=True)}
+    by_name, n_read = await _headers(weights, contents, reading)
     facts = await asyncio.to_thread(_facts_of_folder, found, by_name, contents, sorted(beside))
     config = parse_json_object(contents["config.json"], "config.json") if "config.json" in contents else None
-    return replace(_model(found, facts), safetensors=by_name, config=config)
+    return replace(_model(found, facts), safetensors=by_name, config=config, headers_read=n_read)
+
+
+async def _headers(
+    weights: Sequence[HubFile], contents: Mapping[str, bytes], reading: _Reading
+) -> tuple[dict[str, SafetensorsHeader], int]:
+    """The header of each file, read or worked out from others; and how many were read."""
+    names = await asyncio.to_thread(_names_by_file, contents)
+    needed = shards_to_read(names) if names.keys() == {file.name for file in weights} else set(names)
+    found: dict[str, SafetensorsHeader] = {}
+
+    async def read(files: Sequence[HubFile]) -> None:
+        headers = await _all([reading.safetensors(file) for file in files])
+        found.update((file.name, header) for file, header in zip(files, headers, strict=True))
+
+    await read([file for file in weights if file.name in needed or file.name not in names])
+    told = tuple(found.values())
+    sizes = {file.name: file.size_bytes for file in weights if file.name not in found}
+    found |= await asyncio.to_thread(worked_out, names, sizes, told)
+    rest = [file for file in weights if file.name not in found]
+    await read(rest)
+    return {file.name: found[file.name] for file in weights}, len(told) + len(rest)
+
+
+def _names_by_file(contents: Mapping[str, bytes]) -> dict[str, list[str]]:
+    """The tensors of each file as the index names them; nothing where there is not exactly one index."""
+    indices = [name for name in contents if name.endswith(INDEX_ENDING)]
+    weight_map = parse_json_object(contents[indices[0]], indices[0]).get("weight_map") if indices else None
+    if len(indices) != 1 or not isinstance(weight_map, dict):
+        return {}
+    names: dict[str, list[str]] = {}
+    for tensor, file in weight_map.items():
+        names.setdefault(str(file), []).append(tensor)
+    return names
 
 
 def _small_names(beside: Mapping[str, HubFile]) -> list[str]:
     """The small files that say something: the configuration, the index, and the first chat template."""
-    readable = {name for name, file in beside.items() if file.size_bytes <= MAX_SMALL_FILE_BYTES}
+    readable = {name for name, file in beside.items() if file.size_bytes <= _most_bytes(name)}
     names = [name for name in _CONFIGS if name in readable]
     names += sorted(name for name in readable if name.endswith(INDEX_ENDING))
     templates = [name for name in _TEMPLATES if name in readable]
     if templates[:1] == ["chat_template.jinja"]:
         del templates[1:]
     return names + templates
+
+
+def _most_bytes(name: str) -> int:
+    return MAX_INDEX_BYTES if name.endswith(INDEX_ENDING) else MAX_SMALL_FILE_BYTES
 
 
 def _facts_of_folder(

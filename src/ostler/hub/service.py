@@ -150,9 +150,9 @@ class Hub:
     async def inspect(self, spec: HubSpec) -> RemoteModel:
         """What the headers of a spec's files say; the weights stay where they are.
 
-        For each file one request to the hub and a few to its storage, at most 2 MB as a rule
-        (`gguf_gaps.py` says when it is more); then it is remembered by commit. Raises what `resolve`
-        raises, RangesRefused, and BrokenFile or UnsupportedFile of the library.
+        For each file that is read one request to the hub and a few to its storage, at most 2 MB as a rule
+        (docs/fit.md says when it is more); then it is remembered by commit. Raises what `resolve` raises,
+        RangesRefused, and BrokenFile or UnsupportedFile of the library.
         """
         found = await self.resolve(spec)
         key = (found.repo, found.commit, found.primary)

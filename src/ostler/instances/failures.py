@@ -15,7 +15,10 @@ from ostler.runtimes.base import Observed, Runtime
 
 log = logging.getLogger(__name__)
 
-TAIL_LINES = 40
+TAIL_LINES = 400
+"""What is read to find a cause: vLLM prints a traceback per process after the line that tells it."""
+KEPT_LINES = 40
+"""What is kept of it with the failure."""
 TAIL_TIMEOUT_S = 5.0
 
 
@@ -44,7 +47,7 @@ def explain_exit(engine: Engine, seen: Observed, lines: tuple[str, ...], *, when
         diagnosis=found.title if found else None,
         exit_code=seen.exit_code,
         oom_killed=seen.oom_killed,
-        log_tail=lines,
+        log_tail=lines[-KEPT_LINES:],
     )
 
 
@@ -56,6 +59,7 @@ async def explain(watched: Watched, turn: Turn, seen: Observed | None, *, when: 
     lines = await log_tail(watched.runtime, watched.handle)
     if turn is Turn.EXITED and seen is not None:
         return explain_exit(watched.engine, seen, lines, when=when)
+    lines = lines[-KEPT_LINES:]
     if turn is Turn.LATE:
         hint = "Give it more time with the setting start_timeout_s, or use a smaller model."
         return Failure(f"the engine was not ready within {limit:g} s", hint=hint, log_tail=lines)

@@ -26,6 +26,7 @@ class Endpoint:
         "api_key",
         "base_url",
         "closed",
+        "engine",
         "in_flight",
         "instance_id",
         "last_used",
@@ -38,6 +39,7 @@ class Endpoint:
         base_url: str,
         api_key: str,
         *,
+        engine: str,
         time: _Time,
         limit: int | None,
         on_release: Callable[[], None],
@@ -46,6 +48,7 @@ class Endpoint:
         self.instance_id = instance_id
         self.base_url = base_url
         self.api_key = api_key
+        self.engine = engine
         self.limit = limit
         self.in_flight = 0
         self.closed = False
@@ -73,7 +76,7 @@ class Endpoint:
 class Lease:
     """One request in flight. Send it to `base_url` with `api_key`, then release it, always."""
 
-    __slots__ = ("_endpoint", "_open", "api_key", "base_url", "instance_id")
+    __slots__ = ("_endpoint", "_open", "api_key", "base_url", "engine", "instance_id")
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -81,6 +84,7 @@ class Lease:
         self.instance_id = endpoint.instance_id
         self.base_url = endpoint.base_url
         self.api_key = endpoint.api_key
+        self.engine = endpoint.engine
 
     def release(self, *, broken: bool = False) -> None:
         """The request is over. `broken`: the engine did not answer, so it is looked at at once.

@@ -170,6 +170,7 @@ class Life(Standing):
             record.id,
             handle.url,
             house.engine_key(record.id),
+            engine=record.spec.engine,
             time=house.clock,
             limit=self.model.policy.max_concurrency,
             on_release=self._released,

@@ -13,9 +13,10 @@ from typing import Any
 from ostler.core.errors import Invalid, OstlerError
 from ostler.core.launch import Handle
 from ostler.core.settings import Settings
+from ostler.fit.device import pooled
 from ostler.fit.devices import Device, Devices, Sight
 from ostler.fit.ledger import Bytes, Claim, Ledger, open_ledger
-from ostler.fit.need import Need, need_of, need_of_shape
+from ostler.fit.need import Need, need_for
 from ostler.fit.processes import gpu_bytes, shared_bytes, strangers
 from ostler.fit.reading import Shapes
 from ostler.models.records import Model
@@ -143,22 +144,19 @@ class Memory:
             devices = [device for device in devices if device.kind == "cpu"]
             note = f"{model.engine} sees no GPU here: the model runs on the CPU"
         trained = files.facts.context_length if files.facts else None
-        counted: Callable[[Mapping[str, Any]], Need]
-        if files.format == "gguf":
-            try:
-                shape, projector = await self._shapes.of(files)
-            except Invalid as error:
-                unknown = Need(unknown_why=error.message, note=note)
-                return lambda _: unknown, trained
-            counted = partial(need_of_shape, shape, devices=devices, reserve=reserve, projector=projector)
-        else:
-            counted = partial(need_of, files.facts, devices=devices, reserve=reserve)
+        try:
+            shape, projector = await self._shapes.of(files)
+        except Invalid as error:
+            unknown = Need(unknown_why=error.message, note=note)
+            return lambda _: unknown, trained
+        counted = partial(need_for, shape, devices=devices, reserve=reserve, projector=projector)
 
         def count(options: Mapping[str, Any]) -> Need:
             try:
-                return replace(counted(options), note=note)
+                need = counted(options)
             except Invalid as error:
                 return Need(unknown_why=error.message, note=note)
+            return replace(need.pooled(devices), note=note or need.note)
 
         return count, trained
 
@@ -190,6 +188,6 @@ def _measure(
             on_gpus = gpu_bytes(seen.pid, sight.processes)
             measured |= on_gpus
             private |= on_gpus
-        claims[instance_id] = Claim(measured=measured, private=private)
+        claims[instance_id] = Claim({}, pooled(measured, sight.devices), pooled(private, sight.devices))
     pids = [seen.pid for seen in alive.values() if seen.pid is not None]
     return claims, strangers(pids, sight.processes)

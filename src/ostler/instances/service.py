@@ -261,7 +261,7 @@ class Instances:
         """The devices as they are now, each with its account in the ledger: who holds its memory."""
         await self._memory.look()
         ledger = self._memory.ledger([holder.claim for holder in self._house.scheduler.holders()])
-        return [(device, ledger.accounts[device.id]) for device in self._memory.devices]
+        return [(device, ledger.account_of(device)) for device in self._memory.devices]
 
     # For the gateway
 

@@ -164,7 +164,7 @@ class Standing:
             restarts=self.faults.count,
             in_flight=self.endpoint.in_flight if self.endpoint and is_active else 0,
             memory_bytes=self.observed.memory_bytes if self.observed and is_active else None,
-            estimated_bytes=sum(self.need.by_device.values()) or None if is_active else None,
+            estimated_bytes=self.need.total_bytes or None if is_active else None,
         )
         return self._with_times(view) if self.is_ready else view
 

@@ -86,12 +86,16 @@ class _Budget:
 
 
 class GgufParser:
-    """Walks through one header that a window shows; `_at` is the position in the file."""
+    """Walks through one header that a window shows; `_at` is the position in the file.
+
+    After `parse`, `key_spans` says where each key stands with its value: [begin, end) in bytes.
+    """
 
     def __init__(self, window: Window) -> None:
         self._window = window
         self._at = 0
         self._budget = _Budget()
+        self.key_spans: dict[str, tuple[int, int]] = {}
         self._order: Literal["<", ">"] = "<"
         self._u32 = struct.Struct("<I")
         self._u64 = struct.Struct("<Q")
@@ -147,6 +151,7 @@ class GgufParser:
     def _read_metadata(self, n_keys: int) -> dict[str, Value]:
         metadata: dict[str, Value] = {}
         for position in range(n_keys):
+            begin = self._at
             key = self._key(position)
             if key in metadata:
                 raise BrokenFile(f"the key {key[:80]!r} stands twice in the header")
@@ -157,6 +162,7 @@ class GgufParser:
                 metadata[key] = self._array(key, 1)
             else:
                 metadata[key] = self._scalar(kind, key)
+            self.key_spans[key] = (begin, self._at)
         return metadata
 
     def _scalar(self, kind: int, key: str) -> Scalar:

@@ -43,7 +43,7 @@ def summary_of_config(config: Mapping[str, Any]) -> Summary:
 
     `counts` holds "bits" (of a quantized weight) where the file names them.
     """
-    text = _language_part(config)
+    text = language_part(config)
     values: dict[str, Any] = {fact: _first_count(names, text, config) for fact, names in _NAMES.items()}
     if values["head_dim_k"] is None and values["embedding_length"] and values["n_heads"]:
         values["head_dim_k"] = values["embedding_length"] // values["n_heads"]
@@ -87,7 +87,8 @@ def with_template(facts: ModelFacts, template: str | None) -> ModelFacts:
     return replace(facts, chat_template=True, capabilities=(*words, *facts.capabilities))
 
 
-def _language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The object that describes the language model: nested where there is more, else the whole."""
     for name in NESTED:
         nested = config.get(name)
         if isinstance(nested, dict):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,8 @@ from ostler.library.loose import inspect_loose, raise_own_error
 from ostler.library.roots import Root, RootStore
 from ostler.library.scanning import Problem
 
+log = logging.getLogger(__name__)
+
 
 class Library:
     """Model files on disk, over all roots of this node."""
@@ -51,10 +54,12 @@ class Library:
 
         Raises NestedRoots where one of them lies inside the other.
         """
+        await asyncio.to_thread(_make_own, self._settings.effective_reshaped_dir)
         await self._roots.configure(
             [
                 (self._settings.effective_models_dir, "folder", False),
                 (self._settings.hub_cache_dir, "hub-cache", True),
+                (self._settings.effective_reshaped_dir, "folder", True),
             ]
         )
         await self._inspections.load()
@@ -237,3 +242,11 @@ class Library:
             return DeletePlan.of(root, doomed, removal, in_use)
 
         return await asyncio.to_thread(plan)
+
+
+def _make_own(folder: Path) -> None:
+    """Make the folder that is Ostler's own. Where that fails it is listed as not available, like any root."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        log.warning("the folder for merged and split files cannot be made: %s", error)

@@ -17,14 +17,19 @@ MERGES_PER_TOKEN: Mapping[str, float] = {
     "glm4": 2.10,
     "chatglm-bpe": 2.10,
     "tekken": 2.06,
+    "gemma4": 1.96,
 }
 """Vocabularies that were made from tiktoken's ranks list every pair that gives a token, by
-`tokenizer.ggml.pre`; all others have about one merge for each token. Approximate: where a ratio is wrong
-or missing here, the guess misses and one more piece is read, or at worst the whole header."""
+`tokenizer.ggml.pre`, or by `tokenizer.ggml.model` where there is none; all others have about one merge for
+each token. Approximate: where a ratio is wrong or missing here, the guess misses and one more piece is
+read, or at worst the whole header."""
+SCORED = frozenset({"llama", "t5", "gemma4"})
+MERGED = frozenset({"gpt2", "gemma4"})
+"""Kinds of tokenizers (`tokenizer.ggml.model`) with a score for each token, and with merges."""
 
-_KEY = re.compile(rb"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_\-]+)+")
+_KEY = re.compile(rb"[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]+)+")
 _SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-_MODEL = re.compile(rb"tokenizer\.ggml\.model\x08\0\0\0.\0{7}(gpt2|llama|[a-z0-9\-]+)")
+_MODEL = re.compile(rb"tokenizer\.ggml\.model\x08\0\0\0(.)\0{7}([a-z0-9\-._]+)", re.DOTALL)
 _PRE = re.compile(rb"tokenizer\.ggml\.pre\x08\0\0\0(.)\0{7}([a-z0-9\-._]+)", re.DOTALL)
 _LN_4 = math.log(4)
 LONGER_TAIL = 1.06
@@ -126,16 +131,14 @@ def bytes_to_end_of_vocabularies(sample: Sample, head: bytes) -> float:
     rest = bytes_to_end(sample)
     if sample.key != TOKENS:
         return rest
-    found = _MODEL.search(head)
-    model = found[1] if found else b""
-    if model.startswith(b"llama"):
-        return rest + 8 * sample.count
+    model, pre = _text(_MODEL, head), _text(_PRE, head)
     mean = (rest + sample.done * (sample.first_half + sample.second_half) / 2) / sample.count
-    merges = sample.count * _merges_per_token(head) * (mean + 1) if model.startswith(b"gpt2") else 0.0
-    return rest + 4 * sample.count + merges
+    per_token = MERGES_PER_TOKEN.get(pre or model, 1.0) if model in MERGED else 0.0
+    beside = 8 if model in SCORED else 4
+    return rest + sample.count * (beside + per_token * (mean + 1))
 
 
-def _merges_per_token(head: bytes) -> float:
-    found = _PRE.search(head)
-    name = found[2][: found[1][0]].decode() if found else ""
-    return MERGES_PER_TOKEN.get(name, 1.0)
+def _text(pattern: re.Pattern[bytes], head: bytes) -> str:
+    """The text behind a key, as long as its length says."""
+    found = pattern.search(head)
+    return found[2][: found[1][0]].decode() if found else ""

@@ -18,7 +18,8 @@ from ostler.engines.options import Option, OptionTable
 from ostler.models.records import Model, NewModel
 from ostler.runtimes.container_options import ADMIN_ONLY
 
-_LOADS_CODE = ("LD_", "DYLD_", "PYTHON", "PATH", "GGML_BACKEND")
+_LOADS_CODE = ("LD_", "DYLD_", "PYTHON", "PATH", "GGML_BACKEND", "VLLM_", "NCCL_", "TORCH", "TRITON_")
+"""How variables begin that name code or files; those that are options are judged as options."""
 
 
 def refuse_untrusted(
@@ -55,9 +56,9 @@ def _changed(after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, A
 
 def _refuse_variables(changed: Mapping[str, Any], table: OptionTable, principal: Principal) -> None:
     for name in changed:
-        if name.startswith(_LOADS_CODE):
-            principal.require(Role.ADMIN, f"set the variable {name}, which decides what code an engine loads")
         option = table.for_env(name)
+        if option is None and name.startswith(_LOADS_CODE):
+            principal.require(Role.ADMIN, f"set the variable {name}, which decides what code an engine loads")
         if option is not None and (option.admin_only or option.type == "path"):
             principal.require(Role.ADMIN, f"set the variable {name}, which names programs or files")
 
@@ -65,7 +66,8 @@ def _refuse_variables(changed: Mapping[str, Any], table: OptionTable, principal:
 def _refuse_option(option: Option, value: Any, roots: Sequence[Path], principal: Principal) -> None:
     if option.admin_only:
         principal.require(Role.ADMIN, f"set the option {option.name}, which reaches beyond the model")
-    if option.type == "path" and not all(_is_inside(path, roots) for path in _paths(value)):
+    paths = [path for path in _paths(value) if path not in option.words]
+    if option.type == "path" and not all(_is_inside(path, roots) for path in paths):
         principal.require(Role.ADMIN, f"set the option {option.name} to a path outside the library")
 
 

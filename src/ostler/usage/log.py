@@ -19,12 +19,14 @@ from ostler.usage.tables import RequestRow
 
 CLEAN_BATCH = 5_000
 SORTS = ("at", "duration_s", "first_token_s", "prompt_tokens", "completion_tokens", "status", "model_name")
-By = Literal["model", "key", "day"]
+By = Literal["model", "key", "user", "organisation", "day"]
 
 
 @dataclass(frozen=True, slots=True)
 class UsageTotal:
-    """The sum over one model, one key (its principal's name) or one day (UTC, YYYY-MM-DD).
+    """The sum over one model, key (its principal's name), person or organisation (by id), or day (UTC).
+
+    `name` is empty for requests of nobody in particular; a day is YYYY-MM-DD.
 
     `first_token_s` and `duration_s` are means in seconds; `errors` counts statuses from 400 on and
     answers that were cut.
@@ -59,6 +61,8 @@ class UsageLog:
         *,
         model: str | None = None,
         key_id: int | None = None,
+        user_id: int | None = None,
+        org_id: int | None = None,
         principal: str | None = None,
         status: int | None = None,
         since: datetime | None = None,
@@ -75,6 +79,8 @@ class UsageLog:
         for column, value in (
             (RequestRow.model_name, model),
             (RequestRow.key_id, key_id),
+            (RequestRow.user_id, user_id),
+            (RequestRow.org_id, org_id),
             (RequestRow.principal, principal),
             (RequestRow.status, status),
         ):
@@ -118,6 +124,22 @@ class UsageLog:
             rows = (await session.execute(ordered.limit(limit).offset(offset))).all()
         return Page([_total(row) for row in rows], total, limit, offset)
 
+    async def used_since(self, since: datetime) -> dict[int, tuple[int, int]]:
+        """Requests and tokens by key id, of all keys that were used from that time on."""
+        query = (
+            select(
+                RequestRow.key_id,
+                func.count(RequestRow.id),
+                func.coalesce(func.sum(RequestRow.prompt_tokens), 0)
+                + func.coalesce(func.sum(RequestRow.completion_tokens), 0),
+            )
+            .where(RequestRow.key_id.is_not(None), RequestRow.at >= since)
+            .group_by(RequestRow.key_id)
+        )
+        async with self._database.read() as session:
+            rows = (await session.execute(query)).all()
+        return {key: (int(requests), int(tokens or 0)) for key, requests, tokens in rows if key is not None}
+
     async def forget(self, older_than_days: int) -> int:
         """Delete what is older, in batches so that no writer waits long; how many were deleted."""
         before = self._clock.now() - timedelta(days=older_than_days)
@@ -137,11 +159,16 @@ class UsageLog:
             return RequestRow.model_name.expression
         if by == "key":
             return RequestRow.principal.expression
+        if by in ("user", "organisation"):
+            column = RequestRow.user_id if by == "user" else RequestRow.org_id
+            return func.coalesce(cast(column, String), "")
         if by == "day":
             if self._database.is_sqlite:
                 return func.substr(cast(RequestRow.at, String), 1, 10)
             return func.to_char(func.timezone("UTC", RequestRow.at), "YYYY-MM-DD")
-        raise InvalidField("by", f"usage cannot be added up by {by!r}", hint="One of: model, key, day.")
+        raise InvalidField(
+            "by", f"usage cannot be added up by {by!r}", hint="One of: model, key, user, organisation, day."
+        )
 
 
 def _failed() -> ColumnElement[bool]:

@@ -20,6 +20,8 @@ class RequestRecord:
     model_name: str
     instance_id: int | None
     key_id: int | None
+    user_id: int | None
+    org_id: int | None
     principal: str
     path: str
     status: int

@@ -22,6 +22,8 @@ class RequestRow(Base):
     model_name: Mapped[str] = mapped_column(Text)
     instance_id: Mapped[int | None]
     key_id: Mapped[int | None] = mapped_column(index=True)
+    user_id: Mapped[int | None]
+    org_id: Mapped[int | None]
     principal: Mapped[str] = mapped_column(Text)
     path: Mapped[str] = mapped_column(Text)
     status: Mapped[int]

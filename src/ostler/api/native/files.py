@@ -81,10 +81,7 @@ async def list_files(
 @routes.post("/files/inspect", response_model=FileSetOut, **needs(Role.POWER_USER))
 async def inspect_file(rooms: Rooms, who: Who, body: InspectIn) -> Any:
     """Read the header of a file, or look into a folder; nothing is changed."""
-    path = _absolute(body.path)
-    if who.role < Role.ADMIN:
-        await _refuse_outside(rooms, who, path)
-    return _file_set_out(rooms, await rooms.library.inspect(path))
+    return _file_set_out(rooms, await rooms.library.inspect(await readable_path(rooms, who, body.path)))
 
 
 @routes.get("/files/{file_set_id}", response_model=FileSetOut, **needs(Role.USER))
@@ -116,6 +113,14 @@ async def add_root(rooms: Rooms, who: Who, body: RootIn) -> Any:
 async def remove_root(rooms: Rooms, who: Who, root_id: RootId) -> None:
     """List a folder no more. Its files stay."""
     await rooms.library.remove_root(root_id, who)
+
+
+async def readable_path(rooms: Services, who: Principal, text: str) -> FilePath:
+    """The path, if this person may look at it. Raises InvalidField, OutsideRoots."""
+    path = _absolute(text)
+    if who.role < Role.ADMIN:
+        await _refuse_outside(rooms, who, path)
+    return path
 
 
 def _absolute(text: str) -> FilePath:

@@ -13,8 +13,11 @@ from ostler.api.shapes import Body
 from ostler.core.errors import InvalidField
 from ostler.core.principals import Principal, Role
 from ostler.fit.answering import MAX_CONTEXTS
+from ostler.fit.counting import Shape
+from ostler.fit.device import pooled
 from ostler.fit.errors import NotEstimable
 from ostler.fit.model_shape import ModelShape
+from ostler.fit.vllm_shape import VllmShape
 from ostler.hub.specs import MAX_SPEC_LENGTH, parse_spec
 from ostler.library.gguf_header import GgufHeader
 from ostler.models.records import NewModel
@@ -55,7 +58,7 @@ async def fit(rooms: Rooms, who: Who, body: FitIn) -> dict[str, Any]:
     found = await rooms.fits.answer(shape, options, devices, body.contexts, projector=projector)
     answer = found[0].to_json()
     is_here = body.on is None and body.hardware is None
-    needed = {place.id: place.total_bytes for place in (*found[0].devices, found[0].host)}
+    needed = pooled({p.id: p.total_bytes for p in (*found[0].devices, found[0].host)}, devices)
     name = body.model or body.path or str(body.hub)
     answer["evictions"] = await rooms.instances.evictions_for(name, needed) if is_here else []
     if len(found) > 1:
@@ -65,7 +68,7 @@ async def fit(rooms: Rooms, who: Who, body: FitIn) -> dict[str, Any]:
 
 async def _what_is_asked(
     rooms: Services, who: Principal, body: FitIn
-) -> tuple[ModelShape, GgufHeader | None, dict[str, Any]]:
+) -> tuple[Shape, GgufHeader | None, dict[str, Any]]:
     """The model's shape, its projector, and all options in their canonical names."""
     given = [name for name in ("model", "path", "hub") if getattr(body, name) is not None]
     if len(given) != 1:
@@ -82,7 +85,7 @@ async def _what_is_asked(
     return await _of_spec(rooms, body)
 
 
-async def _of_spec(rooms: Services, body: FitIn) -> tuple[ModelShape, GgufHeader | None, dict[str, Any]]:
+async def _of_spec(rooms: Services, body: FitIn) -> tuple[Shape, GgufHeader | None, dict[str, Any]]:
     """From the files here where the repo was pulled, else from parts of those on the hub."""
     spec = parse_spec(str(body.hub), endpoint=rooms.hub.endpoint)
     source = source_of(spec)
@@ -95,6 +98,8 @@ async def _of_spec(rooms: Services, body: FitIn) -> tuple[ModelShape, GgufHeader
     checked = engine.options.validate(body.options)
     if here is not None:
         return (*await rooms.shapes.of(here), checked)
+    if remote is not None and remote.safetensors is not None:
+        return VllmShape.of(remote.safetensors.values(), remote.config), None, checked
     if remote is None or file_format != "gguf":
         raise NotEstimable(f"the memory of a model in the format '{file_format}' is not known here")
     return ModelShape.of(remote.gguf), remote.mmproj_header, checked

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import Path
 from pydantic import Field
 
-from ostler.access.keys import Key
+from ostler.access.keys import Key, Owner
 from ostler.access.names import read_limits
 from ostler.api.door import needs, router
 from ostler.api.services import Rooms, Who
@@ -18,6 +18,7 @@ from ostler.core.principals import Role
 
 routes = router("keys")
 
+Id = Annotated[int, Field(ge=1, le=2**31 - 1)]
 KeyRef = Annotated[str, Path(max_length=200, description="The key's id or name.")]
 
 
@@ -33,13 +34,27 @@ class NewKeyOut(KeyOut):
 
 
 class KeyIn(Body):
-    """A new key. `models`: patterns of the model names that it may use, such as `qwen*`; null for all."""
+    """A new key. `models`: patterns of the model names that it may use, such as `qwen*`; null for all.
+
+    `scopes`: kinds of inference that it is for; null for all. `addresses`: addresses and networks from
+    which it may be used; null for everywhere. `user_id` and `org_id` say whose it is.
+    """
 
     name: str
     role: str = Field("user", examples=["user", "power_user", "manager", "admin"])
     models: list[str] | None = None
     expires_at: datetime | None = None
     limits: dict[str, Any] | None = Field(None, examples=[{"requests_per_minute": 60, "concurrency": 4}])
+    scopes: list[str] | None = Field(None, examples=[["chat", "embeddings"]], max_length=20)
+    addresses: list[str] | None = Field(None, examples=[["10.0.0.0/8"]])
+    user_id: Id | None = None
+    org_id: Id | None = None
+
+
+class KeyChanges(Body):
+    """A key that is switched off is kept and does not work."""
+
+    disabled: bool
 
 
 @routes.get("/keys", response_model=PageOut[KeyOut], **needs(Role.ADMIN))
@@ -58,6 +73,9 @@ async def create_key(rooms: Rooms, who: Who, body: KeyIn) -> Any:
         models=None if body.models is None else tuple(body.models),
         expires_at=body.expires_at,
         limits=read_limits(body.limits or {}),
+        owner=Owner(body.user_id, body.org_id),
+        scopes=body.scopes,
+        addresses=body.addresses,
     )
     return {**KeyOut.model_validate(key).model_dump(), "key": token}
 
@@ -66,6 +84,12 @@ async def create_key(rooms: Rooms, who: Who, body: KeyIn) -> Any:
 async def show_key(rooms: Rooms, who: Who, key: KeyRef) -> Any:
     """One key, without its secret."""
     return await rooms.keys.get(id_or_name(key))
+
+
+@routes.patch("/keys/{key}", response_model=KeyOut, **needs(Role.ADMIN))
+async def change_key(rooms: Rooms, who: Who, key: KeyRef, body: KeyChanges) -> Any:
+    """Switch a key off or on; it holds at once."""
+    return await rooms.keys.switch(id_or_name(key), who, disabled=body.disabled)
 
 
 @routes.delete("/keys/{key}", response_model=KeyOut, **needs(Role.ADMIN))

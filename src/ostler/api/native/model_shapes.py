@@ -11,7 +11,6 @@ from ostler.api.shapes import Out, hide_args, hide_env, shape_of
 from ostler.core.errors import OstlerError
 from ostler.core.principals import Principal
 from ostler.core.states import InstanceState
-from ostler.fit.plain import plain_needs
 from ostler.library.filesets import FileSet
 from ostler.models.records import Model
 
@@ -102,11 +101,9 @@ async def memory_needs(rooms: Services, model: Model) -> dict[str, Any] | None:
     """The estimate of the memory that it will take, in bytes; None where its files cannot be read."""
     try:
         files = await rooms.models.resolve_files(model)
-        if files.format == "gguf":
-            shape, projector = await rooms.shapes.of(files)
-            devices = await rooms.devices.list()
-            (told,) = await rooms.fits.answer(shape, model.options, devices, projector=projector)
-            return told.to_json()
+        shape, projector = await rooms.shapes.of(files)
+        devices = await rooms.devices.list()
+        (told,) = await rooms.fits.answer(shape, model.options, devices, projector=projector)
     except OstlerError:
         return None
-    return plain_needs(files.facts, model.options).to_json() if files.facts else None
+    return told.to_json()

@@ -63,7 +63,7 @@ class SourceIn(Body):
 class ModelIn(Body):
     """A new model. Without `name` one is made from the source; without `engine` the format decides.
 
-    `command_line` is a llama-server command to take options (and the source) from.
+    `command_line` is a llama-server or vLLM command to take options (and the source) from.
     """
 
     name: str | None = None
@@ -315,7 +315,10 @@ def _new_model(rooms: Services, body: ModelIn) -> NewModel:
     given = body.model_dump(exclude_unset=True, exclude={"command_line", "source"})
     source: Mapping[str, Any] = body.source.model_dump(exclude_unset=True) if body.source else {}
     if body.command_line is not None:
-        parsed = rooms.engines.get(body.engine or "llamacpp").options.parse_command(body.command_line)
+        engine = (
+            rooms.engines.get(body.engine) if body.engine else rooms.engines.for_command(body.command_line)
+        )
+        parsed = engine.options.parse_command(body.command_line)
         given["options"] = {**parsed.options, **body.options}
         given["extra_args"] = [*parsed.extra_args, *body.extra_args]
         given["env"] = {**parsed.env, **body.env}

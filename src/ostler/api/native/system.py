@@ -43,7 +43,7 @@ class EngineOut(Out):
     options: int = Field(description="How many options it has; see /engines/{name}/options.")
 
 
-@shape_of(Option, without=("joiner", "quoted", "values", "stands_for"))
+@shape_of(Option, without=("joiner", "quoted", "spread", "values", "stands_for"))
 class OptionOut(Out):
     """One option of an engine, as its table has it."""
 
@@ -77,7 +77,9 @@ class DeviceOut(Out):
     """A device, with its account in the ledger.
 
     `total_bytes` is `reserve_bytes` (kept back) + `foreign_bytes` (other programs) + `measured_bytes`
-    (held by models) + `promised_bytes` (what models need beyond that) + `available_bytes`.
+    (held by models) + `promised_bytes` (what models need beyond that) + `available_bytes`. A device with a
+    `pool` has no memory of its own: `total_bytes` is what it may take of that device's, on whose account all
+    of it stands as well.
     """
 
     reserve_bytes: int

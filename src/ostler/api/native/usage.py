@@ -34,11 +34,11 @@ async def add_up_usage(
     rooms: Rooms,
     who: Who,
     page: Listing,
-    by: Literal["model", "key", "day"] = "model",
+    by: Literal["model", "key", "user", "organisation", "day"] = "model",
     since: Since = None,
     until: Until = None,
 ) -> Any:
-    """Requests and tokens by model, key or day."""
+    """Requests and tokens by model, key, person, organisation or day."""
     return page_out(await rooms.usage.totals(by, since=since, until=until, **page.part))
 
 
@@ -50,6 +50,8 @@ async def list_requests(
     model: Annotated[str | None, Query(max_length=300)] = None,
     principal: Annotated[str | None, Query(max_length=200)] = None,
     key_id: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
+    user_id: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
+    org_id: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
     status: Annotated[int | None, Query(ge=100, le=599)] = None,
     failed: bool | None = None,
     since: Since = None,
@@ -63,6 +65,8 @@ async def list_requests(
         model=model,
         principal=principal,
         key_id=key_id,
+        user_id=user_id,
+        org_id=org_id,
         status=status,
         failed=failed,
         since=since,

@@ -12,7 +12,7 @@ from ostler.access.headers import read_credentials
 from ostler.access.sessions import COOKIE, LIFETIME, Session
 from ostler.access.users import User
 from ostler.api.door import needs, open_to_all, router
-from ostler.api.native.keys import id_or_name, parse_role
+from ostler.api.native.keys import Id, id_or_name, parse_role
 from ostler.api.services import Rooms, Who
 from ostler.api.shapes import Body, Listing, Out, PageOut, page_out, shape_of
 from ostler.core.principals import Principal, Role
@@ -33,14 +33,16 @@ class UserIn(Body):
     name: str
     password: SecretStr
     role: str = "user"
+    org_id: Id | None = None
 
 
 class UserChanges(Body):
-    """What to change; the person's open sessions end."""
+    """What to change; the person's open sessions end. `org_id` null: of no organisation."""
 
     password: SecretStr | None = None
     role: str | None = None
     disabled: bool | None = None
+    org_id: Id | None = None
 
 
 class SignIn(Body):
@@ -71,7 +73,9 @@ async def list_users(rooms: Rooms, who: Who, page: Listing) -> Any:
 async def create_user(rooms: Rooms, who: Who, body: UserIn) -> Any:
     """Add a person."""
     password = body.password.get_secret_value()
-    return await rooms.access.users.create(body.name, password, parse_role(body.role), who)
+    return await rooms.access.users.create(
+        body.name, password, parse_role(body.role), who, org_id=body.org_id
+    )
 
 
 @routes.get("/users/{user}", response_model=UserOut, **needs(Role.ADMIN))
@@ -82,13 +86,14 @@ async def show_user(rooms: Rooms, who: Who, user: UserRef) -> Any:
 
 @routes.patch("/users/{user}", response_model=UserOut, **needs(Role.ADMIN))
 async def change_user(rooms: Rooms, who: Who, user: UserRef, body: UserChanges) -> Any:
-    """Change role or password, disable or enable."""
+    """Change role, password or organisation, disable or enable."""
     return await rooms.access.users.update(
         id_or_name(user),
         who,
         role=None if body.role is None else parse_role(body.role),
         password=None if body.password is None else body.password.get_secret_value(),
         disabled=body.disabled,
+        org_id=body.org_id if "org_id" in body.model_fields_set else "same",
     )
 
 

@@ -48,7 +48,7 @@ def _print_keys(server: Server, *, json: bool) -> None:
 
 
 def _key_row(key: Json) -> tuple[str, ...]:
-    expires = "revoked" if key.get("revoked_at") else human.relative(key.get("expires_at"))
+    expires = "switched off" if key.get("disabled") else human.relative(key.get("expires_at"))
     return (
         str(key["id"]),
         key["name"],
@@ -76,18 +76,45 @@ def keys_create(
     ] = None,
     rpm: Annotated[int | None, typer.Option("--rpm", min=1, help="Most requests per minute.")] = None,
     concurrency: Annotated[int | None, typer.Option("--concurrency", min=1, help="Most at once.")] = None,
+    streams: Annotated[int | None, typer.Option("--streams", min=1, help="Most streams at once.")] = None,
+    requests_per_day: Annotated[
+        int | None, typer.Option("--requests-per-day", min=1, help="Most requests per day (UTC).")
+    ] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option("--tokens-per-minute", min=1, help="Most tokens per minute.")
+    ] = None,
+    tokens_per_day: Annotated[
+        int | None, typer.Option("--tokens-per-day", min=1, help="Most tokens per day (UTC).")
+    ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option("--scope", help="Only for chat, completions or embeddings; may be repeated."),
+    ] = None,
+    allow_from: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="ADDRESS", help="Only from this address or network; may be repeated."),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Make a key. It is printed once, alone on its line.
 
     Example: ostler keys create laptop --role user --expires 90d
     """
-    limits = {"requests_per_minute": rpm, "concurrency": concurrency}
+    limits = {
+        "requests_per_minute": rpm,
+        "concurrency": concurrency,
+        "concurrent_streams": streams,
+        "requests_per_day": requests_per_day,
+        "tokens_per_minute": tokens_per_minute,
+        "tokens_per_day": tokens_per_day,
+    }
     body: dict[str, Any] = {
         "name": name,
         "role": role,
         "models": model or None,
         "expires_at": _expiry(expires),
+        "scopes": scope or None,
+        "addresses": allow_from or None,
         "limits": {k: v for k, v in limits.items() if v is not None} or None,
     }
     made = server.client().post("/keys", {k: v for k, v in body.items() if v is not None})
@@ -124,6 +151,25 @@ def keys_revoke(
     """
     server.client().delete(f"/keys/{quote(which, safe='')}")
     print(f"Revoked the key {which}.")
+
+
+def _switch(server: Server, which: str, *, disabled: bool) -> None:
+    server.client().patch(f"/keys/{quote(which, safe='')}", {"disabled": disabled})
+    print(f"The key {which} is switched {'off' if disabled else 'on'}.")
+
+
+@keys_app.command("disable")
+@with_server
+def keys_disable(server: Server, which: Annotated[str, typer.Argument(metavar="NAME|ID")]) -> None:
+    """Switch a key off; it is kept."""
+    _switch(server, which, disabled=True)
+
+
+@keys_app.command("enable")
+@with_server
+def keys_enable(server: Server, which: Annotated[str, typer.Argument(metavar="NAME|ID")]) -> None:
+    """Switch a key on again."""
+    _switch(server, which, disabled=False)
 
 
 @settings_app.callback()

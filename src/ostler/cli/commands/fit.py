@@ -10,16 +10,21 @@ from typing import Annotated, Any
 import typer
 
 from ostler.cli import human
-from ostler.cli.client import Json, model_path
+from ostler.cli.client import Json
 from ostler.cli.connection import Server
-from ostler.cli.failures import DOES_NOT_FIT, NOT_FOUND, USAGE, CommandFailed
+from ostler.cli.failures import DOES_NOT_FIT, USAGE, CommandFailed
 from ostler.cli.options import JsonFlag, Target, with_server
 from ostler.cli.output import note, paint, print_json, print_table
-from ostler.cli.targets import file_source, hub_spec
+from ostler.cli.targets import what_is_meant
 
 _TOKENS = re.compile(r"(\d{1,9})\s*([kKmM]?)")
 _FACTORS = {"": 1, "k": 1024, "m": 1024 * 1024}
 _COLUMNS = ("DEVICE", "WEIGHTS", "KV CACHE", "COMPUTE", "OVERHEAD", "TOTAL", "FREE", "FITS")
+_SMALLER = {
+    "llamacpp": "Try fewer GPU layers (--ngl), a smaller quantization, or a smaller KV cache (--kv q8_0).",
+    "vllm": "Try more GPUs, a quantized model, or a smaller KV cache (--kv fp8).",
+}
+"""What helps where no context fits, by engine."""
 _PARTS = ("weights_bytes", "kv_cache_bytes", "compute_bytes", "overhead_bytes", "total_bytes", "free_bytes")
 
 
@@ -46,7 +51,9 @@ def fit(
     on: Annotated[
         str | None,
         typer.Option(
-            "--on", metavar="HARDWARE", help="Hardware that is not here: 2x24GiB, rtx-4090, or a JSON file."
+            "--on",
+            metavar="HARDWARE",
+            help="Hardware that is not here: 2x24GiB, m3-max-64gb, or a JSON file.",
         ),
     ] = None,
     json: JsonFlag = False,
@@ -90,18 +97,9 @@ def fit(
 def _ask(server: Server, text: str, body: Json) -> Json:
     """The answer for a stored model of that name, a file, or a repo."""
     client = server.client()
-    try:
-        target: Json = {"model": client.get(model_path(text))["name"]}
-    except CommandFailed as unknown:
-        spec = hub_spec(text)
-        if unknown.exit_code not in (NOT_FOUND, USAGE):
-            raise
-        if source := file_source(text):
-            target = source
-        elif spec is not None:
-            target = {"hub": spec}
-        else:
-            raise
+    meant = what_is_meant(client, text)
+    named = {"model": meant.model and meant.model["name"], "path": meant.path, "hub": meant.hub}
+    target = {key: value for key, value in named.items() if value is not None}
     return client.post("/fit", {**target, **body}, timeout_s=120.0)
 
 
@@ -151,9 +149,15 @@ def _print_one(found: Json) -> None:
         f"slot{'s' if found['parallel'] != 1 else ''} ({found['exactness']})\n"
     )
     print_table(_COLUMNS, [_row(device) for device in (*found["devices"], found["host"])])
-    largest = found["max_context_length"]
+    largest, host = found["max_context_length"], found["host"]
     print()
+    if host["shared_bytes"]:
+        needed, free = host["total_bytes"] + host["shared_bytes"], human.size(host["free_bytes"])
+        print(f"One memory for the GPU and {host['id']}: together {human.size(needed)} of {free}.")
     print(_verdict(found) + (f" Largest context that fits: {largest} tokens." if largest else ""))
+    if "kv_cache_tokens" in found:
+        at_once = f"{found['max_concurrency']} requests of {found['context_length']} tokens at once"
+        print(f"The KV cache holds {found['kv_cache_tokens']} tokens: {at_once}.")
     for name, value in found["options"].items():
         print(f"Chosen: {name} = {value}")
     for leaving in found["evictions"]:
@@ -197,4 +201,4 @@ def _next_step(found: Json) -> str:
     largest = found["max_context_length"]
     if largest:
         return f"The largest context that fits is {largest} tokens: --ctx {largest}"
-    return "Try fewer GPU layers (--ngl), a smaller quantization, or a smaller KV cache (--kv q8_0)."
+    return _SMALLER.get(found["engine"], "Try a smaller quantization or a smaller KV cache.")

@@ -11,11 +11,11 @@ import typer
 from ostler.cli import human
 from ostler.cli.client import Client, Json, model_path
 from ostler.cli.connection import Server
-from ostler.cli.failures import NOT_ALLOWED, NOT_FOUND, USAGE, CommandFailed
-from ostler.cli.inspection import print_inspected
+from ostler.cli.failures import NOT_ALLOWED, USAGE, CommandFailed
+from ostler.cli.inspection import inspect_here, print_inspected, refuse_broken
 from ostler.cli.options import JsonFlag, ModelName, with_server
 from ostler.cli.output import is_terminal, note, print_facts, print_json, print_table, state
-from ostler.cli.targets import command_from_here, file_source, hub_spec, new_model_from_path
+from ostler.cli.targets import command_from_here, file_source, new_model_from_path, what_is_meant
 
 
 @with_server
@@ -90,18 +90,19 @@ def file_facts(model: Json) -> Json:
 def show(server: Server, model: ModelName, json: JsonFlag = False) -> None:
     """Show what a model is, where its files are and how it runs.
 
-    Of a repo on the hub that was not pulled: what the headers of its files say.
+    Of a file here, or a repo on the hub that was not pulled: what the headers say.
     Example: ostler show my-model
     """
     client = server.client()
-    try:
-        found, show_it = client.get(model_path(model)), print_model
-    except CommandFailed as failure:
-        spec = hub_spec(model)
-        if failure.exit_code not in (NOT_FOUND, USAGE) or spec is None:
-            raise
-        found, show_it = client.get("/hub/inspect", spec=spec), print_inspected
+    meant = what_is_meant(client, model)
+    if meant.model is not None:
+        found, show_it = meant.model, print_model
+    elif meant.path is not None:
+        found, show_it = inspect_here(meant.path), print_inspected
+    else:
+        found, show_it = client.get("/hub/inspect", spec=str(meant.hub)), print_inspected
     print_json(found) if json else show_it(found)
+    refuse_broken(found)
 
 
 def print_model(found: Json) -> None:
@@ -206,7 +207,8 @@ def create(
         typer.Option("--option", "-o", metavar="KEY=VALUE", help="An engine option; may be repeated."),
     ] = None,
     command: Annotated[
-        str | None, typer.Option("--command", help="A llama-server command line to take options from.")
+        str | None,
+        typer.Option("--command", help="A llama-server or vllm command line to take options from."),
     ] = None,
     engine_command: Annotated[
         str | None, typer.Option("--engine-command", help="The program that serves it (admins only).")

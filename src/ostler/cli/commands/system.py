@@ -8,8 +8,8 @@ import typer
 
 from ostler.cli.client import Json
 from ostler.cli.connection import Server
-from ostler.cli.failures import USAGE, CommandFailed
-from ostler.cli.inspection import inspect_here, print_inspected
+from ostler.cli.failures import CommandFailed
+from ostler.cli.inspection import inspect_here, print_inspected, refuse_broken
 from ostler.cli.options import JsonFlag, with_server
 from ostler.cli.output import paint, print_json
 
@@ -30,10 +30,7 @@ def inspect(
         print_json(found)
     else:
         print_inspected(found)
-    if found.get("error"):
-        raise CommandFailed(
-            str(found["error"]), hint="Fetch or copy the file again.", exit_code=USAGE, code="broken_file"
-        )
+    refuse_broken(found)
 
 
 @with_server

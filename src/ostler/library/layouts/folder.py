@@ -1,4 +1,4 @@
-"""The layout `folder`: a models folder of a person's own, nested as they like. Nothing in it is deleted."""
+"""The layout `folder`: model files nested as a person likes; also how Ostler keeps what it reshaped."""
 
 from __future__ import annotations
 
@@ -51,8 +51,11 @@ class FolderLayout:
         return None
 
     def removal(self, root: str, doomed: FileSet, others: Collection[FileSet]) -> Removal | None:
-        """Never: the files are the person's own."""
-        return None
+        """The set's own files. It is asked only of the folder that Ostler fills: others are the person's."""
+        shared = {file.path for other in others for file in other.files}
+        gone = [file for file in doomed.files if file.path not in shared]
+        kept = tuple((file.path, "another model has it too") for file in doomed.files if file.path in shared)
+        return Removal(tuple(file.path for file in gone), (), kept, sum(file.size_bytes for file in gone))
 
     def _enter(self, path: str, entered: set[tuple[int, int]], walk: Walk) -> bool:
         try:
