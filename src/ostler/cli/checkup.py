@@ -160,12 +160,10 @@ def _docker(settings: Settings) -> Check:
         gpus = "no GPUs for containers" if facts["gpus"] == "none" else f"{facts['gpus']} GPUs for containers"
         manner = ", rootless" if facts["rootless"] else ""
         return Check("docker", "ok", f"{facts['version']} at {facts['docker_host']}{manner}, {gpus}")
-    is_wanted = (
-        settings.docker_host is not None or Path(facts["docker_host"].removeprefix("unix://")).exists()
-    )
-    return Check(
-        "docker", "warning" if is_wanted else "ok", checked.reason, facts["hint"] if is_wanted else None
-    )
+    socket_file = Path(facts["docker_host"].removeprefix("unix://"))
+    if settings.docker_host is None and not socket_file.exists():
+        return Check("docker", "ok", f"none found at {facts['docker_host']}: models run as processes")
+    return Check("docker", "warning", checked.reason, facts["hint"])
 
 
 async def _ask_docker(settings: Settings) -> RuntimeCheck:

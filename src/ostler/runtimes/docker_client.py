@@ -53,6 +53,7 @@ class DockerClient:
         self.trouble: str | None = None
         self._clock = clock
         self._away_since: datetime | None = None
+        self._was_there = False
         self._docker: Docker | None = None
         self._daemon: Daemon | None = None
 
@@ -122,7 +123,8 @@ class DockerClient:
     def _away(self, why: str) -> RuntimeAway:
         if self._away_since is None:
             self._away_since = self._clock.now()
-            log.warning("the Docker daemon at %s does not answer: %s", self.host, why)
+            level = logging.WARNING if self._was_there else logging.DEBUG  # most machines have none
+            log.log(level, "the Docker daemon at %s does not answer: %s", self.host, why)
         self._daemon = None  # another may come back in its place
         since = self._away_since.strftime("%Y-%m-%d %H:%M:%S UTC")
         self.trouble = f"the Docker daemon at {self.host} does not answer since {since} ({why})"
@@ -132,9 +134,9 @@ class DockerClient:
         return RuntimeAway(self.trouble, hint=hint, retry_after_s=RETRY_AFTER_S, docker_host=self.host)
 
     def _is_back(self) -> None:
-        if self._away_since is not None:
+        if self._away_since is not None and self._was_there:
             log.info("the Docker daemon at %s answers again", self.host)
-        self._away_since = self.trouble = None
+        self._away_since, self.trouble, self._was_there = None, None, True
 
 
 def daemon_of(info: Mapping[str, Any]) -> Daemon:
