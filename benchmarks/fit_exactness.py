@@ -15,15 +15,19 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ostler.engines.llamacpp_options import TABLE
+from ostler.fit.beside import Beside
 from ostler.fit.estimate import estimate
 from ostler.fit.model_shape import ModelShape
+from ostler.fit.reading import Shapes
 from ostler.library.gguf import read_gguf_header
+from tests.fit.small_beside import PROJECTOR_MAKERS, VisionSizes, write_adapter, write_projector
 from tests.fit.small_models import MAKERS, Sizes, write_model
 
 CHECKOUT = Path(__file__).parents[1]
@@ -35,10 +39,14 @@ FREE_HEADS = ("qwen3", "qwen3moe", "gemma2", "gemma3", "gpt-oss")
 """Architectures whose heads together may be wider than the stream."""
 MARK_BEGIN, MARK_END = "<!-- table: python -m benchmarks.fit_exactness --docs -->", "<!-- end of table -->"
 _BUFFERS = {
-    "weights": re.compile(r"model buffer size = +([\d.]+) MiB"),
+    "weights": re.compile(r"(?:(?:model|LoRA) buffer size =|load_hparams: model size:) +([\d.]+) MiB"),
     "cache": re.compile(r"(?:KV|RS) buffer size = +([\d.]+) MiB"),
-    "compute": re.compile(r"(?:compute|output) buffer size = +([\d.]+) MiB"),
+    "compute": re.compile(r"output buffer size = +([\d.]+) MiB"),
 }
+_RESERVED = re.compile(r"(sched_reserve|reserve_compute_meta): +(\S+) compute buffer size = +([\d.]+) MiB")
+BESIDE = ("draft model", "adapter", *(f"projector {kind}" for kind in PROJECTOR_MAKERS))
+"""What is loaded beside a model, as rows of the table."""
+BESIDE_OPTIONS = ("draft_model", "lora", "mmproj")
 PLAIN_TYPES = ("f16", "f32", "bf16")
 CACHE_TYPES = (*PLAIN_TYPES, "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
@@ -93,6 +101,44 @@ def grid(folder: Path, *, seed: int, each: int) -> Iterator[Case]:
             yield Case(name, rng.choice(models), random_options(rng, name))
 
 
+def beside_grid(folder: Path, *, seed: int, each: int) -> Iterator[Case]:
+    """For everything that is loaded beside a model `each` cases, the model being of random sizes too."""
+    rng = random.Random(seed)
+    for name in BESIDE:
+        for _ in range(each):
+            kind = rng.choice(("llama", "qwen3", "qwen3moe", "phi3"))
+            model = write_model(folder, kind, random_sizes(rng, kind))
+            options = random_options(rng, kind)
+            yield Case(name, model, {**options, **_beside(folder, rng, name, model, options)})
+
+
+def _beside(
+    folder: Path, rng: random.Random, name: str, model: Path, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    path = folder / "beside.gguf"
+    if name == "adapter":
+        return {"lora": [str(write_adapter(path, model, rank=rng.choice((8, 16, 32))))]}
+    if name == "draft model":
+        (folder / "draft").mkdir(exist_ok=True)
+        sizes = replace(random_sizes(rng, "llama"), vocab=4_000)
+        types = CACHE_TYPES if options["flash_attention"] == "on" else PLAIN_TYPES
+        return {
+            "draft_model": str(write_model(folder / "draft", "llama", sizes)),
+            "spec_type": rng.choice((["none"], ["draft-simple"], ["ngram-mod"])),
+            "draft_kv_cache_type_k": rng.choice(CACHE_TYPES),
+            "draft_kv_cache_type_v": rng.choice(types),
+        }
+    heads = rng.choice((2, 4, 8))
+    vision = VisionSizes(
+        n_embd=64 * heads,
+        heads=heads,
+        n_ff=256 * heads,
+        image=rng.choice((224, 336, 448)),
+        out=read_gguf_header(model).count(f"{model.stem}.embedding_length") or 0,
+    )
+    return {"mmproj": str(write_projector(path, name.removeprefix("projector "), vision))}
+
+
 def random_sizes(rng: random.Random, name: str) -> Sizes:
     """Sizes in the proportions of real models, a hundredth as large."""
     head, n_embd = rng.choice((32, 64, 128)), rng.choice((256, 384, 512))
@@ -129,7 +175,7 @@ def random_options(rng: random.Random, name: str) -> dict[str, Any]:
         options |= {"parallel_slots": slots, "kv_unified": rng.choice((True, False))}
     if name.startswith("gemma") or name == "gpt-oss":
         options["swa_full"] = rng.choice((True, False))
-    if name == "deepseek2":  # one vector is both, so the engine wants one type
+    if name in ("deepseek2", "mistral4"):  # one vector is both, so the engine wants one type
         options["kv_cache_type_k"] = options["kv_cache_type_v"]
     if name == "bert":
         options["embeddings"] = True
@@ -139,7 +185,7 @@ def random_options(rng: random.Random, name: str) -> dict[str, Any]:
 def compare(server: Path, case: Case) -> Compared:
     """Estimate a case and let the engine allocate it."""
     shape = ModelShape.of([read_gguf_header(case.model)])
-    need = estimate(shape, case.options, ()).host
+    need = estimate(shape, case.options, (), beside=Beside(None, Shapes().headers)).host
     ours = {
         "weights": need.weights_bytes / MIB,
         "cache": need.kv_cache_bytes / MIB,
@@ -150,22 +196,35 @@ def compare(server: Path, case: Case) -> Compared:
 
 def said_by_the_engine(server: Path, case: Case) -> dict[str, float]:
     """MiB of each kind of buffer, from the log up to the moment when all are reserved."""
-    options = {**case.options, "repack": False, "warmup": False, "fit": "off", "threads": 1}
+    more = any(case.options.get(name) for name in BESIDE_OPTIONS)
+    options = {**case.options, "repack": False, "warmup": more, "fit": "off", "threads": 1}
+    end = "listening on" if more else "sched_reserve: reserve took"
     command = [str(server), "--model", str(case.model), "--port", "0", "-lv", "4"]
     command += TABLE.to_args(TABLE.validate(options))
-    sums = dict.fromkeys(_BUFFERS, 0.0)
     lines = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as engine:
         assert engine.stdout is not None
         for line in engine.stdout:
             lines.append(line)
-            for kind, pattern in _BUFFERS.items():
-                if found := pattern.search(line):
-                    sums[kind] += float(found[1])
-            if "sched_reserve: reserve took" in line:
+            if end in line:
                 engine.kill()
-                return sums
+                return _sums(lines)
     raise RuntimeError(f"the engine did not load {case}:\n{''.join(lines[-8:])}")
+
+
+def _sums(lines: Iterable[str]) -> dict[str, float]:
+    """MiB by kind; of what a context reserves more than once, the last counts."""
+    sums = dict.fromkeys(_BUFFERS, 0.0)
+    reserved: dict[tuple[str, str, int], float] = {}
+    contexts = 0
+    for line in lines:
+        contexts += "llama_context: n_seq_max" in line
+        if found := _RESERVED.search(line):
+            reserved[found[1], found[2], contexts] = float(found[3])
+        for kind, pattern in _BUFFERS.items():
+            if found := pattern.search(line):
+                sums[kind] += float(found[1])
+    return {**sums, "compute": sums["compute"] + sum(reserved.values())}
 
 
 def _with_total(sums: Mapping[str, float]) -> dict[str, float]:
@@ -175,7 +234,7 @@ def _with_total(sums: Mapping[str, float]) -> dict[str, float]:
 def table(results: Sequence[Compared]) -> str:
     """The largest errors by architecture, as Markdown."""
     lines = ["| architecture | cases | weights | cache | compute | total |", "|---|---|---|---|---|---|"]
-    for name in MAKERS:
+    for name in (*MAKERS, *BESIDE):
         mine = [result for result in results if result.case.architecture == name]
         if mine:
             worst = (f"{max(abs(result.error(kind)) for result in mine):.1%}" for kind in LIMITS)
@@ -194,7 +253,10 @@ def main() -> int:
     if server is None:
         parser.error("there is no llama-server")
     with tempfile.TemporaryDirectory() as folder:
-        results = [compare(server, case) for case in grid(Path(folder), seed=asked.seed, each=asked.each)]
+        place = Path(folder)
+        cases = grid(place, seed=asked.seed, each=asked.each)
+        few = beside_grid(place, seed=asked.seed, each=max(1, asked.each // 4))
+        results = [compare(server, case) for case in chain(cases, few)]
     print(table(results))
     for result in results:
         for kind in result.misses:

@@ -104,4 +104,11 @@ GOALS: tuple[Goal, ...] = (
         10,
         unit=" ms",
     ),
+    Goal("an estimate of memory, CPU time", lambda r: r["fit"]["slowest"]["one_ms"], 10, unit=" ms"),
+    Goal(
+        "estimates for 20 context lengths, CPU time",
+        lambda r: r["fit"]["slowest"]["sweep_of_20_ms"],
+        50,
+        unit=" ms",
+    ),
 )

@@ -73,3 +73,14 @@ def test_a_repo_is_answered_from_its_headers_and_nothing_is_downloaded(
         "unfetched" not in job["title"] for job in with_hub.json("jobs")["items"]
     )
     assert "unfetched" not in with_hub.ok("list", "--files", "--json")
+
+
+def test_it_says_in_words_whether_the_numbers_are_the_engines_or_measured(cli: Cli, demo: str) -> None:
+    assert "(exact, by the engine)" in cli.ok("fit", demo, "--ctx", "512").splitlines()[0]
+    assert "(estimated)" in cli.ok("fit", demo, "--on", "8GiB").splitlines()[0]
+    cli.ok("start", demo)
+    cli.ok("stop", demo)
+    assert "(measured when it ran)" in cli.ok("fit", demo).splitlines()[0]
+    shown = cli.ok("show", demo)
+    assert " measured, " in shown and "last loads took" in shown
+    assert "takes" in cli.ok("start", demo, "--dry-run")

@@ -10,8 +10,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from tests.fit.gemma_models import GEMMA_MAKERS
 from tests.fit.more_small_models import MORE_MAKERS
+from tests.fit.newer_models import NEWER_MAKERS
 from tests.fit.small_writer import Sizes, Writer
+from tests.fit.state_models import STATE_MAKERS
 
 __all__ = ["MAKERS", "Sizes", "write_model"]
 
@@ -213,6 +216,10 @@ MAKERS: dict[str, Callable[[Writer], None]] = {
     "jamba": _jamba,
     "bert": _bert,
     **MORE_MAKERS,
+    **NEWER_MAKERS,
+    **STATE_MAKERS,
+    **GEMMA_MAKERS,
+    "mistral4": _deepseek2,
 }
 """Who writes which architecture."""
 

@@ -97,11 +97,15 @@ class Writer:
             self.vector(f"{block}.attn_k_norm.weight", s.head)
 
     def dense(self, block: str) -> None:
-        s = self.sizes
-        self.vector(f"{block}.ffn_norm.weight", s.n_embd)
-        self.matrix(f"{block}.ffn_gate", s.n_embd, s.n_ff)
-        self.matrix(f"{block}.ffn_up", s.n_embd, s.n_ff)
-        self.matrix(f"{block}.ffn_down", s.n_ff, s.n_embd)
+        self.vector(f"{block}.ffn_norm.weight", self.sizes.n_embd)
+        self.gated(block)
+
+    def gated(self, block: str, which: str = "", inner: int = 0) -> None:
+        """Gate, up and down, without a norm."""
+        n_embd, inner = self.sizes.n_embd, inner or self.sizes.n_ff
+        self.matrix(f"{block}.ffn_gate{which}", n_embd, inner)
+        self.matrix(f"{block}.ffn_up{which}", n_embd, inner)
+        self.matrix(f"{block}.ffn_down{which}", inner, n_embd)
 
     def experts(self, block: str, *, bias: bool = False) -> None:
         s = self.sizes

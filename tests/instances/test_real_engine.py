@@ -40,6 +40,16 @@ async def test_the_engine_answers_through_a_lease_with_its_own_key_only(real: Ho
     assert view.memory_bytes is not None and view.memory_bytes > 10_000_000
 
 
+async def test_what_it_takes_is_measured_and_kept(real: House) -> None:
+    model = await real.add("a")
+    (await real.lease(model)).release()
+    await real.instances.stop("a", LOCAL_ADMIN)
+    report = await real.instances.memory_of(model)
+    assert report is not None and report["exactness"] == "measured" and report["has_served"]
+    host = report["devices"][-1]
+    assert host["id"] == "cpu" and host["measured_bytes"] > 10_000_000 and report["load_seconds"][0] > 0
+
+
 async def test_a_file_that_is_cut_short_after_the_create_is_a_failure_in_words(
     real: House, models_dir: Path
 ) -> None:

@@ -33,6 +33,8 @@ def _show(plan: Json) -> None:
         "Memory (needed of what is free)", [(str(d["id"]), _device(d)) for d in plan.get("fit") or ()]
     )
     print_facts("Would leave", [(str(e["model"]), str(e["reason"])) for e in plan.get("evictions") or ()])
+    expected = human.duration(plan.get("expected_load_s"))
+    print_facts("Loading", [("takes", f"about {expected}" if expected else "not known yet")])
     for warning in plan.get("warnings") or ():
         note(f"Warning: {warning}")
     for error in plan.get("errors") or ():

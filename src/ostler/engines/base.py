@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from ostler.core.errors import EngineError, InvalidField, NotFound
 from ostler.core.launch import LaunchSpec
+from ostler.engines.fit_memory import EngineMemory
 from ostler.engines.listed_devices import ListedDevice
 from ostler.engines.options import OptionTable
 
@@ -125,6 +126,8 @@ class Engine(ABC):
     models_path: ClassVar[str] = "/v1/models"
     metrics_path: ClassVar[str | None] = None
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    no_memory: ClassVar[frozenset[str]] = frozenset()
+    """Options that surely do not change how much memory the engine takes."""
 
     @abstractmethod
     def launch_spec(self, request: LaunchRequest) -> LaunchSpec:
@@ -153,6 +156,13 @@ class Engine(ABC):
         """Whether the program would use this host's GPUs; None where it does not say. Raises NoExecutable."""
         found = await self.devices(request)
         return None if found is None else bool(found)
+
+    async def memory(self, request: LaunchRequest, *, ask: bool = True) -> EngineMemory | None:
+        """What the program itself says that it would allocate; None where it cannot be asked.
+
+        Without `ask` only an answer that it gave before. Raises what `launch_spec` raises.
+        """
+        return None
 
     @abstractmethod
     async def executable(self, request: LaunchRequest) -> Executable:

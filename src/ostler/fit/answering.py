@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ostler.core.errors import InvalidField
+from ostler.fit.beside import Beside
 from ostler.fit.counting import Shape, counter_for
 from ostler.fit.devices import Device, Devices
 from ostler.fit.estimated import Estimate
 from ostler.fit.hardware import hardware_from_json, parse_hardware
-from ostler.library.gguf_header import GgufHeader
 
 MAX_CONTEXTS = 100
 
@@ -49,7 +49,7 @@ class Fits:
         devices: Sequence[Device],
         contexts: Sequence[int] = (),
         *,
-        projector: GgufHeader | None = None,
+        beside: Beside | None = None,
     ) -> tuple[Estimate, ...]:
         """One estimate for each context length in tokens; without any, for that of the options.
 
@@ -60,7 +60,7 @@ class Fits:
         wanted: list[int | None] = [*contexts] or [options.get("context_length")]
 
         def count() -> tuple[Estimate, ...]:
-            counter = counter_for(shape, options, devices, projector)
+            counter = counter_for(shape, options, devices, beside)
             return tuple(counter.at(context) for context in wanted)
 
         return await asyncio.to_thread(count)

@@ -23,9 +23,11 @@ class Architecture:
     by layer, "none" nothing. `window_period`: of so many layers one attends to everything, the others
     to a window; 0 where only the header can say which, None where windows are not used. `full_first`:
     the first of each period is the full one, not the last. `window_tokens`: the window where the header
-    has none; None means no window then. `late_outputs`: every token passes the last layer's feed-
-    forward part, only then are the wanted ones picked. `rotary`: queries and keys are turned by their
-    position. `rough` names what the compute buffer's graph leaves out.
+    has none; None means no window then. `window_layers`: only models with so many layers have a window.
+    `outputs`: where the wanted tokens are picked: in the last "layer" before its feed-forward part,
+    "late" after it, or "normed" after the last norm. `rotary`: queries and keys are turned by their
+    position. `normed_values`: values are normed too. `rough` names what the compute buffer's graph
+    leaves out.
     """
 
     name: str
@@ -33,8 +35,10 @@ class Architecture:
     window_period: int | None = None
     full_first: bool = False
     window_tokens: int | None = None
-    late_outputs: bool = False
+    window_layers: int | None = None
+    outputs: Literal["layer", "late", "normed"] = "layer"
     rotary: bool = True
+    normed_values: bool = False
     rough: str | None = None
 
 
@@ -50,7 +54,6 @@ _DECODERS = (
     " pangu-embedded mistral3 mistral4 grok"
 )
 _UNTURNED = "gpt2 mpt starcoder refact bloom jais"
-_GATED_DELTA = "the gated delta net's scratch tensors"
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     row.name: row
@@ -60,12 +63,12 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         Architecture("gemma2", window_period=2, window_tokens=4096),
         Architecture("gemma3", window_period=6),
         Architecture("gemma3n", window_period=5, rough="the alternating updates (AltUp)"),
-        Architecture("gemma4", window_period=0, rough="the per-layer embeddings"),
+        Architecture("gemma4", window_period=0, outputs="normed", normed_values=True),
         Architecture("cohere2", window_period=4),
-        Architecture("gpt-oss", window_period=2, late_outputs=True),
+        Architecture("gpt-oss", window_period=2, outputs="late"),
         Architecture("llama4", window_period=4, window_tokens=8192),
         Architecture("olmo2", window_period=4),
-        Architecture("exaone4", window_period=4),
+        Architecture("exaone4", window_period=4, window_tokens=4096, window_layers=64),
         Architecture("exaone-moe", window_period=4, window_tokens=128),
         Architecture("smallthinker", window_period=4, full_first=True),
         Architecture("afmoe", window_period=4),
@@ -87,17 +90,18 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         Architecture("llada-moe", memory="none"),
         Architecture("mamba", memory="recurrent"),
         Architecture("mamba2", memory="recurrent"),
-        Architecture("rwkv6", memory="recurrent", rough="the time mixing's scratch tensors"),
-        Architecture("rwkv7", memory="recurrent", rough="the time mixing's scratch tensors"),
+        Architecture("rwkv6", memory="recurrent"),
+        Architecture("rwkv7", memory="recurrent"),
         Architecture("jamba", memory="hybrid", rotary=False),
         Architecture("granitehybrid", memory="hybrid"),
         Architecture("nemotron_h", memory="hybrid", rotary=False),
         Architecture("nemotron_h_moe", memory="hybrid", rotary=False),
-        Architecture("lfm2", memory="hybrid", rough="the short convolutions"),
-        Architecture("lfm2moe", memory="hybrid", rough="the short convolutions"),
-        Architecture("qwen3next", memory="hybrid", rough=_GATED_DELTA),
-        Architecture("qwen35", memory="hybrid", rough=_GATED_DELTA),
-        Architecture("qwen35moe", memory="hybrid", rough=_GATED_DELTA),
+        Architecture("lfm2", memory="hybrid"),
+        Architecture("lfm2moe", memory="hybrid"),
+        Architecture("kimi-linear", memory="hybrid", rough="Kimi's delta attention"),
+        Architecture("qwen3next", memory="hybrid"),
+        Architecture("qwen35", memory="hybrid"),
+        Architecture("qwen35moe", memory="hybrid"),
     )
 }
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from ostler.fit.graph_attention import AttentionInputs, attention, attention_inputs, projection
 from ostler.fit.graph_feed_forward import feed_forward, norm
 from ostler.fit.graph_memory import Graph, Piece
+from ostler.fit.graph_per_layer import PROJECTION, PerLayer
 from ostler.fit.graph_recurrent import recurrent
+from ostler.fit.graph_rwkv import is_rwkv, rwkv
 from ostler.fit.llamacpp_settings import Settings
 from ostler.fit.model_shape import GPU_ALIGNMENT_BYTES, HOST_ALIGNMENT_BYTES, Layer, ModelShape
 
@@ -35,6 +37,11 @@ class Part:
     copies: int = 1
 
     @property
+    def works(self) -> bool:
+        """False if the device computes nothing."""
+        return bool(self.layers) or self.first or self.last
+
+    @property
     def kind(self) -> tuple[object, ...]:
         """Equal for parts that need the same memory."""
         return (*(layer.kind for layer in self.layers), self.first, self.last, self.gpu, self.copies)
@@ -42,7 +49,7 @@ class Part:
 
 def compute_bytes(shape: ModelShape, settings: Settings, part: Part) -> int:
     """Bytes of the compute buffer on one device; 0 if the device computes nothing."""
-    if not part.layers and not part.first and not part.last:
+    if not part.works:
         return 0
     graph = Graph(GPU_ALIGNMENT_BYTES if part.gpu else HOST_ALIGNMENT_BYTES)
     if part.first:
@@ -53,9 +60,16 @@ def compute_bytes(shape: ModelShape, settings: Settings, part: Part) -> int:
         inputs = attention_inputs(graph, shape, settings)
     wanted = graph.input(settings.outputs * 4)
     stream = _ends_of_embedding(graph, shape, stream)
-    for layer in part.layers:
-        cut = wanted if layer is shape.layers[-1] and not shape.architecture.late_outputs else None
+    per_layer = None
+    if part.layers and PROJECTION in shape.loose:
+        per_layer = PerLayer(graph, shape, settings, stream)
+    if part.layers and is_rwkv(part.layers[0]):
+        stream = rwkv(graph, shape, settings, part.layers, stream, wanted)
+    for layer in () if is_rwkv(shape.layers[0]) else part.layers:
+        cut = wanted if layer is shape.layers[-1] and shape.architecture.outputs == "layer" else None
         stream = _layer(graph, shape, settings, layer, stream, inputs, cut)
+        if per_layer is not None and layer.has("inp_gate.weight"):
+            stream = per_layer.added(layer, stream)
     if part.last:
         _output(graph, shape, settings, stream, wanted)
     return graph.peak_bytes()
@@ -165,11 +179,14 @@ def _is_parallel(layer: Layer) -> bool:
 
 
 def _output(graph: Graph, shape: ModelShape, settings: Settings, stream: Piece, wanted: Piece) -> None:
-    if shape.architecture.late_outputs:
+    picked = settings.outputs * shape.n_embd * F32_BYTES
+    if shape.architecture.outputs == "late":
         stream.kept = True
-        stream = graph.op(settings.outputs * shape.n_embd * F32_BYTES, stream, wanted)
+        stream = graph.op(picked, stream, wanted)
     if "output_norm.weight" in shape.loose:
         stream = norm(graph, stream, bias="output_norm.bias" in shape.loose)
+    if shape.architecture.outputs == "normed":
+        stream = graph.op(picked, stream, wanted)
     stream.kept = True
     if shape.architecture.memory != "none":
         graph.op(settings.outputs * shape.n_vocab * F32_BYTES, stream, kept=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from ostler.fit.beside import Beside
 from ostler.fit.devices import Device
 from ostler.fit.estimate import Counter
 from ostler.fit.estimated import Estimate, Need
 from ostler.fit.model_shape import ModelShape
 from ostler.fit.vllm_estimate import VllmCounter
 from ostler.fit.vllm_shape import VllmShape
-from ostler.library.gguf_header import GgufHeader
 
 Shape = ModelShape | VllmShape
 """A model as its files describe it; what counts it is `counter_for`."""
@@ -28,9 +28,9 @@ class Counts(Protocol):
 
 
 def counter_for(
-    shape: Shape, options: Mapping[str, Any], devices: Sequence[Device], projector: GgufHeader | None = None
+    shape: Shape, options: Mapping[str, Any], devices: Sequence[Device], beside: Beside | None = None
 ) -> Counts:
     """What counts a model of this shape. Raises ImpossibleOption."""
     if isinstance(shape, VllmShape):
         return VllmCounter(shape, options, devices)
-    return Counter(shape, options, devices, projector)
+    return Counter(shape, options, devices, beside)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Exactness = Literal["measured", "engine", "estimated"]
@@ -14,9 +14,10 @@ class Need:
     """What is needed of one device, in bytes. `free_bytes` is None where nobody knows.
 
     `compute_bytes` holds the activations of one batch and, on the host, the buffer of results;
-    `overhead_bytes` what the driver takes for itself. `shared_bytes` is what other devices need out of
-    the same memory, where they have none of their own. `limit_bytes` is the most that the engine lets
-    itself take; None for one that has no such limit.
+    `overhead_bytes` what the driver and the program take for themselves. `shared_bytes` is what other
+    devices need out of the same memory, where they have none of their own. `limit_bytes` is the most that
+    the engine lets itself take; None for one that has no such limit. `measured_bytes` is the most that an
+    earlier run of the same launch took, None where there was none.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Need:
     free_bytes: int | None
     shared_bytes: int = 0
     limit_bytes: int | None = None
+    measured_bytes: int | None = None
 
     @property
     def total_bytes(self) -> int:
@@ -41,6 +43,16 @@ class Need:
         free = self.free_bytes
         return not limited and (free is None or self.total_bytes + self.shared_bytes <= free)
 
+    def beside(self, other: Need) -> Need:
+        """Both on one device, in one process: the overhead counts once."""
+        return replace(
+            self,
+            weights_bytes=self.weights_bytes + other.weights_bytes,
+            kv_cache_bytes=self.kv_cache_bytes + other.kv_cache_bytes,
+            compute_bytes=self.compute_bytes + other.compute_bytes,
+            overhead_bytes=max(self.overhead_bytes, other.overhead_bytes),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form."""
         shown = {**asdict(self), "total_bytes": self.total_bytes, "fits": self.fits}
@@ -50,12 +62,21 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """Between what the sum over all devices lies, in bytes."""
+
+    lower_bytes: int
+    upper_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """What one launch needs. `context_length` is in tokens over all `parallel` slots.
 
     `max_context_length` is the largest that fits with the same GPU layers; None where none does.
     `options` are the choices that were made where the caller left them open. `details` are numbers that only
-    this engine has.
+    this engine has. `bounds` is given where the architecture is not known; then every other number is the
+    upper bound.
     """
 
     context_length: int
@@ -68,6 +89,7 @@ class Estimate:
     exactness: Exactness = "estimated"
     engine: str = "llamacpp"
     details: Mapping[str, Any] = field(default_factory=dict)
+    bounds: Bounds | None = None
 
     @property
     def fits(self) -> bool:
@@ -91,6 +113,7 @@ class Estimate:
             "options": dict(self.options),
             "exactness": self.exactness,
             "warnings": list(self.warnings),
+            **({"bounds": asdict(self.bounds)} if self.bounds else {}),
             **{name: self.total(name) for name in _SUMS},
             **self.details,
         }

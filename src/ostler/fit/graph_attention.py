@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ostler.fit.graph_feed_forward import norm
+from ostler.fit.graph_feed_forward import norm, product
 from ostler.fit.graph_memory import Graph, Piece
 from ostler.fit.kv_cache import cells_of
 from ostler.fit.llamacpp_settings import Settings
@@ -27,12 +27,17 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True)
 class AttentionInputs:
-    """What each attention layer reads: positions, places in the cache, the mask; by full and sliding."""
+    """What each attention layer reads: positions, places in the cache, mask, matrices to turn by.
+
+    Those in pairs are for layers that attend to everything and for those with a window.
+    """
 
     positions: Piece
     masks: tuple[Piece, Piece]
     k_places: tuple[Piece, Piece]
     v_places: tuple[Piece, Piece]
+    k_turns: tuple[Piece, Piece]
+    v_turns: tuple[Piece, Piece]
     rotation: Rotation
 
 
@@ -44,16 +49,17 @@ def attention_inputs(graph: Graph, shape: ModelShape, settings: Settings) -> Att
     rows = 1 if settings.flash_attention else shape.widest_values
     rotation = rotation_of(shape, settings)
     kinds = list(dict.fromkeys(layer.sliding for layer in shape.layers if not layer.recurrent))
-    if uses_cache and kinds:
-        graph.input(rotation.k**2 * F32_BYTES)  # the first query meets its rotation before its position
-    positions = graph.input(tokens * 4)
     empty = graph.input(0)
-    masks, k_places, v_places = [empty, empty], [empty, empty], [empty, empty]
+    masks, k_places, v_places, k_turns, v_turns = ([empty, empty] for _ in range(5))
+    if uses_cache and kinds:  # the first query meets its rotation before its position
+        k_turns[kinds[0]] = graph.input(rotation.k**2 * F32_BYTES)
+    positions = graph.input(tokens * 4)
     for sliding in kinds:
         cells = (settings.window_cells if sliding else settings.cells) if uses_cache else tokens
         if uses_cache:
-            graph.input(rotation.k**2 * F32_BYTES if sliding != kinds[0] else 0)
-            graph.input(rotation.v**2 * F32_BYTES)
+            if sliding != kinds[0]:
+                k_turns[sliding] = graph.input(rotation.k**2 * F32_BYTES)
+            v_turns[sliding] = graph.input(rotation.v**2 * F32_BYTES)
             k_places[sliding] = graph.input(tokens * INDEX_BYTES)
             v_places[sliding] = graph.input(0 if shape.mla else tokens * rows * INDEX_BYTES)
         masks[sliding] = graph.input(cells * tokens * mask_bytes)
@@ -62,6 +68,8 @@ def attention_inputs(graph: Graph, shape: ModelShape, settings: Settings) -> Att
         masks=(masks[0], masks[1]),
         k_places=(k_places[0], k_places[1]),
         v_places=(v_places[0], v_places[1]),
+        k_turns=(k_turns[0], k_turns[1]),
+        v_turns=(v_turns[0], v_turns[1]),
         rotation=rotation,
     )
 
@@ -99,8 +107,8 @@ def projection(
 ) -> Piece:
     """From what the heads give to the width of the stream; turned values are turned back first."""
     if inputs.rotation.v and layer.kv:
-        mixed = graph.op(mixed.n_bytes, mixed)
-    return graph.op(settings.batch_tokens * shape.n_embd * F32_BYTES, mixed)
+        mixed = graph.op(mixed.n_bytes, mixed, inputs.v_turns[layer.sliding])
+    return product(graph, shape, settings.batch_tokens * shape.n_embd * F32_BYTES, mixed)
 
 
 def _plain(
@@ -113,13 +121,19 @@ def _plain(
 ) -> Piece:
     tokens, rotation = settings.batch_tokens, inputs.rotation
     cached = layer.kv
-    fused = graph.op(tokens * layer.rows("attn_qkv") * F32_BYTES, normed) if layer.rows("attn_qkv") else None
+    rows = layer.rows("attn_qkv")
+    fused = product(graph, shape, tokens * rows * F32_BYTES, normed) if rows else None
     q_bytes = tokens * layer.n_heads * layer.head_k * F32_BYTES
     k_bytes, v_bytes = tokens * layer.k_elements * F32_BYTES, tokens * layer.v_elements * F32_BYTES
 
+    # a query twice as wide as its heads carries a gate for what they give
+    gated = layer.rows("attn_q") == 2 * layer.n_heads * layer.head_k
+    asked = product(graph, shape, 2 * q_bytes, normed) if gated else None
+
     def project(n_bytes: int, name: str, *, turned: bool) -> Piece:
         """A matrix product, or a part of the fused one, by heads; then norm and rotation by position."""
-        piece = graph.view(fused if fused is not None else graph.op(n_bytes, normed))
+        whole = asked if name == "attn_q" and asked is not None else fused
+        piece = graph.view(whole if whole is not None else product(graph, shape, n_bytes, normed))
         if layer.has(f"{name}_norm.weight"):
             piece = norm(graph, piece, bias=layer.has(f"{name}_norm.bias"), n_bytes=n_bytes)
         if turned and shape.architecture.rotary:
@@ -127,7 +141,8 @@ def _plain(
         return piece
 
     q = project(q_bytes, "attn_q", turned=True)
-    q = graph.op(q_bytes, q) if rotation.k else q
+    k_turn, v_turn = inputs.k_turns[layer.sliding], inputs.v_turns[layer.sliding]
+    q = graph.op(q_bytes, q, k_turn) if rotation.k else q
     if not cached and shape.architecture.memory == "kv":
         return _mix(graph, settings, layer, (q, None, None), inputs)
     if not cached:
@@ -137,13 +152,15 @@ def _plain(
 
     def keys() -> Piece:
         k = project(k_bytes, "attn_k", turned=True)
-        return graph.op(k_bytes, k) if rotation.k else k
+        return graph.op(k_bytes, k, k_turn) if rotation.k else k
 
     def values() -> Piece:
         v = project(v_bytes, "attn_v", turned=False)
+        if shape.architecture.normed_values:
+            v = graph.op(v_bytes, v)
         if rotation.v and fused is not None:
             v = graph.op(v_bytes, v)  # a part of a matrix is copied out before it is turned
-        return graph.op(v_bytes, v) if rotation.v else v
+        return graph.op(v_bytes, v, v_turn) if rotation.v else v
 
     if shape.window_tokens:
         k, v = keys(), values()
@@ -151,7 +168,11 @@ def _plain(
         v, k = values(), keys()
     graph.consume(k, inputs.k_places[layer.sliding])
     graph.consume(v, inputs.v_places[layer.sliding])
-    return _mix(graph, settings, layer, (q, None, None), inputs)
+    mixed = _mix(graph, settings, layer, (q, None, None), inputs)
+    if asked is not None:
+        gate = graph.change(graph.op(q_bytes, asked))
+        mixed = graph.op(mixed.n_bytes, graph.view(mixed), gate, in_place=True)
+    return mixed
 
 
 def _mix(

@@ -16,6 +16,12 @@ def norm(graph: Graph, piece: Piece, *, bias: bool = False, n_bytes: int | None 
     return graph.change(graph.op(n_bytes or piece.n_bytes, piece, in_place=not bias))
 
 
+def product(graph: Graph, shape: ModelShape, n_bytes: int, *sources: Piece) -> Piece:
+    """`build_lora_mm`: a matrix product; with adapters a second one through their rank is added to it."""
+    out = graph.op(n_bytes, *sources)
+    return graph.change(out, graph.op(n_bytes, *sources)) if shape.adapted else out
+
+
 def feed_forward(
     graph: Graph, shape: ModelShape, layer: Layer, tokens: int, entry: Piece, *residuals: Piece
 ) -> Piece:
@@ -23,7 +29,10 @@ def feed_forward(
     if layer.has("ffn_down_exps.weight"):
         out = _experts(graph, shape, layer, tokens, entry)
         if layer.has("ffn_down_shexp.weight"):
-            out = graph.change(out, _dense(graph, shape, layer, tokens, entry, "_shexp"))
+            shared = _dense(graph, shape, layer, tokens, entry, "_shexp")
+            if layer.has("ffn_gate_inp_shexp.weight"):
+                shared = graph.change(shared, graph.change(graph.op(tokens * F32_BYTES, entry)))
+            out = graph.change(out, shared)
     else:
         out = _dense(graph, shape, layer, tokens, entry, "")
     if layer.has("post_ffw_norm.weight"):
@@ -40,14 +49,14 @@ def _dense(graph: Graph, shape: ModelShape, layer: Layer, tokens: int, entry: Pi
     inner_rows = down.shape[0] if down else up_rows
     inner_bytes = tokens * inner_rows * F32_BYTES
     if layer.has(f"ffn_gate{which}.weight"):
-        gate = graph.op(inner_bytes, entry)
-        up = graph.op(inner_bytes, entry)
+        gate = product(graph, shape, inner_bytes, entry)
+        up = product(graph, shape, inner_bytes, entry)
         inner = graph.op(inner_bytes, gate, up)
     elif up_rows == 2 * inner_rows:
-        inner = graph.op(inner_bytes, graph.op(tokens * up_rows * F32_BYTES, entry))
+        inner = graph.op(inner_bytes, product(graph, shape, tokens * up_rows * F32_BYTES, entry))
     else:
-        inner = graph.change(graph.op(inner_bytes, entry))
-    return graph.op(tokens * shape.n_embd * F32_BYTES, inner)
+        inner = graph.change(product(graph, shape, inner_bytes, entry))
+    return product(graph, shape, tokens * shape.n_embd * F32_BYTES, inner)
 
 
 def _experts(graph: Graph, shape: ModelShape, layer: Layer, tokens: int, entry: Piece) -> Piece:
@@ -57,15 +66,15 @@ def _experts(graph: Graph, shape: ModelShape, layer: Layer, tokens: int, entry: 
     inner_rows = layer.tensors["ffn_down_exps.weight"].shape[0]
     inner_bytes = tokens * used * inner_rows * F32_BYTES
     if layer.has("ffn_gate_up_exps.weight"):
-        inner = graph.op(inner_bytes, graph.op(2 * inner_bytes, entry, chosen))
+        inner = graph.op(inner_bytes, product(graph, shape, 2 * inner_bytes, entry, chosen))
     elif layer.has("ffn_gate_exps.weight"):
-        gate = graph.op(inner_bytes, entry, chosen)
-        up = graph.op(inner_bytes, entry, chosen)
+        gate = product(graph, shape, inner_bytes, entry, chosen)
+        up = product(graph, shape, inner_bytes, entry, chosen)
         inner = graph.op(inner_bytes, gate, up)
     else:
-        inner = graph.change(graph.op(inner_bytes, entry, chosen))
+        inner = graph.change(product(graph, shape, inner_bytes, entry, chosen))
     row_bytes = tokens * shape.n_embd * F32_BYTES
-    results = graph.change(graph.op(used * row_bytes, inner, chosen), weights)
+    results = graph.change(product(graph, shape, used * row_bytes, inner, chosen), weights)
     return graph.op(row_bytes, results)
 
 

@@ -9,11 +9,11 @@ take nothing and keep what they show alive; a result never lies in the place of 
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left
 from dataclasses import dataclass
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Piece:
     """Memory of one tensor. `users` counts the steps that still read it; `original` is what a view shows."""
 
@@ -24,11 +24,8 @@ class Piece:
     original: Piece | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    result: Piece | None
-    sources: tuple[Piece, ...]
-    in_place: bool
+_Step = tuple[Piece | None, tuple[Piece, ...], bool]
+"""The result, what it is made of, and whether it may lie in the place of a source."""
 
 
 class Graph:
@@ -41,15 +38,17 @@ class Graph:
 
     def input(self, n_bytes: int) -> Piece:
         """A tensor that is filled before the computation begins."""
-        piece = Piece(self._aligned(n_bytes))
+        piece = Piece(-(-n_bytes // self._alignment) * self._alignment)
         self._inputs.append(piece)
         return piece
 
     def op(self, n_bytes: int, *sources: Piece, in_place: bool = False, kept: bool = False) -> Piece:
         """A step with a result of `n_bytes`. `kept`: an output, never given back."""
-        piece = Piece(self._aligned(n_bytes), kept)
-        self._add(piece, sources, in_place)
-        return piece
+        result = Piece(-(-n_bytes // self._alignment) * self._alignment, kept)
+        for source in sources:
+            (source.original or source).users += 1
+        self._steps.append((result, sources, in_place))
+        return result
 
     def change(self, source: Piece, *others: Piece, kept: bool = False) -> Piece:
         """A step like a norm or an addition: as large as its source, and in its place if possible."""
@@ -57,83 +56,86 @@ class Graph:
 
     def view(self, source: Piece) -> Piece:
         """The same memory in another shape."""
-        return Piece(source.n_bytes, original=source)
+        return Piece(source.n_bytes, original=source.original or source)
 
     def consume(self, *sources: Piece) -> None:
         """A step that writes to memory which is not the graph's, such as the cache."""
-        self._add(None, sources, False)
+        for source in sources:
+            (source.original or source).users += 1
+        self._steps.append((None, sources, False))
 
     def peak_bytes(self) -> int:
         """The size of the buffer that holds it all."""
         places = _Places()
         for piece in self._inputs:
             piece.offset = places.take(piece.n_bytes)
-        for step in self._steps:
-            self._run(step, places)
+        for result, sources, in_place in self._steps:
+            heir = None
+            if result is not None:
+                heir = _heir(result, sources) if in_place else None
+                result.offset = places.take(result.n_bytes) if heir is None else heir.offset
+            for shown in sources:
+                source = shown.original or shown
+                source.users -= 1
+                if source.users == 0 and not source.kept and source is not heir:
+                    places.give(source.offset, source.n_bytes)
         return places.peak
 
-    def _add(self, result: Piece | None, sources: tuple[Piece, ...], in_place: bool) -> None:
-        for source in sources:
-            (source.original or source).users += 1
-        self._steps.append(_Step(result, sources, in_place))
 
-    def _run(self, step: _Step, places: _Places) -> None:
-        result = step.result
-        heir = None
-        if result is not None:
-            if step.in_place:
-                heir = next((source for source in step.sources if _inheritable(source, result)), None)
-            result.offset = places.take(result.n_bytes) if heir is None else heir.offset
-        for source in (shown.original or shown for shown in step.sources):
-            source.users -= 1
-            if source.users == 0 and not source.kept and source is not heir:
-                places.give(source.offset, source.n_bytes)
-
-    def _aligned(self, n_bytes: int) -> int:
-        return -(-n_bytes // self._alignment) * self._alignment
-
-
-def _inheritable(source: Piece, result: Piece) -> bool:
-    alone = source.users == 1 and source.original is None and not source.kept
-    return alone and source.n_bytes == result.n_bytes
+def _heir(result: Piece, sources: tuple[Piece, ...]) -> Piece | None:
+    """The first source in whose place the result can lie: nobody else needs it, and it is as large."""
+    for source in sources:
+        alone = source.users == 1 and source.original is None and not source.kept
+        if alone and source.n_bytes == result.n_bytes:
+            return source
+    return None
 
 
 class _Places:
-    """Gaps of a buffer that can grow, by offset."""
+    """Gaps of a buffer that can grow, as two lists side by side: where they begin and how large they are."""
 
     def __init__(self) -> None:
         self.peak = 0
         self._end = 0
-        self._gaps: list[tuple[int, int]] = []
+        self._begins: list[int] = []
+        self._sizes: list[int] = []
 
     def take(self, size: int) -> int:
+        """The offset of the smallest gap that is large enough, of equal ones the last; else the end."""
         if size == 0:
             return 0
-        best = -1
-        for index, (_, free) in enumerate(self._gaps):
-            if free >= size and (best < 0 or free <= self._gaps[best][1]):
-                best = index
+        best, least = -1, 0
+        for index, free in enumerate(self._sizes):
+            if free >= size and (best < 0 or free <= least):
+                best, least = index, free
         if best < 0:
             return self._grow(size)
-        offset, free = self._gaps.pop(best)
-        if free > size:
-            self._gaps.insert(best, (offset + size, free - size))
+        offset = self._begins[best]
+        if least == size:
+            del self._begins[best], self._sizes[best]
+        else:
+            self._begins[best] += size
+            self._sizes[best] -= size
         return offset
 
     def give(self, offset: int, size: int) -> None:
+        """Make a gap, one with its neighbours; at the end the buffer's use shrinks."""
         if size == 0:
             return
-        insort(self._gaps, (offset, size))
-        at = self._gaps.index((offset, size))
-        if at + 1 < len(self._gaps) and offset + size == self._gaps[at + 1][0]:
-            self._gaps[at : at + 2] = [(offset, size + self._gaps[at + 1][1])]
-        if at > 0 and sum(self._gaps[at - 1]) == offset:
-            before, free = self._gaps[at - 1]
-            self._gaps[at - 1 : at + 1] = [(before, free + self._gaps[at][1])]
-        last, free = self._gaps[-1]
-        if last + free == self._end:
-            self._gaps.pop()
-            self._end = last
+        begins, sizes = self._begins, self._sizes
+        at = bisect_left(begins, offset)
+        if at < len(begins) and offset + size == begins[at]:
+            size += sizes[at]
+            del begins[at], sizes[at]
+        if at > 0 and begins[at - 1] + sizes[at - 1] == offset:
+            at -= 1
+            offset, size = begins[at], sizes[at] + size
+            del begins[at], sizes[at]
+        if offset + size == self._end:
+            self._end = offset
+        else:
+            begins.insert(at, offset)
+            sizes.insert(at, size)
 
     def _grow(self, size: int) -> int:
         offset = self._end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ostler.fit.graph_delta import delta_net, short_convolution
 from ostler.fit.graph_feed_forward import norm
 from ostler.fit.graph_memory import Graph, Piece
 from ostler.fit.llamacpp_settings import Settings
@@ -11,14 +12,15 @@ F32_BYTES = 4
 
 
 def recurrent(graph: Graph, shape: ModelShape, settings: Settings, layer: Layer, stream: Piece) -> Piece:
-    """From the stream to the output projection. The old states are gathered before the norm.
-
-    A layer of another kind (short convolution, gated delta net, RWKV) is counted by its widest products.
-    """
+    """From the stream to the output projection."""
     if layer.has("ssm_x.weight"):
         mixed = _mamba(graph, shape, settings, layer, stream)
     elif layer.has("ssm_in.weight"):
         mixed = _mamba2(graph, shape, settings, layer, stream)
+    elif layer.has("shortconv.in_proj.weight"):
+        mixed = short_convolution(graph, shape, settings, layer, stream)
+    elif layer.has("attn_gate.weight"):
+        mixed = delta_net(graph, shape, settings, layer, stream)
     else:
         mixed = _other(graph, shape, settings, layer, stream)
     return graph.view(graph.op(settings.batch_tokens * shape.n_embd * F32_BYTES, mixed))
@@ -85,6 +87,7 @@ def _scanned(
 
 
 def _other(graph: Graph, shape: ModelShape, settings: Settings, layer: Layer, stream: Piece) -> Piece:
+    """A kind that is not known: its widest product twice, and its states."""
     tokens = settings.batch_tokens
     widest = max((tensor.shape[1] for tensor in layer.tensors.values() if len(tensor.shape) > 1), default=1)
     states = _states(graph, shape, settings)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ostler.fit.drafting import most_drafted
 from ostler.fit.errors import ImpossibleOption
 from ostler.fit.model_shape import ModelShape
 from ostler.library.ggml_types import GGML_TYPES, GgmlType
@@ -75,7 +76,8 @@ class Settings:
         embeddings = bool(options.get("embeddings") or options.get("reranking"))
         batch, ubatch = _batches(shape, options, wanted, embeddings)
         tokens = -(-min(cells * streams, ubatch) // slots) * slots
-        outputs = min(min(cells * streams, ubatch), batch if embeddings else min(batch, slots))
+        checked = slots * (1 + most_drafted(options))
+        outputs = min(cells * streams, ubatch, batch if embeddings else min(batch, checked))
         window = _padded(min(cells, shape.window_tokens * (slots if unified else 1) + ubatch))
         return cls(
             context=cells * streams,

@@ -71,7 +71,7 @@ class ModelShape:
     `mla`: the cache holds one compressed vector for each token and layer, and no values.
     `conv_elements` and `state_elements` are one sequence's recurrent state in one layer, in elements.
     `experts_used` is for one token, `widest_values` the elements of one token's values in the widest layer,
-    `kinds` the layers without repetitions (see `typical`).
+    `kinds` the layers without repetitions (see `typical`). `adapted`: adapters (LoRA) change the matrices.
     """
 
     architecture: Architecture
@@ -92,6 +92,7 @@ class ModelShape:
     loose: Mapping[str, TensorInfo] = field(repr=False)
     kinds: tuple[Layer, ...] = field(repr=False, default=())
     widest_values: int = 0
+    adapted: bool = False
 
     @classmethod
     def of(cls, headers: Sequence[GgufHeader]) -> ModelShape:
@@ -127,7 +128,9 @@ class _Reader:
                 "the header has no general.architecture (in a split model, only the first file has it)",
                 key="general.architecture",
             )
-        self._row = architecture(self._name) or replace(ORDINARY, name=self._name)
+        row = architecture(self._name)
+        self._known = row is not None
+        self._row = row or replace(ORDINARY, name=self._name)
         self._by_layer: dict[int, dict[str, TensorInfo]] = {}
         self._loose: dict[str, TensorInfo] = {}
         for header in headers:
@@ -152,12 +155,12 @@ class _Reader:
         n_embd = self._needed("embedding_length")
         return ModelShape(
             architecture=self._row,
-            known=architecture(self._row.name) is not None,
+            known=self._known,
             trained_context=self._needed("context_length"),
             n_embd=n_embd,
             n_vocab=self._vocab(),
             window_tokens=window,
-            mla=self._number("attention.key_length_mla") is not None,
+            mla=self._known and self._number("attention.key_length_mla") is not None,
             causal=self._row.memory != "none" and self._flag("attention.causal", default=True),
             experts_used=self._number("expert_used_count") or 0,
             conv_kernel=self._number("ssm.conv_kernel") or 0,
@@ -229,7 +232,8 @@ class _Reader:
         return any(name.startswith(("ssm_", "shortconv.")) for name in tensors)
 
     def _window(self) -> int:
-        if self._row.window_period is None:
+        only = self._row.window_layers
+        if self._row.window_period is None or only not in (None, self._number("block_count")):
             return 0
         stated = self._number("attention.sliding_window", zero=True)
         return (self._row.window_tokens or 0) if stated is None else stated
@@ -253,6 +257,10 @@ class _Reader:
         if head:
             n_embd = self._needed("embedding_length")
             return (self._number("token_shift_count") or 2) * n_embd, n_embd * head
+        delta = self._number("kda.head_dim")
+        if delta:
+            heads, kernel = self._at("attention.head_count", 0) or 0, self._number("ssm.conv_kernel") or 4
+            return 3 * (kernel - 1) * heads * delta, heads * delta * delta
         kernel, inner = self._number("ssm.conv_kernel") or 0, self._number("ssm.inner_size") or 0
         state, groups = self._number("ssm.state_size") or 0, self._number("ssm.group_count") or 0
         return max(0, kernel - 1) * (inner + 2 * groups * state), state * inner

@@ -10,15 +10,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ostler.core.sizes import size_text
+from ostler.fit.beside import Beside
 from ostler.fit.counting import Shape
 from ostler.fit.device import Device, kept_back, pooled
 from ostler.fit.estimate import Counter, last_true
+from ostler.fit.estimated import Exactness
 from ostler.fit.ledger import Bytes
 from ostler.fit.model_shape import ModelShape
 from ostler.fit.placement import usable_gpus
 from ostler.fit.vllm_estimate import SHORTENING, VllmCounter
 from ostler.fit.vllm_shape import VllmShape
-from ostler.library.gguf_header import GgufHeader
 
 MIB = 1024 * 1024
 FIT_TARGET_MIB = 1024
@@ -32,14 +33,18 @@ class Need:
 
     `unknown_why` says why the need is not known; then `by_device` is empty and memory does not count.
     `shortened_to` is the context length in tokens to which the engine itself will come down. `note` is
-    what a person should know of how it was counted. `shared_bytes` stand in `by_device` twice: on a GPU that
-    takes from the host's memory, and on the host.
+    what a person should know of how it was counted. `overhead` is the part of `by_device` that is a set
+    sum, not counted. `estimated` is what `by_device` was before something better was known. `shared_bytes`
+    stand in `by_device` twice: on a GPU that takes from the host's memory, and on the host.
     """
 
     by_device: Bytes = field(default_factory=dict)
     unknown_why: str | None = None
     shortened_to: int | None = None
     note: str | None = None
+    overhead: Bytes = field(default_factory=dict)
+    estimated: Bytes = field(default_factory=dict)
+    exactness: Exactness = "estimated"
     shared_bytes: int = 0
 
     @property
@@ -64,14 +69,14 @@ def need_of_shape(
     options: Mapping[str, Any],
     devices: Sequence[Device],
     reserve: Bytes,
-    projector: GgufHeader | None = None,
+    beside: Beside | None = None,
 ) -> Need:
     """What a model of this shape will need if it has the devices for itself, less what is kept back.
 
     Where `gpu_layers` is left open, as many go to the GPUs as they can hold. Raises ImpossibleOption.
     """
     alone = [replace(device, free_bytes=_capacity(device, devices, reserve)) for device in devices]
-    counter = Counter(shape, options, alone, projector)
+    counter = Counter(shape, options, alone, beside)
 
     def total(tokens: int) -> int:
         return sum(place.total_bytes for place in counter.needs(tokens)[1])
@@ -81,7 +86,9 @@ def need_of_shape(
     shortened_to = _shortened_to(options, context, where, total)
     if shortened_to is not None:
         _, places = counter.needs(shortened_to)
-    return Need({place.id: n for place in places if (n := place.total_bytes)}, shortened_to=shortened_to)
+    by_device = {place.id: n for place in places if (n := place.total_bytes)}
+    overhead = {place.id: n for place in places if (n := place.overhead_bytes)}
+    return Need(by_device, shortened_to=shortened_to, overhead=overhead, estimated=by_device)
 
 
 def need_of_vllm(shape: VllmShape, options: Mapping[str, Any], devices: Sequence[Device]) -> Need:
@@ -100,7 +107,7 @@ def need_of_vllm(shape: VllmShape, options: Mapping[str, Any], devices: Sequence
         least, limit = size_text(too_large[0].total_bytes), size_text(too_large[0].limit_bytes or 0)
         note = f"vLLM will refuse: one request needs {least} on {too_large[0].id}, its share there is {limit}"
     by_device = {place.id: n for place in places if (n := place.total_bytes)}
-    return Need(by_device, shortened_to=shortened_to, note=note)
+    return Need(by_device, shortened_to=shortened_to, note=note, estimated=by_device)
 
 
 def need_for(
@@ -108,12 +115,12 @@ def need_for(
     options: Mapping[str, Any],
     devices: Sequence[Device],
     reserve: Bytes,
-    projector: GgufHeader | None = None,
+    beside: Beside | None = None,
 ) -> Need:
     """What a start needs of each device, by the engine that serves the format. Raises ImpossibleOption."""
     if isinstance(shape, VllmShape):
         return need_of_vllm(shape, options, devices)
-    return need_of_shape(shape, options, devices, reserve, projector)
+    return need_of_shape(shape, options, devices, reserve, beside)
 
 
 def _capacity(device: Device, devices: Sequence[Device], reserve: Bytes) -> int:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
 from string import ascii_lowercase
 from typing import Any
 
@@ -20,20 +19,63 @@ from ostler.engines.listed_devices import KINDS
 from ostler.fit.devices import Device
 from ostler.fit.errors import ImpossibleOption
 from ostler.fit.model_shape import Layer, ModelShape, aligned_bytes
+from ostler.fit.splitting import Mode, cache_is_whole, ends_of, fractions, mode_of, shares_of
+from ostler.library.ggml_types import TensorInfo
 
 HOST = -1
 """The place of what is on no GPU; others are numbers of the GPUs used, from 0."""
-_MOVERS = ("cpu_moe", "n_cpu_moe", "n_cpu_ffn")
 _INPUT_TENSORS = ("token_embd", "position_embd", "token_types", "per_layer_token_embd")
 _EXPERTS = re.compile(r"ffn_(up|down|gate|gate_up)_(ch|)exps")
 _FEED_FORWARD = re.compile(r"ffn_(up|down|gate|gate_up)\.")
+_LAYER = re.compile(r"blk\.(\d{1,6})\.(.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """Which tensors leave the place of their layer: patterns, and experts or feed-forward parts."""
+
+    rules: tuple[tuple[re.Pattern[str], int], ...]
+    cpu_moe: bool
+    n_cpu_moe: int
+    n_cpu_ffn: int
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any], n_gpus: int) -> Moves:
+        """Read the options. Raises ImpossibleOption."""
+        return cls(
+            rules=tuple(_overrides(options, n_gpus)),
+            cpu_moe=bool(options.get("cpu_moe")),
+            n_cpu_moe=options.get("n_cpu_moe") or 0,
+            n_cpu_ffn=options.get("n_cpu_ffn") or 0,
+        )
+
+    @property
+    def any(self) -> bool:
+        """True if a tensor may move."""
+        return bool(self.rules) or self.cpu_moe or self.n_cpu_moe > 0 or self.n_cpu_ffn > 0
+
+    def overridden(self, name: str, home: int) -> int:
+        """The place of a tensor by the patterns; `home` where none fits."""
+        return next((where for pattern, where in self.rules if pattern.search(name)), home)
+
+    def of_layer(self, index: int, name: str, home: int) -> int:
+        """The place of a layer's tensor; `name` is without the `blk.N.` in front."""
+        where = self.overridden(f"blk.{index}.{name}", home)
+        if where != home or home == HOST:
+            return where
+        is_expert, is_plain = _EXPERTS.match(name), _FEED_FORWARD.match(name)
+        on_host = (is_expert and (self.cpu_moe or index < self.n_cpu_moe)) or (
+            is_plain and index < self.n_cpu_ffn
+        )
+        return HOST if on_host else home
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
     """A place for each layer and for the output. `weights_bytes` is by place, HOST last.
 
-    `staged_bytes` is the largest weight that a GPU fetches from the host for a large batch.
+    `staged_bytes` is the largest weight that a GPU fetches from the host for a large batch. In the mode
+    "tensor" all GPUs together are the place 0, each with its part of `shares`.
     """
 
     gpus: tuple[Device, ...]
@@ -42,11 +84,33 @@ class Placement:
     output: int
     weights_bytes: tuple[int, ...]
     staged_bytes: int
-    overridden: bool
+    moves: Moves
+    mode: Mode
+    shares: tuple[float, ...]
 
-    def layers_at(self, place: int) -> tuple[int, ...]:
-        """Indices of the layers at a place."""
-        return tuple(index for index, at in enumerate(self.layers) if at == place)
+    def computes(self, index: int, where: int) -> bool:
+        """True if the layer is worked on there."""
+        home = self.layers[index]
+        return home == where or (self.mode == "tensor" and HOST not in (home, where))
+
+    def is_output(self, where: int) -> bool:
+        """True if the output is computed there."""
+        return self.output == where or (self.mode == "tensor" and HOST not in (self.output, where))
+
+    def cache_share(self, shape: ModelShape, layer: Layer, where: int) -> float:
+        """How much of what a layer caches lies there."""
+        home = self.layers[layer.index]
+        if self.mode != "tensor" or HOST in (home, where):
+            return float(home == where)
+        whole = cache_is_whole(shape.architecture.name, recurrent=layer.recurrent)
+        return 1.0 if whole else self.shares[where]
+
+    def place_of(self, name: str) -> int:
+        """The place of a tensor, by its whole name."""
+        layer = _LAYER.match(name)
+        if layer is not None and int(layer[1]) < len(self.layers):
+            return self.moves.of_layer(int(layer[1]), layer[2], self.layers[int(layer[1])])
+        return self.moves.overridden(name, HOST if name.startswith(_INPUT_TENSORS) else self.output)
 
 
 def usable_gpus(options: Mapping[str, Any], devices: Sequence[Device]) -> tuple[Device, ...]:
@@ -69,42 +133,65 @@ def usable_gpus(options: Mapping[str, Any], devices: Sequence[Device]) -> tuple[
     return tuple(gpus)
 
 
+def projector_place(options: Mapping[str, Any], gpus: Sequence[Device]) -> int:
+    """Where a projector (mmproj) is loaded: on the first GPU unless told otherwise (clip.cpp)."""
+    wanted = str(options.get("mmproj_device") or "").lower().replace(":", "")
+    if not gpus or options.get("mmproj_offload") is False or wanted == "none":
+        return HOST
+    ids = [gpu.id.lower().replace(":", "") for gpu in gpus]
+    return ids.index(wanted) if wanted in ids else 0
+
+
 def place(
     shape: ModelShape, options: Mapping[str, Any], gpus: tuple[Device, ...], gpu_layers: int
 ) -> Placement:
-    """Deal the model out. `gpu_layers` counts the output as one."""
+    """Deal the model out. `gpu_layers` counts the output as one. Raises ImpossibleOption."""
     n_all = len(shape.layers) + len(shape.extra_layers)
     n_gpu = min(gpu_layers, n_all + 1) if gpus else 0
-    ends = _split_ends(options, gpus)
+    mode = mode_of(options, gpus)
+    shares = shares_of(options, gpus, mode)
+    ends = [1.0] if mode == "tensor" else ends_of(shares)
     start = n_all + 1 - n_gpu
 
     def at(index: int) -> int:
-        return HOST if index < start else min(bisect_right(ends, (index - start) / n_gpu), len(gpus) - 1)
+        return HOST if index < start else min(bisect_right(ends, (index - start) / n_gpu), len(ends) - 1)
 
-    places = tuple(at(index) for index in range(n_all))
-    rules = _overrides(options, len(gpus))
-    sums, staged = [0] * (len(gpus) + 1), 0
-    moved = bool(rules) or any(options.get(name) for name in _MOVERS)
+    places = tuple(at(index) for index in range(n_all + 1))
+    placed = Placement(
+        gpus, n_gpu, places[:-1], places[-1], (), 0, Moves.of(options, len(gpus)), mode, shares
+    )
     fetches = bool(gpus) and options.get("op_offload") is not False
+    sums, staged = _weights(shape, placed)
+    return replace(placed, weights_bytes=sums, staged_bytes=staged if fetches else 0)
+
+
+def _weights(shape: ModelShape, placed: Placement) -> tuple[tuple[int, ...], int]:
+    """Bytes by place, and the largest weight of a layer on the host."""
+    sums, staged = [0] * (len(placed.gpus) + 1), 0
+
+    def add(name: str, tensor: TensorInfo, where: int) -> None:
+        if where == HOST or placed.mode == "layer":
+            sums[where] += aligned_bytes(tensor, gpu=where != HOST)
+            return
+        for index, part in enumerate(fractions(placed.mode, placed.shares, where, name, tensor)):
+            sums[index] += int(aligned_bytes(tensor, gpu=True) * part)
+
     for layer in (*shape.layers, *shape.extra_layers):
-        if not moved:
-            home = places[layer.index]
+        home = placed.layers[layer.index]
+        if not placed.moves.any and (home == HOST or placed.mode == "layer"):
             sums[home] += layer.bytes_by_alignment[home != HOST]
-            staged = max(staged, layer.largest_bytes) if fetches and home == HOST else staged
+            staged = max(staged, layer.largest_bytes) if home == HOST else staged
             continue
         for name, tensor in layer.tensors.items():
-            where = _tensor_place(options, rules, layer, name, places[layer.index])
-            sums[where] += aligned_bytes(tensor, gpu=where != HOST)
-            if where == HOST and fetches:
-                staged = max(staged, tensor.n_bytes)
+            where = placed.moves.of_layer(layer.index, name, home)
+            add(f"blk.{layer.index}.{name}", tensor, where)
+            staged = max(staged, tensor.n_bytes) if where == HOST else staged
     for name, tensor in shape.loose.items():
-        where = HOST if name.startswith(_INPUT_TENSORS) else at(n_all)
-        where = _overridden(rules, name, where)
-        sums[where] += aligned_bytes(tensor, gpu=where != HOST)
+        add(name, tensor, placed.place_of(name))
     embedding = shape.loose.get("token_embd.weight")
-    if shape.tied and at(n_all) != HOST and embedding is not None:
-        sums[at(n_all)] += aligned_bytes(embedding, gpu=True)
-    return Placement(gpus, n_gpu, places, at(n_all), tuple(sums), staged, bool(rules))
+    if shape.tied and placed.output != HOST and embedding is not None:
+        add("output.weight", embedding, placed.output)
+    return tuple(sums), staged
 
 
 def _driven(gpus: Sequence[Device]) -> list[Device]:
@@ -135,38 +222,6 @@ def _by_name(name: str, gpus: Sequence[Device]) -> Device:
     raise ImpossibleOption("devices", f"there is no device '{name}'", known=[gpu.id for gpu in gpus])
 
 
-def _split_ends(options: Mapping[str, Any], gpus: Sequence[Device]) -> list[float]:
-    """Where each GPU's share ends, between 0 and 1."""
-    shares = options.get("tensor_split") or []
-    if isinstance(shares, str):
-        shares = [float(part) for part in re.split(r"[,/]", shares) if part]
-    if len(shares) > len(gpus) and gpus:
-        raise ImpossibleOption("tensor_split", f"{len(shares)} shares for {len(gpus)} GPUs")
-    shares = [float(share) for share in shares] + [0.0] * (len(gpus) - len(shares))
-    if sum(shares) == 0:
-        shares = [float(gpu.free_bytes) for gpu in gpus]
-    whole = sum(shares) or 1.0
-    return [end / whole for end in accumulate(shares)]
-
-
-def _tensor_place(
-    options: Mapping[str, Any],
-    rules: Sequence[tuple[re.Pattern[str], int]],
-    layer: Layer,
-    name: str,
-    home: int,
-) -> int:
-    where = _overridden(rules, f"blk.{layer.index}.{name}", home)
-    if where != home or home == HOST:
-        return where
-    on_host = (
-        (bool(options.get("cpu_moe")) and _EXPERTS.match(name))
-        or (layer.index < (options.get("n_cpu_moe") or 0) and _EXPERTS.match(name))
-        or (layer.index < (options.get("n_cpu_ffn") or 0) and _FEED_FORWARD.match(name))
-    )
-    return HOST if on_host else home
-
-
 def _overrides(options: Mapping[str, Any], n_gpus: int) -> list[tuple[re.Pattern[str], int]]:
     """`override_tensor`: patterns of tensor names, each with the buffer type to use."""
     stated = options.get("override_tensor") or []
@@ -181,7 +236,3 @@ def _overrides(options: Mapping[str, Any], n_gpus: int) -> list[tuple[re.Pattern
             except re.error as error:
                 raise ImpossibleOption("override_tensor", f"'{pattern}' is no pattern: {error}") from error
     return rules
-
-
-def _overridden(rules: Sequence[tuple[re.Pattern[str], int]], name: str, home: int) -> int:
-    return next((where for pattern, where in rules if pattern.search(name)), home)

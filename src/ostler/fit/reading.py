@@ -6,7 +6,9 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
+from ostler.fit.beside import Beside
 from ostler.fit.counting import Shape
 from ostler.fit.errors import NotEstimable
 from ostler.fit.model_shape import ModelShape
@@ -16,13 +18,15 @@ from ostler.library.filesets import FileSet
 from ostler.library.gguf import read_gguf_header
 from ostler.library.gguf_header import GgufHeader
 from ostler.library.hf_config import MAX_CONFIG_BYTES
+from ostler.library.loose import inspect_loose
 from ostler.library.safetensors import read_safetensors_header
 
 MAX_KEPT = 64
+Kept = TypeVar("Kept")
 
 
-Read = tuple[Shape, GgufHeader | None]
-"""A model's shape, and the header of its projector (mmproj) if it has one."""
+Read = tuple[Shape, Beside]
+"""A model's shape, and what goes beside it: its projector (mmproj), and a reader of files in options."""
 
 
 class Shapes:
@@ -30,6 +34,7 @@ class Shapes:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[object, ...], Read] = OrderedDict()
+        self._headers: OrderedDict[tuple[object, ...], tuple[GgufHeader, ...]] = OrderedDict()
 
     async def of(self, files: FileSet) -> Read:
         """What to estimate a file set from. Raises NotEstimable and what reading a header raises."""
@@ -38,11 +43,34 @@ class Shapes:
     def _of(self, files: FileSet) -> Read:
         paths, mmproj = model_files(files), files.mmproj
         key = tuple((str(path), *_state(path)) for path in (*paths, *([mmproj] if mmproj else [])))
-        read = self._kept.pop(key, None) or _read(files, paths)
-        self._kept[key] = read
-        while len(self._kept) > MAX_KEPT:
-            self._kept.popitem(last=False)
+        read = self._kept.pop(key, None) or self._read(files, paths)
+        _keep(self._kept, key, read)
         return read
+
+    def _read(self, files: FileSet, paths: Sequence[Path]) -> Read:
+        if files.format == "safetensors":
+            config = read_json_object(paths[0], MAX_CONFIG_BYTES)
+            return VllmShape.of([read_safetensors_header(path) for path in paths[1:]], config), Beside()
+        shape = ModelShape.of([read_gguf_header(path) for path in paths])
+        return shape, Beside(read_gguf_header(files.mmproj) if files.mmproj else None, self.headers)
+
+    def headers(self, path: Path) -> tuple[GgufHeader, ...]:
+        """The headers of any GGUF file, with its further shards. Blocking.
+
+        Raises NotEstimable and what reading a header raises.
+        """
+        key = (str(path), *_state(path))
+        headers = self._headers.pop(key, None) or tuple(
+            read_gguf_header(part) for part in model_files(inspect_loose(path))
+        )
+        _keep(self._headers, key, headers)
+        return headers
+
+
+def _keep(kept: OrderedDict[tuple[object, ...], Kept], key: tuple[object, ...], value: Kept) -> None:
+    kept[key] = value
+    while len(kept) > MAX_KEPT:
+        kept.popitem(last=False)
 
 
 def model_files(files: FileSet) -> list[Path]:
@@ -59,14 +87,6 @@ def model_files(files: FileSet) -> list[Path]:
 
 def _with_ending(files: FileSet, ending: str) -> list[Path]:
     return sorted(f.path for f in files.files if f.path.suffix == ending and f.path != files.mmproj)
-
-
-def _read(files: FileSet, paths: Sequence[Path]) -> Read:
-    if files.format == "safetensors":
-        config = read_json_object(paths[0], MAX_CONFIG_BYTES)
-        return VllmShape.of([read_safetensors_header(path) for path in paths[1:]], config), None
-    shape = ModelShape.of([read_gguf_header(path) for path in paths])
-    return shape, read_gguf_header(files.mmproj) if files.mmproj else None
 
 
 def _state(path: Path) -> tuple[int, int]:

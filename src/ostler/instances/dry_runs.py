@@ -25,6 +25,7 @@ async def with_fit(house: House, run: DryRun, model: Model, overrides: Mapping[s
         would_stop=tuple(resident.model_name for resident in leaving),
         evictions=tuple(_eviction(resident, plan) for resident in leaving),
         warnings=(*run.warnings, *_warnings(need, plan, leaving)),
+        expected_load_s=await house.experience.expected_load_s(model, overrides),
     )
     if need.is_known:
         ledger = house.memory.ledger([resident.claim for resident in holders])

@@ -19,6 +19,7 @@ from ostler.fit.ledger import Bytes, Claim, Ledger, open_ledger
 from ostler.fit.need import Need, need_for
 from ostler.fit.processes import gpu_bytes, shared_bytes, strangers
 from ostler.fit.reading import Shapes
+from ostler.instances.experience import Experience
 from ostler.models.records import Model
 from ostler.models.service import Models
 from ostler.runtimes.base import Observed, Runtime, RuntimeAway
@@ -64,6 +65,7 @@ class Memory:
         engines: Callable[[], Iterable[Engine]],
         shapes: Shapes,
         sees_gpus: Callable[[Model], Awaitable[bool | None]],
+        experience: Experience,
     ) -> None:
         self._devices = devices
         self._models = models
@@ -71,6 +73,7 @@ class Memory:
         self._engines = engines
         self._shapes = shapes
         self._sees_gpus = sees_gpus
+        self._experience = experience
         self._seen = Moment()
         self._looks = itertools.count(1)
 
@@ -88,13 +91,15 @@ class Memory:
         claims, others = await asyncio.to_thread(_measure, alive, sight)
         if number > self._seen.number:  # a later look may have been quicker
             self._seen = Moment(number, sight.devices, claims, others)
+            self._experience.see({id: claim.measured for id, claim in claims.items()})
 
     async def need(self, model: Model, overrides: Mapping[str, Any] | None = None) -> Need:
-        """What a start of this model needs. Raises ModelFileGone, BrokenFile."""
+        """What a start of this model needs, by earlier runs too. Raises ModelFileGone, BrokenFile."""
         if model.runtime not in HERE:
             return Need()
         count, _ = await self._counter(model)
-        return await asyncio.to_thread(count, {**model.options, **(overrides or {})})
+        need = await asyncio.to_thread(count, {**model.options, **(overrides or {})})
+        return await self._experience.better_need(need, model, overrides)
 
     async def context_that_fits(
         self,
@@ -123,6 +128,11 @@ class Memory:
         seen = self._seen.claims.get(instance_id, Claim())
         return Claim(need, seen.measured, seen.private)
 
+    def on_gpus(self, instance_id: int) -> int:
+        """Bytes that this instance was seen to hold on all GPUs."""
+        seen = self._seen.claims.get(instance_id, Claim()).measured
+        return sum(n for id, n in seen.items() if id != "cpu")
+
     def ledger(self, claims: Iterable[Claim]) -> Ledger:
         """The ledger with these claims entered, on the devices as they were seen last."""
         reserve = self._settings().reserve_by_device
@@ -145,11 +155,11 @@ class Memory:
             note = f"{model.engine} sees no GPU here: the model runs on the CPU"
         trained = files.facts.context_length if files.facts else None
         try:
-            shape, projector = await self._shapes.of(files)
+            shape, beside = await self._shapes.of(files)
         except Invalid as error:
             unknown = Need(unknown_why=error.message, note=note)
             return lambda _: unknown, trained
-        counted = partial(need_for, shape, devices=devices, reserve=reserve, projector=projector)
+        counted = partial(need_for, shape, devices=devices, reserve=reserve, beside=beside)
 
         def count(options: Mapping[str, Any]) -> Need:
             try:

@@ -11,6 +11,7 @@ from ostler.core.errors import NotFound, OstlerError
 from ostler.core.launch import HIDDEN, HOST_SLOT, PORT_SLOT, LaunchSpec
 from ostler.core.near import near_names
 from ostler.engines.base import Engine, LaunchRequest
+from ostler.engines.fit_memory import EngineMemory
 from ostler.engines.registry import Engines
 from ostler.instances.views import DryRun
 from ostler.models.records import Model
@@ -59,6 +60,16 @@ class Preparer:
         """Whether its engine would use this host's GPUs; None where that is not known."""
         try:
             return await self._engines.get(model.engine).sees_gpus(await self._request(model, None))
+        except OstlerError:
+            return None  # the start itself says what is wrong
+
+    async def engine_memory(
+        self, model: Model, overrides: Mapping[str, Any] | None, *, ask: bool
+    ) -> EngineMemory | None:
+        """What its engine says that it would allocate; without `ask` only what it said before."""
+        try:
+            request = await self._request(model, overrides)
+            return await self._engines.get(model.engine).memory(request, ask=ask)
         except OstlerError:
             return None  # the start itself says what is wrong
 

@@ -23,6 +23,7 @@ async def provide_and_admit(standing: Standing, attempt: Attempt) -> Prepared:
         await prepared.runtime.provide(prepared.spec, partial(_tell, standing, attempt))
     finally:
         standing.progress = None
+    standing.launch = await house.experience.launch(model, attempt.overrides)
     standing.need = await admission.need_now(house, model, attempt.overrides)
     wanted = admission.candidate(
         model, standing.need, may_evict=attempt.may_evict, ignore_fit=standing.ignore_fit

@@ -22,12 +22,15 @@ from ostler.fit.reading import Shapes
 from ostler.instances import admission, dry_runs
 from ostler.instances.adoption import adopt, stop_unknown, stop_unknown_later
 from ostler.instances.errors import AlreadyRunning
+from ostler.instances.experience import Experience
+from ostler.instances.footprints import Footprints
 from ostler.instances.health import HealthProbe
 from ostler.instances.house import House
 from ostler.instances.keeper import Keeper
 from ostler.instances.leases import Lease, Routes
 from ostler.instances.lending import Lending
 from ostler.instances.memory import Memory
+from ostler.instances.memory_report import memory_report
 from ostler.instances.orders import StopOrder
 from ostler.instances.preparing import Preparer
 from ostler.instances.residence import Residence
@@ -75,6 +78,15 @@ class Instances:
         self._clock = clock
         self._keepers: dict[int, Keeper] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        preparer = Preparer(models, engines, runtimes)
+        self.experience = Experience(
+            Footprints(database, clock, node),
+            models,
+            preparer,
+            lambda: self._memory.devices,
+            lambda: self._memory.look(),
+            clock.monotonic,
+        )
         self._memory = Memory(
             devices,
             models,
@@ -82,6 +94,7 @@ class Instances:
             lambda: self._residence.engines(),
             shapes,
             lambda model: self._house.preparer.sees_gpus(model),
+            self.experience,
         )
         self._residence = Residence(
             lambda: list(self._keepers.values()), self._memory, lambda: settings.current
@@ -91,11 +104,12 @@ class Instances:
             clock=clock,
             settings=lambda: settings.current,
             models=models,
-            preparer=Preparer(models, engines, runtimes),
+            preparer=preparer,
             probe=HealthProbe(),
             routes=Routes(),
             scheduler=Scheduler(self._residence, clock, lambda: settings.current),
             memory=self._memory,
+            experience=self.experience,
             secret=secret,
         )
         self._lending = Lending(self._house, self._keeper)
@@ -129,6 +143,7 @@ class Instances:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._house.scheduler.close()
+        await self.experience.close()
         await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
         await self._house.probe.close()
         await asyncio.gather(*(runtime.close() for runtime in self._runtimes.values()))
@@ -257,6 +272,10 @@ class Instances:
         """Who would leave now for a start that needs these bytes by device, each with the reason."""
         return await dry_runs.evictions_for(self._house, name, need)
 
+    async def memory_of(self, model: Model) -> dict[str, Any] | None:
+        """What it takes by device, estimated and measured, and how long it loads; JSON-ready."""
+        return await memory_report(self._house, model)
+
     async def devices(self) -> list[tuple[Device, Account]]:
         """The devices as they are now, each with its account in the ledger: who holds its memory."""
         await self._memory.look()
@@ -364,6 +383,7 @@ class Instances:
                     await runtime.tidy()
                 except (OSError, OstlerError) as error:
                     log.warning("housekeeping of the runtime %s failed: %s", name, error)
+            await self.experience.look_again()
             await asyncio.sleep(min(TIDY_S, self._settings.current.probe_interval_s))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -105,6 +105,7 @@ class DryRun:
     `would_stop` names the models that would leave to make room, `evictions` says why of each.
     `fit` are the devices with what the start needs of them, `fits` whether it can ever fit (both None
     where the need is not known). `blocked_by` names the error that `ignore_fit` overrides.
+    `expected_load_s`: by earlier loads here, None where none tells.
     """
 
     model_name: str
@@ -121,6 +122,7 @@ class DryRun:
     fits: bool | None = None
     fit: tuple[Mapping[str, Any], ...] | None = None
     blocked_by: str | None = None
+    expected_load_s: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form."""

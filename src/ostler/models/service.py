@@ -35,7 +35,7 @@ from ostler.models.names import check_name, name_from
 from ostler.models.records import ORIGINS, Model, NewModel, Policy, Source
 from ostler.models.sources import SourceReader
 from ostler.models.tables import ModelRow
-from ostler.models.trust import refuse_untrusted
+from ostler.models.trust import refuse_untrusted, refuse_untrusted_options
 from ostler.runtimes.container_options import ContainerOptions
 
 RUNTIMES = ("process", "docker", "kserve")
@@ -151,6 +151,19 @@ class Models:
     async def preview(self, new: NewModel, principal: Principal) -> Model:
         """The model that `create` would make, checked in full, not saved (id 0)."""
         return await self._check(new, principal)
+
+    async def tried_options(
+        self, options: Mapping[str, Any], engine: str, principal: Principal, before: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Engine options in canonical names, over those of a recipe, for a question about it.
+
+        Raises NotAllowed where they name files that this principal may not have read, UnknownOption,
+        BadOptionValue.
+        """
+        table = self._engines.get(engine).options
+        checked, roots = table.validate(options), await self._sources.roots()
+        await asyncio.to_thread(refuse_untrusted_options, checked, before, table, roots, principal)
+        return {**before, **checked}
 
     async def create(self, new: NewModel, principal: Principal) -> Model:
         """Check and store a recipe; it is stopped. Needs the role power_user.

@@ -44,10 +44,26 @@ def refuse_untrusted(
         )
     _refuse_variables(_changed(new.env, before.env if before else {}), table, principal)
     options = table.validate(new.options)
-    for name, value in _changed(options, before.options if before else {}).items():
-        _refuse_option(table.get(name), value, roots, principal)
+    refuse_untrusted_options(options, before.options if before else {}, table, roots, principal)
     if list(new.extra_args) != list(before.extra_args if before else ()):
         _refuse_arguments(new.extra_args, table, principal)
+
+
+def refuse_untrusted_options(
+    options: Mapping[str, Any],
+    before: Mapping[str, Any],
+    table: OptionTable,
+    roots: Sequence[Path],
+    principal: Principal,
+) -> None:
+    """Refuse canonical options that this principal may not say, other than those `before`. Blocking.
+
+    Raises NotAllowed.
+    """
+    if principal.role >= Role.ADMIN:
+        return
+    for name, value in _changed(options, before).items():
+        _refuse_option(table.get(name), value, roots, principal)
 
 
 def _changed(after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,19 +7,20 @@ from typing import Any
 from pydantic import Field
 
 from ostler.api.door import needs, router
+from ostler.api.native.fit_here import better_here
 from ostler.api.native.models import allowed
 from ostler.api.services import Rooms, Services, Who
 from ostler.api.shapes import Body
 from ostler.core.errors import InvalidField
 from ostler.core.principals import Principal, Role
 from ostler.fit.answering import MAX_CONTEXTS
+from ostler.fit.beside import Beside
 from ostler.fit.counting import Shape
 from ostler.fit.device import pooled
 from ostler.fit.errors import NotEstimable
 from ostler.fit.model_shape import ModelShape
 from ostler.fit.vllm_shape import VllmShape
 from ostler.hub.specs import MAX_SPEC_LENGTH, parse_spec
-from ostler.library.gguf_header import GgufHeader
 from ostler.models.records import NewModel
 from ostler.models.sources import source_of
 
@@ -53,12 +54,13 @@ async def fit(rooms: Rooms, who: Who, body: FitIn) -> dict[str, Any]:
     of the first, and `contexts` holds all of them. A model on the hub is not downloaded: the headers of
     its files are read.
     """
-    shape, projector, options = await _what_is_asked(rooms, who, body)
+    shape, beside, options = await _what_is_asked(rooms, who, body)
     devices = await rooms.fits.hardware(body.on, body.hardware, body.gpus)
-    found = await rooms.fits.answer(shape, options, devices, body.contexts, projector=projector)
-    answer = found[0].to_json()
+    found = await rooms.fits.answer(shape, options, devices, body.contexts, beside=beside)
+    best = await better_here(rooms, who, body, found[0], options)
+    answer = best.to_json()
     is_here = body.on is None and body.hardware is None
-    needed = pooled({p.id: p.total_bytes for p in (*found[0].devices, found[0].host)}, devices)
+    needed = pooled({p.id: p.total_bytes for p in (*best.devices, best.host)}, devices)
     name = body.model or body.path or str(body.hub)
     answer["evictions"] = await rooms.instances.evictions_for(name, needed) if is_here else []
     if len(found) > 1:
@@ -68,24 +70,23 @@ async def fit(rooms: Rooms, who: Who, body: FitIn) -> dict[str, Any]:
 
 async def _what_is_asked(
     rooms: Services, who: Principal, body: FitIn
-) -> tuple[Shape, GgufHeader | None, dict[str, Any]]:
-    """The model's shape, its projector, and all options in their canonical names."""
+) -> tuple[Shape, Beside, dict[str, Any]]:
+    """The model's shape, what goes beside it, and all options in their canonical names."""
     given = [name for name in ("model", "path", "hub") if getattr(body, name) is not None]
     if len(given) != 1:
         raise InvalidField("model", "say which model: exactly one of model, path and hub")
     if body.model is not None:
         model = allowed(rooms, who, body.model)
-        rules = rooms.engines.get(model.engine)
-        options = {**model.options, **rules.options.validate(body.options)}
+        options = await rooms.models.tried_options(body.options, model.engine, who, model.options)
         return (*await rooms.shapes.of(await rooms.models.resolve_files(model)), options)
     if body.path is not None:
         new = NewModel({"path": body.path}, engine=body.engine, options=body.options)
         model = await rooms.models.preview(new, who)
         return (*await rooms.shapes.of(await rooms.models.resolve_files(model)), dict(model.options))
-    return await _of_spec(rooms, body)
+    return await _of_spec(rooms, who, body)
 
 
-async def _of_spec(rooms: Services, body: FitIn) -> tuple[Shape, GgufHeader | None, dict[str, Any]]:
+async def _of_spec(rooms: Services, who: Principal, body: FitIn) -> tuple[Shape, Beside, dict[str, Any]]:
     """From the files here where the repo was pulled, else from parts of those on the hub."""
     spec = parse_spec(str(body.hub), endpoint=rooms.hub.endpoint)
     source = source_of(spec)
@@ -95,11 +96,11 @@ async def _of_spec(rooms: Services, body: FitIn) -> tuple[Shape, GgufHeader | No
     remote = None if here else await rooms.hub.inspect(spec)
     file_format = here.format if here else remote.format if remote else ""
     engine = rooms.engines.get(body.engine) if body.engine else rooms.engines.for_format(file_format)
-    checked = engine.options.validate(body.options)
+    checked = await rooms.models.tried_options(body.options, engine.name, who, {})
     if here is not None:
         return (*await rooms.shapes.of(here), checked)
     if remote is not None and remote.safetensors is not None:
-        return VllmShape.of(remote.safetensors.values(), remote.config), None, checked
+        return VllmShape.of(remote.safetensors.values(), remote.config), Beside(), checked
     if remote is None or file_format != "gguf":
         raise NotEstimable(f"the memory of a model in the format '{file_format}' is not known here")
-    return ModelShape.of(remote.gguf), remote.mmproj_header, checked
+    return ModelShape.of(remote.gguf), Beside(remote.mmproj_header), checked

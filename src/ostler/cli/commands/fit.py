@@ -13,6 +13,7 @@ from ostler.cli import human
 from ostler.cli.client import Json
 from ostler.cli.connection import Server
 from ostler.cli.failures import DOES_NOT_FIT, USAGE, CommandFailed
+from ostler.cli.footprint import EXACTNESS
 from ostler.cli.options import JsonFlag, Target, with_server
 from ostler.cli.output import note, paint, print_json, print_table
 from ostler.cli.targets import what_is_meant
@@ -146,11 +147,13 @@ def _hardware(on: str | None) -> Json:
 def _print_one(found: Json) -> None:
     print(
         f"{found['engine']}, context {found['context_length']} tokens over {found['parallel']} "
-        f"slot{'s' if found['parallel'] != 1 else ''} ({found['exactness']})\n"
+        f"slot{'s' if found['parallel'] != 1 else ''} ({EXACTNESS[found['exactness']]})\n"
     )
     print_table(_COLUMNS, [_row(device) for device in (*found["devices"], found["host"])])
     largest, host = found["max_context_length"], found["host"]
     print()
+    if bounds := found.get("bounds"):
+        print(f"In all between {human.size(bounds['lower_bytes'])} and {human.size(bounds['upper_bytes'])}.")
     if host["shared_bytes"]:
         needed, free = host["total_bytes"] + host["shared_bytes"], human.size(host["free_bytes"])
         print(f"One memory for the GPU and {host['id']}: together {human.size(needed)} of {free}.")
