@@ -105,6 +105,10 @@ class DockerEngine:
         if self._process is not None and self._process.poll() is None:
             self.clean()
             self.stop()
+        for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+            place = line.split()[1]  # the daemon mounts its own folders onto themselves and leaves them so
+            if Path(place).is_relative_to(self.folder):
+                subprocess.run(["umount", "--lazy", place], check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
