@@ -141,6 +141,30 @@ class Settings(BaseModel):
         "Command that starts llama-server; by default `llama-server` on PATH, else the built-in one.",
         env=("LLAMA_SERVER_COMMAND",),
     )
+    docker_host: str | None = _setting(
+        None,
+        "Where the Docker Engine listens, or Podman's compatible service: `unix:///path`, `tcp://host:port`. "
+        "By default the usual sockets are looked for, rootless ones too.",
+        env=("DOCKER_HOST",),
+    )
+    docker_network: str = _setting(
+        "ostler", "Network of engines in containers, made where it is missing; `host` for the host's own."
+    )
+    docker_name_prefix: str = _setting(
+        "",
+        "What stands before the names of containers (`llamacpp-model-7`), for a second Ostler on one daemon.",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,30})?$",
+    )
+    llamacpp_image: str = _setting(
+        "ghcr.io/ggml-org/llama.cpp:server-cuda",
+        "Image of llama.cpp's server for models in containers that name none.",
+        env=("LLAMACPP_IMAGE",),
+    )
+    vllm_image: str = _setting(
+        "vllm/vllm-openai:latest",
+        "Image of vLLM for models in containers that name none.",
+        env=("VLLM_IMAGE",),
+    )
     vllm_command: str | None = _setting(
         None,
         "Command that starts vLLM, or the folder of the virtual environment that it is installed in; by "

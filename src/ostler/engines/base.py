@@ -31,10 +31,11 @@ class NoExecutable(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class LaunchRequest:
-    """Everything an engine needs to say what will run; paths are as the engine will see them.
+    """Everything an engine needs to say what will run; paths are those of the host.
 
     `options` are checked again; `command_override` is a model's own command line of the
     executable ("/opt/llama.cpp/llama-server"); `devices` are device ids ("cuda:0"), empty for all.
+    `runtime_options` are the model's wishes for its container, the image among them.
     """
 
     model_id: int
@@ -47,6 +48,7 @@ class LaunchRequest:
     runtime: str = "process"
     command_override: str | None = None
     devices: tuple[str, ...] = ()
+    runtime_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Health(StrEnum):

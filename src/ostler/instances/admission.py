@@ -51,16 +51,16 @@ class Placed:
     launch: Launch | None
 
 
-async def place(house: House, model_id: int, attempt: Attempt, ignore: Collection[str]) -> Placed:
+async def place(
+    house: House, model_id: int, attempt: Attempt, prepared: Prepared, ignore: Collection[str]
+) -> Placed:
     """What will run and what it needs, once it has its place in the scheduler.
 
-    `ignore` are codes of errors that do not matter.
+    `prepared` is the launch as the recipe has it; `ignore` are codes of errors that do not matter.
 
     Raises NoRoom and WillNotFit, with a context length that fits, if any, and what preparing may raise.
     """
     model = house.models.get(model_id)
-    # what is wrong is said before it waits
-    prepared = await house.preparer.prepare(model, attempt.overrides, ignore)
     attempt.ways = await ways(house, model, attempt.overrides)
     way = await _admit(house, house.models.get(model_id), attempt)
     try:

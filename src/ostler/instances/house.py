@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ostler.core.clock import Clock
+from ostler.core.errors import OstlerError
 from ostler.core.launch import Handle
 from ostler.core.secrets import ServerSecret
 from ostler.core.settings import Settings
@@ -48,6 +49,13 @@ class House:
     def engine_of(self, record: Record) -> Engine:
         """The engine of a launch. Raises UnknownEngine."""
         return self.preparer.engine(record.spec.engine)
+
+    def trouble_of(self, record: Record) -> str | None:
+        """Why the runtime of a launch does not answer now; None while all is well."""
+        try:
+            return self.preparer.runtime(record.runtime).trouble
+        except OstlerError as error:
+            return error.message
 
     def runtime_of(self, record: Record) -> tuple[Runtime, Handle]:
         """The runtime and the handle of a launch that has one. Raises UnknownRuntime."""

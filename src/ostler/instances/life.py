@@ -21,13 +21,14 @@ from ostler.instances.errors import NoRoom, StartFailed, WillNotFit
 from ostler.instances.house import House
 from ostler.instances.leases import Endpoint, WaitingLine
 from ostler.instances.orders import Attempt, StopOrder
+from ostler.instances.provision import provide_and_place
 from ostler.instances.restarts import backoff_s
 from ostler.instances.standing import SYSTEM_ACTOR, Standing
 from ostler.instances.store import Also, Note
 from ostler.instances.views import Failure, StartCause
 from ostler.instances.waiting import Bell, Turn, Watch, Watched, wait_until_ready
 from ostler.models.index import ModelNotFound
-from ostler.runtimes.base import Observed, StopFailed
+from ostler.runtimes.base import Observed, RuntimeAway, StopFailed
 
 log = logging.getLogger(__name__)
 
@@ -100,9 +101,10 @@ class Life(Standing):
                 return
         try:
             await self._sweep()
-            placed = await self._bell.unless(
-                self._is_asked, admission.place(house, self.model_id, attempt, self.ignore)
-            )
+            placed = await self._bell.unless(self._is_asked, provide_and_place(self, attempt))
+        except RuntimeAway as error:
+            await self._put_off(attempt, error)
+            return
         except OstlerError as error:
             await self._refuse(attempt, error)
             return
@@ -138,6 +140,13 @@ class Life(Standing):
         """What the start asks for has changed while it waits, if it does."""
         if self.attempt is not None and self.attempt.ways:
             self._house.scheduler.change(admission.candidate(self.model, self.attempt.ways, self.attempt))
+
+    async def _put_off(self, attempt: Attempt, error: RuntimeAway) -> None:
+        """Who waits is told at once; what the server itself starts is tried until the runtime is back."""
+        await self._refuse(attempt, error)
+        if attempt.is_restart and self._stop is None:
+            self.failure = failures.explain_error(error)
+            self.attempt = attempt.again(self._now() + error.retry_after_s)
 
     async def _load(self) -> None:
         """From an engine that loads to one that is ready, or failed."""
@@ -264,12 +273,7 @@ class Life(Standing):
             await self._move(InstanceState.STOPPING, note, also=self._store_desired(order))
             cut = await self._drain(order)
             await house.experience.note_leaving(record.id, has_served=self.has_served)
-            try:
-                if record.handle is not None:
-                    runtime, handle = house.runtime_of(record)
-                    await runtime.stop(handle, grace_s=house.settings().stop_grace_s)
-            except OstlerError as error:
-                failure = failures.explain_error(error)
+            failure = await self._end_engine(order)
             seconds = round(self._now() - began, 3)
             data = {"seconds": seconds, "cut_requests": cut, "left_for": order.reason}
             if failure is None:
@@ -278,12 +282,33 @@ class Life(Standing):
                 note = Note(order.actor, failure.reason, data)
                 await self._move(InstanceState.FAILED, note, failure=failure)
         elif record is not None and record.state is InstanceState.FAILED:
-            await self._move(InstanceState.STOPPED, Note(order.actor, order.reason, {"was": "failed"}))
+            failure = await self._end_engine(order)  # an end that failed before is not taken for one
+            if failure is None:
+                await self._move(InstanceState.STOPPED, Note(order.actor, order.reason, {"was": "failed"}))
         self.failure, self.endpoint, self.observed = failure, None, None
         self._stop, self.is_refused = None, False
         house.scheduler.release(self.model_id)
         stop_error = StopFailed(failure.reason, hint=failure.hint) if failure else None
         orders.settle(order.done, stop_error)
+
+    async def _end_engine(self, order: StopOrder) -> Failure | None:
+        """Have it ended; None when it is gone.
+
+        While the runtime does not answer it stays `stopping`, and whoever waits for it is told.
+        """
+        house, record = self._house, self._must_record()
+        while record.handle is not None:
+            try:
+                runtime, handle = house.runtime_of(record)
+                await runtime.stop(handle, grace_s=house.settings().stop_grace_s)
+                break
+            except RuntimeAway as error:
+                orders.settle(order.done, error)
+                self._settle_attempt(error)
+                await self._bell.wait((), error.retry_after_s)
+            except OstlerError as error:
+                return failures.explain_error(error)
+        return None
 
     async def _drain(self, order: StopOrder) -> int:
         """Wait for the requests in flight, as long as may be; gives how many are cut off."""
@@ -325,7 +350,7 @@ class Life(Standing):
             return
         try:
             await runtime.stop(handle, grace_s=LEFTOVER_GRACE_S)
-        except StopFailed as error:
+        except (StopFailed, RuntimeAway) as error:
             if not record.state.is_active:
                 raise
             log.warning("%s", error.message)

@@ -26,7 +26,7 @@ from ostler.fit.visible import visible_gpus
 from ostler.instances.experience import Experience
 from ostler.models.records import Model
 from ostler.models.service import Models
-from ostler.runtimes.base import Observed, Runtime
+from ostler.runtimes.base import Observed, Runtime, RuntimeAway
 
 log = logging.getLogger(__name__)
 
@@ -238,6 +238,8 @@ async def _inspect(engine: Engine) -> tuple[int, Observed | None]:
     try:
         async with asyncio.timeout(INSPECT_TIMEOUT_S):
             return engine.instance_id, await engine.runtime.inspect(engine.handle)
+    except RuntimeAway:
+        return engine.instance_id, None  # the runtime says so itself, once
     except (TimeoutError, OSError, OstlerError) as error:
         log.warning("the memory of instance %d cannot be seen: %r", engine.instance_id, error)
         return engine.instance_id, None

@@ -64,6 +64,10 @@ class Attempt:
     placed: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Future[None] = field(default_factory=_future)
 
+    def again(self, not_before: float) -> Attempt:
+        """The same once more, for nobody who waits now."""
+        return Attempt(self.cause, self.actor, self.overrides, not_before, self.is_restart, self.may_evict)
+
 
 @dataclass
 class StopOrder:

@@ -21,7 +21,7 @@ from ostler.fit.ledger import Account, Bytes
 from ostler.fit.reading import Shapes
 from ostler.fit.reasons import Choice
 from ostler.instances import dry_runs, seating
-from ostler.instances.adoption import adopt, stop_unknown
+from ostler.instances.adoption import adopt, stop_unknown, stop_unknown_later
 from ostler.instances.errors import AlreadyRunning
 from ostler.instances.experience import Experience
 from ostler.instances.footprints import Footprints
@@ -143,6 +143,9 @@ class Instances:
             if keeper.record is not None and keeper.record.state.is_active:
                 await self._learn_need(keeper)
                 self._spawn(self._refresh_drift(keeper))
+        for runtime in self._runtimes.values():
+            if runtime.trouble is not None:
+                self._spawn(stop_unknown_later(self._house, runtime))
         self._spawn(self._wanted.start_all())
         self._spawn(self._wanted.start_refused())
         self._spawn(self._tidy())
@@ -160,6 +163,7 @@ class Instances:
         await self.experience.close()
         await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
         await self._house.probe.close()
+        await asyncio.gather(*(runtime.close() for runtime in self._runtimes.values()))
 
     # For people
 
@@ -418,7 +422,7 @@ class Instances:
             for name, runtime in self._runtimes.items():
                 try:
                     await runtime.tidy()
-                except OSError as error:
+                except (OSError, OstlerError) as error:
                     log.warning("housekeeping of the runtime %s failed: %s", name, error)
             await self.experience.look_again()
             await asyncio.sleep(min(TIDY_S, self._settings.current.probe_interval_s))

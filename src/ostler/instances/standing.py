@@ -31,7 +31,7 @@ class Standing:
     requests that wait for it. `ready_since` is monotonic. `drift`: what runs differs from the recipe.
     `need` is what its launch needs of each device, `launch` what its footprint is kept under; `ignore` are
     codes of errors that do not matter. `is_refused`: it should run and there was no room for it; it starts
-    when there is.
+    when there is. `progress` says what is fetched for its start.
     """
 
     def __init__(self, model_id: int, house: House) -> None:
@@ -51,8 +51,14 @@ class Standing:
         self.launch: Launch | None = None
         self.ignore: Collection[str] = frozenset()
         self.is_refused = False
+        self.progress: str | None = None
         self._house = house
         self._stop: StopOrder | None = None
+
+    @property
+    def house(self) -> House:
+        """What it works with."""
+        return self._house
 
     @property
     def state(self) -> InstanceState:
@@ -187,8 +193,12 @@ class Standing:
         return self.observed.memory_bytes + self._house.memory.on_gpus(self.record.id)
 
     def _reason(self, state: InstanceState) -> str | None:
-        if state is InstanceState.STARTING and self.record is None:
-            return "waits for its place"
+        if state.is_active and self.record is not None and self.record.state.is_active:
+            trouble = self._house.trouble_of(self.record)
+            if trouble is not None:
+                return trouble
+        elif state is InstanceState.STARTING:
+            return self.progress or "waits for its place"
         if state is InstanceState.STOPPING and self._stop is not None:
             return self._stop.reason
         if state is not InstanceState.FAILED or self.failure is None:

@@ -10,7 +10,7 @@ from typing import Any
 from ostler.core.errors import InvalidField
 from ostler.models.records import Model, NewModel, Policy
 
-DOCUMENTS = ("options", "env", "request_defaults", "policy")
+DOCUMENTS = ("options", "env", "request_defaults", "policy", "runtime_options")
 _NOT_DEFAULTS = frozenset({"model", "messages", "prompt", "input", "stream"})
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 

@@ -144,7 +144,8 @@ class NewModel:
     """What is needed to create a model; everything but the source has a default.
 
     `engine` None: chosen by the file's format. `name` None: made from the source.
-    `engine_command` None: the program is found as the settings say.
+    `engine_command` None: the program is found as the settings say. `runtime_options` are the wishes for
+    its container (`runtimes.container_options`).
     `source` is a Source, or what a person writes: {"path": ...} or {"hub": "org/repo:tag"}.
     """
 
@@ -164,6 +165,7 @@ class NewModel:
     origin: str = "native"
     read_only: bool = False
     dialect_data: Mapping[str, Any] = field(default_factory=dict)
+    runtime_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,7 @@ class Model:
     created_at: datetime
     updated_at: datetime
     ignore_fit: bool = False
+    runtime_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ from ostler.models.records import ORIGINS, Model, NewModel, Source
 from ostler.models.sources import SourceReader
 from ostler.models.tables import ModelRow
 from ostler.models.trust import refuse_untrusted, refuse_untrusted_options
+from ostler.runtimes.container_options import ContainerOptions
 
 RUNTIMES = ("process", "docker", "kserve")
 _CHANGEABLE = frozenset(
@@ -192,8 +193,8 @@ class Models:
         *,
         expected_revision: int | None = None,
     ) -> Model:
-        """Change some fields. Documents (options, env, request_defaults, policy) are merged key by
-        key, null taking a key out (JSON merge patch, RFC 7396). Raises as `create` does, and
+        """Change some fields. Documents (options, env, request_defaults, policy, runtime_options) are merged
+        key by key, null taking a key out (JSON merge patch, RFC 7396). Raises as `create` does, and
         ReadOnlyModel, ChangedMeanwhile, ModelInUse (renaming one that runs).
         """
         principal.require(Role.POWER_USER, "change models")
@@ -284,6 +285,7 @@ class Models:
         rules.check_env(environment(new.env))
         roots = await self._sources.roots()
         await asyncio.to_thread(refuse_untrusted, new, keep_source, rules.options, roots, principal)
+        ContainerOptions.read(new.runtime_options)
         options = rules.options.validate(new.options)
         now = self._clock.now()
         return Model(
@@ -296,6 +298,7 @@ class Models:
             engine=engine,
             runtime=new.runtime,
             engine_command=new.engine_command,
+            runtime_options=dict(new.runtime_options),
             node=self._node,
             task=text("task", new.task),
             source=source,

@@ -20,7 +20,7 @@ def write_row(row: ModelRow, model: Model) -> None:
     """Copy everything but the id and the aliases onto the row."""
     row.name, row.description, row.origin = model.name, model.description, model.origin
     row.read_only, row.engine, row.runtime = model.read_only, model.engine, model.runtime
-    row.engine_command = model.engine_command
+    row.engine_command, row.runtime_options = model.engine_command, dict(model.runtime_options)
     row.node, row.task, row.source = model.node, model.task, model.source.to_json()
     row.options, row.extra_args, row.env = dict(model.options), list(model.extra_args), dict(model.env)
     row.request_defaults, row.policy = dict(model.request_defaults), model.policy.to_json()
@@ -41,6 +41,7 @@ def read_row(row: ModelRow, aliases: Iterable[str]) -> Model:
         engine=row.engine,
         runtime=row.runtime,
         engine_command=row.engine_command,
+        runtime_options=dict(row.runtime_options),
         node=row.node,
         task=row.task,
         source=Source.from_json(row.source),

@@ -31,6 +31,7 @@ class ModelRow(Base):
     node: Mapped[str] = mapped_column(Text)
     task: Mapped[str] = mapped_column(Text)
     source: Mapped[dict[str, Any]]
+    runtime_options: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     options: Mapped[dict[str, Any]]
     extra_args: Mapped[list[str]]
     env: Mapped[dict[str, Any]]
