@@ -108,7 +108,7 @@ class Engine(ABC):
     """One inference program. Engines hold no state of instances and start nothing.
 
     `as_of` is the version of the program whose options the table holds, `programs` are the names (of a
-    file, or of a Python module) by which a command line names it.
+    file, or of a Python module) by which a command line names it. `serves` goes on after the title.
     """
 
     name: ClassVar[str]
@@ -116,6 +116,7 @@ class Engine(ABC):
     programs: ClassVar[frozenset[str]]
     title: ClassVar[str]
     formats: ClassVar[frozenset[str]]
+    serves: ClassVar[str]
     options: ClassVar[OptionTable]
     owned_flags: ClassVar[frozenset[str]]
     secret_env: ClassVar[tuple[str, ...]]

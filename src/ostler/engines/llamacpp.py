@@ -45,6 +45,7 @@ class LlamaCpp(Engine):
     programs: ClassVar[frozenset[str]] = frozenset({"llama-server", "llama-cpp-server", "llama", "server"})
     title: ClassVar[str] = "llama.cpp"
     formats: ClassVar[frozenset[str]] = frozenset({"gguf"})
+    serves: ClassVar[str] = "reads GGUF files as they are, in one part or several, on GPUs and processors"
     options: ClassVar[OptionTable] = TABLE
     owned_flags: ClassVar[frozenset[str]] = frozenset(flag for one in TABLE.owned for flag in one.flags)
     secret_env: ClassVar[tuple[str, ...]] = ("LLAMA_API_KEY",)

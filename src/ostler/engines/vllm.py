@@ -53,6 +53,7 @@ class Vllm(Engine):
     programs: ClassVar[frozenset[str]] = frozenset({"vllm", "vllm.entrypoints.openai.api_server"})
     title: ClassVar[str] = "vLLM"
     formats: ClassVar[frozenset[str]] = frozenset({"safetensors"})
+    serves: ClassVar[str] = "reads the Hugging Face format natively and serves many requests at once"
     options: ClassVar[OptionTable] = TABLE
     owned_flags: ClassVar[frozenset[str]] = frozenset(flag for one in TABLE.owned for flag in one.flags)
     secret_env: ClassVar[tuple[str, ...]] = ("VLLM_API_KEY",)
