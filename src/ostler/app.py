@@ -32,6 +32,7 @@ from ostler.core.errors import Conflict, OstlerError
 from ostler.core.events import EventLog
 from ostler.core.live_settings import LiveSettings
 from ostler.core.migrate import upgrade
+from ostler.core.principals import SYSTEM
 from ostler.core.secrets import ServerSecret
 from ostler.core.server_lock import ServerLock
 from ostler.core.settings import LoadedSettings, Settings
@@ -40,11 +41,13 @@ from ostler.engines.registry import Engines, default_engines
 from ostler.fit.answering import Fits
 from ostler.fit.devices import Devices
 from ostler.fit.pretend import pretended
-from ostler.fit.reading import Shapes
+from ostler.fit.reading import Read, Shapes, shape_on_hub
 from ostler.gateway.app import Gateway
 from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.server import OneWriteProtocol, acceptors, settle_memory
 from ostler.hub.service import Hub
+from ostler.hub.specs import parse_spec
+from ostler.instances.dry_runs import HubView
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
 from ostler.library.service import Library
@@ -151,7 +154,18 @@ def build(
         pretend=pretended(settings.devices) if settings.devices else (), listed=engines.listed_devices
     )
     instances = Instances(
-        database, events, clock, live, models, engines, runtimes, secret, node, devices, shapes
+        database,
+        events,
+        clock,
+        live,
+        models,
+        engines,
+        runtimes,
+        secret,
+        node,
+        devices,
+        shapes,
+        _asked_of(hub, downloads),
     )
     registry = CollectorRegistry()
     usage_writer = UsageWriter(database)
@@ -175,7 +189,7 @@ def build(
         usage=UsageLog(database, clock),
         devices=devices,
         shapes=shapes,
-        fits=Fits(devices),
+        fits=Fits(devices, lambda: live.current.reserve_by_device),
         metrics=registry,
         node=node,
         version=__version__,
@@ -192,6 +206,15 @@ def build(
         pools=pools,
     )
     return Ostler(services, gateway, usage_writer)
+
+
+def _asked_of(hub: Hub, downloads: Downloads) -> HubView:
+    """What a dry run asks about files that are not here."""
+
+    async def read(spec: str) -> Read:
+        return shape_on_hub(await hub.inspect(parse_spec(spec, endpoint=hub.endpoint)))
+
+    return HubView(lambda spec: downloads.plan(spec, principal=SYSTEM), read)
 
 
 class Server(uvicorn.Server):

@@ -85,7 +85,10 @@ async def end(engine: FakeEngine, code: int | None, *, oom_killed: bool = False)
 
 
 class FakeRuntime:
-    """See the module. `starts` and `stops` are the names of models in the order of the acts."""
+    """See the module. `starts` and `stops` are the names of models in the order of the acts.
+
+    `memory_bytes` is what each of its engines holds.
+    """
 
     def __init__(self, world: World | None = None, name: str = "process") -> None:
         self.name = name
@@ -97,6 +100,7 @@ class FakeRuntime:
         self.load_gate = Gate()
         self.launch_error: LaunchFailed | None = None
         self.stop_error: StopFailed | None = None
+        self.memory_bytes = 1_000_000
         self.next_exits: list[tuple[int, tuple[str, ...], bool]] = []
         self._ports_to_take = 0
 
@@ -160,7 +164,9 @@ class FakeRuntime:
         if engine is None:
             return Observed("gone")
         if not engine.ended.is_set():
-            return Observed("alive", pid=engine.pid, memory_bytes=1_000_000, port_taken=engine.port_taken)
+            return Observed(
+                "alive", pid=engine.pid, memory_bytes=self.memory_bytes, port_taken=engine.port_taken
+            )
         if engine.exit_code is None:
             return Observed("gone", pid=engine.pid)
         return Observed("exited", engine.exit_code, engine.oom_killed, engine.pid, None, engine.port_taken)

@@ -9,7 +9,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ostler.cli.commands import admin, demo, fit, hub, lifecycle, models, reshaping, run, serve, system
+from ostler.cli.commands import (
+    admin,
+    changing,
+    demo,
+    fit,
+    hub,
+    lifecycle,
+    models,
+    reshaping,
+    run,
+    serve,
+    system,
+)
 from ostler.cli.connection import Server
 from ostler.cli.failures import INTERRUPTED, CommandFailed, print_failure
 from ostler.core.errors import OstlerError
@@ -27,6 +39,7 @@ SECTIONS: dict[str, dict[str, Callable[..., None]]] = {
         "fit": fit.fit,
         "add": models.add,
         "create": models.create,
+        "set": changing.set_options,
         "cp": models.copy,
         "rm": models.remove,
         "merge": reshaping.merge,

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from ostler.core.errors import EngineError, InvalidField, NotFound
 from ostler.core.launch import LaunchSpec
+from ostler.engines.fit_memory import EngineMemory
 from ostler.engines.listed_devices import ListedDevice
 from ostler.engines.options import OptionTable
 
@@ -108,7 +109,9 @@ class Engine(ABC):
     """One inference program. Engines hold no state of instances and start nothing.
 
     `as_of` is the version of the program whose options the table holds, `programs` are the names (of a
-    file, or of a Python module) by which a command line names it. `serves` goes on after the title.
+    file, or of a Python module) by which a command line names it. `options_vary`: releases differ so
+    much in their flags that options, too, are checked against the program before each start. `serves` is
+    what it does with files of its formats, to be read after the title.
     """
 
     name: ClassVar[str]
@@ -118,12 +121,15 @@ class Engine(ABC):
     formats: ClassVar[frozenset[str]]
     serves: ClassVar[str]
     options: ClassVar[OptionTable]
+    options_vary: ClassVar[bool] = False
     owned_flags: ClassVar[frozenset[str]]
     secret_env: ClassVar[tuple[str, ...]]
     health_path: ClassVar[str]
     models_path: ClassVar[str] = "/v1/models"
     metrics_path: ClassVar[str | None] = None
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    no_memory: ClassVar[frozenset[str]] = frozenset()
+    """Options that surely do not change how much memory the engine takes."""
 
     @abstractmethod
     def launch_spec(self, request: LaunchRequest) -> LaunchSpec:
@@ -152,6 +158,17 @@ class Engine(ABC):
         """Whether the program would use this host's GPUs; None where it does not say. Raises NoExecutable."""
         found = await self.devices(request)
         return None if found is None else bool(found)
+
+    async def memory(self, request: LaunchRequest, *, ask: bool = True) -> EngineMemory | None:
+        """What the program itself says that it would allocate; None where it cannot be asked.
+
+        Without `ask` only an answer that it gave before. Raises what `launch_spec` raises.
+        """
+        return None
+
+    async def knows(self, request: LaunchRequest, option: str) -> bool | None:
+        """Whether the program takes this option; None where it does not say. Raises NoExecutable."""
+        return True
 
     @abstractmethod
     async def executable(self, request: LaunchRequest) -> Executable:

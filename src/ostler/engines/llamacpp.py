@@ -19,12 +19,14 @@ from ostler.engines.base import (
     LaunchRequest,
 )
 from ostler.engines.command_line import is_flag
+from ostler.engines.fit_memory import Asker, EngineMemory
 from ostler.engines.listed_devices import ListedDevice, device_env
 from ostler.engines.llamacpp_diagnosis import DIAGNOSIS
-from ostler.engines.llamacpp_options import AS_OF, TABLE
+from ostler.engines.llamacpp_options import AS_OF, NO_MEMORY, TABLE
 from ostler.engines.options import OptionTable
 from ostler.engines.probe import Prober
 from ostler.engines.programs import resolve_command, unknown_flag
+from ostler.engines.sameness import file_state, program_state
 
 BUILT_IN = (sys.executable, "-m", "ostler.engines.llama_server")
 """The llama.cpp that comes with Ostler; started as a module so that it works from any folder."""
@@ -51,6 +53,7 @@ class LlamaCpp(Engine):
     secret_env: ClassVar[tuple[str, ...]] = ("LLAMA_API_KEY",)
     health_path: ClassVar[str] = "/health"
     metrics_path: ClassVar[str | None] = "/metrics"
+    no_memory: ClassVar[frozenset[str]] = NO_MEMORY
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "prompt_tokens_total": ("llamacpp:prompt_tokens_total",),
         "cached_prompt_tokens_total": ("llamacpp:prompt_tokens_cached_total",),
@@ -73,6 +76,7 @@ class LlamaCpp(Engine):
     def __init__(self, command: str | None = None) -> None:
         self._setting = command
         self._prober = Prober()
+        self._asker = Asker()
 
     def launch_spec(self, request: LaunchRequest) -> LaunchSpec:
         """What exactly will run; metrics and slots are switched on unless an option says otherwise."""
@@ -128,6 +132,24 @@ class LlamaCpp(Engine):
         command, _ = self._command(request)
         return await self._prober.devices(command, fresh=fresh)
 
+    async def memory(self, request: LaunchRequest, *, ask: bool = True) -> EngineMemory | None:
+        """By the built-in engine's `--fit-memory`; llama-server has nothing of the kind."""
+        spec = await asyncio.to_thread(self.launch_spec, request)
+        if spec.command != BUILT_IN or request.mmproj_path or "mmproj" in request.options:
+            return None  # it does not count a projector
+        key = await asyncio.to_thread(_memory_key, spec, request)
+        return await self._asker.ask(spec, key) if ask else self._asker.known(key)
+
+    async def knows(self, request: LaunchRequest, option: str) -> bool | None:
+        """By its `--help`; the built-in one takes every option of the table."""
+        command, source = self._command(request)
+        if source == "built-in":
+            return True
+        row = self.options.get(option)
+        flags = {self.options.get(name).flag for name in row.stands_for or (row.name,)}
+        known = (await self.capabilities(command)).flags
+        return None if known is None else flags <= known
+
     async def capabilities(self, command: Sequence[str]) -> Capabilities:
         """The flags in its `--help`. Never raises."""
         return await self._prober.probe(tuple(command))
@@ -156,3 +178,9 @@ class LlamaCpp(Engine):
     ) -> Diagnosis | None:
         """The first rule of `llamacpp_diagnosis` that fits."""
         return DIAGNOSIS.diagnose(log_tail, exit_code, oom_killed=oom_killed)
+
+
+def _memory_key(spec: LaunchSpec, request: LaunchRequest) -> str:
+    """Changes with whatever could change the program's answer."""
+    facts = (program_state(spec), spec.args, sorted(spec.env.items()), file_state(request.model_path))
+    return repr(facts)

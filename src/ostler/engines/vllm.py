@@ -55,6 +55,7 @@ class Vllm(Engine):
     formats: ClassVar[frozenset[str]] = frozenset({"safetensors"})
     serves: ClassVar[str] = "reads the Hugging Face format natively and serves many requests at once"
     options: ClassVar[OptionTable] = TABLE
+    options_vary: ClassVar[bool] = True
     owned_flags: ClassVar[frozenset[str]] = frozenset(flag for one in TABLE.owned for flag in one.flags)
     secret_env: ClassVar[tuple[str, ...]] = ("VLLM_API_KEY",)
     health_path: ClassVar[str] = "/health"

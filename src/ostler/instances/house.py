@@ -10,6 +10,7 @@ from ostler.core.launch import Handle
 from ostler.core.secrets import ServerSecret
 from ostler.core.settings import Settings
 from ostler.engines.base import Engine
+from ostler.instances.experience import Experience
 from ostler.instances.health import HealthProbe
 from ostler.instances.leases import Routes
 from ostler.instances.memory import Memory
@@ -33,6 +34,7 @@ class House:
     routes: Routes
     scheduler: Scheduler
     memory: Memory
+    experience: Experience
     secret: ServerSecret
 
     def engine_key(self, instance_id: int) -> str:

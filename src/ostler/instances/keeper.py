@@ -7,7 +7,7 @@ steps that follow are taken by one task, in `life.py`; what is known is in `stan
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ostler.instances import orders
@@ -31,10 +31,12 @@ class Keeper(Life):
         overrides: Mapping[str, Any] | None = None,
         may_evict: bool = True,
         ignore_fit: bool = False,
+        ignore: Collection[str] = frozenset(),
     ) -> asyncio.Future[None]:
         """Make it run. Two starts are one: all get the future of the start that is under way.
 
         `ignore_fit`: also where its memory is not there; holds until it is started in another way.
+        `ignore` are codes of further errors that do not keep it from being launched, likewise.
         """
         if cause is StartCause.PERSON:
             self.faults.clear()
@@ -46,7 +48,7 @@ class Keeper(Life):
         if self.is_ready:
             return orders.done()
         self.attempt = Attempt(cause, actor, overrides or {}, may_evict=may_evict)
-        self.ignore_fit = ignore_fit
+        self.ignore_fit, self.ignore = ignore_fit, ignore
         self._go_on()
         return self.attempt.done
 
@@ -68,10 +70,10 @@ class Keeper(Life):
             await attempt.placed.wait()
 
     def ask_restart(self, actor: str) -> asyncio.Future[None]:
-        """Stop it and start it anew, in one go."""
+        """Stop it and start it anew, in one go; what was ignored is ignored again."""
         if self.record is not None and self.record.state.is_active:
             self.ask_stop(StopOrder("it is started anew", actor))
-        return self.ask_start(StartCause.PERSON, actor)
+        return self.ask_start(StartCause.PERSON, actor, ignore_fit=self.ignore_fit, ignore=self.ignore)
 
     def keep_for(self, cause: StartCause, actor: str) -> None:
         """It is wanted for another reason from now on."""

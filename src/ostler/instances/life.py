@@ -28,7 +28,7 @@ from ostler.instances.store import Also, Note
 from ostler.instances.views import Failure, StartCause
 from ostler.instances.waiting import Bell, Turn, Watch, Watched, wait_until_ready
 from ostler.models.index import ModelNotFound
-from ostler.runtimes.base import StopFailed
+from ostler.runtimes.base import Observed, StopFailed
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,8 @@ class Life(Standing):
 
     async def _prepare_and_admit(self, attempt: Attempt) -> Prepared:
         model, house = self.model, self._house
-        prepared = await house.preparer.prepare(model, attempt.overrides)
+        prepared = await house.preparer.prepare(model, attempt.overrides, self.ignore)
+        self.launch = await house.experience.launch(model, attempt.overrides)
         self.need = await admission.need_now(house, model, attempt.overrides)
         wanted = admission.candidate(
             model, self.need, may_evict=attempt.may_evict, ignore_fit=self.ignore_fit
@@ -156,6 +157,7 @@ class Life(Standing):
             await self._move(InstanceState.RUNNING, note, ready_at=ready_at, load_seconds=load_s)
             self.observed = seen
             self._open()
+            self._house.experience.note_ready(record.id, self.launch, self.need, load_s)
             return
         failure = await failures.explain(watched, turn, seen, when="while loading", limit=limit_s)
         await self._fail(failure, port_taken=seen is not None and seen.port_taken)
@@ -164,7 +166,6 @@ class Life(Standing):
         """Requests may come."""
         record, house = self._must_record(), self._house
         _, handle = house.runtime_of(record)
-        self.ready_since = self._now()
         self.failure = None
         self.endpoint = Endpoint(
             record.id,
@@ -176,6 +177,7 @@ class Life(Standing):
             on_release=self._released,
             on_broken=self._suspect,
         )
+        self.ready_since = self.endpoint.last_used
         house.routes.publish(self.model_id, self.endpoint)
         self._settle_attempt()
         house.scheduler.poke()
@@ -183,7 +185,7 @@ class Life(Standing):
     async def _look_after(self) -> None:
         """Watch a running engine until something has to be done, and do it."""
         watched = self._watched()
-        self._watch = watch = Watch(watched, self._bell, self._idle_at, self._is_serving)
+        self._watch = watch = Watch(watched, self._bell, self._idle_at, self._is_serving, self._saw)
         try:
             turn, seen = await watch.until_needed(self._is_asked)
         finally:
@@ -206,6 +208,7 @@ class Life(Standing):
         was_running = record.state is InstanceState.RUNNING
         served = self.endpoint.in_flight if self.endpoint else 0
         self._withdraw()
+        await house.experience.forget(record.id)
         await self._sweep()
         data: dict[str, Any] = {
             "exit_code": failure.exit_code,
@@ -254,6 +257,7 @@ class Life(Standing):
             note = Note(order.actor, order.reason, data, order.kind)
             await self._move(InstanceState.STOPPING, note, also=self._store_desired(order))
             cut = await self._drain(order)
+            await house.experience.note_leaving(record.id, has_served=self.has_served)
             try:
                 if record.handle is not None:
                     runtime, handle = house.runtime_of(record)
@@ -326,6 +330,10 @@ class Life(Standing):
             return None
         return (self._now() if self.is_busy else endpoint.last_used) + timeout_s
 
+    def _saw(self, seen: Observed) -> None:
+        if seen.is_alive:
+            self.observed = seen
+
     def _is_serving(self) -> bool:
         return self.endpoint is not None and self.endpoint.in_flight > 0
 
@@ -384,6 +392,7 @@ class Life(Standing):
         self._withdraw()
         if self.record is not None:
             self.record = replace(self.record, state=InstanceState.FAILED)
+            self._house.experience.lose(self.record.id)
         self.failure = Failure(
             f"Ostler itself failed: {error!r}", hint="See the server's log; then start it."
         )

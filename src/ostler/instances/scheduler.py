@@ -108,9 +108,10 @@ class Scheduler:
         self.poke()
 
     async def preview(self, candidate: Candidate) -> Plan:
-        """What `admit` would decide now."""
+        """What `admit` would decide now, if the model did not hold a place itself."""
         await self._look()
-        return self._room.plan(candidate, self.holders())
+        others = [holder for holder in self.holders() if holder.model_id != candidate.model_id]
+        return self._room.plan(candidate, others)
 
     def poke(self) -> None:
         """Something changed: decide again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
 from ostler.core.clock import Clock
@@ -19,15 +19,20 @@ from ostler.engines.registry import Engines
 from ostler.fit.devices import Device, Devices
 from ostler.fit.ledger import Account, Bytes
 from ostler.fit.reading import Shapes
+from ostler.fit.reasons import Choice
 from ostler.instances import admission, dry_runs
 from ostler.instances.adoption import adopt, stop_unknown
 from ostler.instances.errors import AlreadyRunning
+from ostler.instances.experience import Experience
+from ostler.instances.footprints import Footprints
 from ostler.instances.health import HealthProbe
 from ostler.instances.house import House
 from ostler.instances.keeper import Keeper
 from ostler.instances.leases import Lease, Routes
 from ostler.instances.lending import Lending
+from ostler.instances.looking_ahead import FITS_NOT, check_ignored
 from ostler.instances.memory import Memory
+from ostler.instances.memory_report import memory_report
 from ostler.instances.orders import StopOrder
 from ostler.instances.preparing import Preparer
 from ostler.instances.residence import Residence
@@ -68,20 +73,39 @@ class Instances:
         node: str,
         devices: Devices,
         shapes: Shapes,
+        hub: dry_runs.HubView | None = None,
     ) -> None:
+        self._hub = hub
         self._settings = settings
         self._models = models
         self._runtimes = runtimes
         self._clock = clock
         self._keepers: dict[int, Keeper] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        preparer = Preparer(
+            models,
+            engines,
+            runtimes,
+            lambda model, overrides: self._memory.choice(model, overrides),
+            lambda: self._memory.devices,
+        )
+        self.experience = Experience(
+            Footprints(database, clock, node),
+            models,
+            preparer,
+            lambda: self._memory.devices,
+            lambda: self._memory.look(),
+            clock.monotonic,
+        )
         self._memory = Memory(
             devices,
             models,
             lambda: settings.current,
             lambda: self._residence.engines(),
             shapes,
-            lambda model: self._house.preparer.sees_gpus(model),
+            preparer.sees_gpus,
+            preparer.told,
+            self.experience,
         )
         self._residence = Residence(
             lambda: list(self._keepers.values()), self._memory, lambda: settings.current
@@ -91,11 +115,12 @@ class Instances:
             clock=clock,
             settings=lambda: settings.current,
             models=models,
-            preparer=Preparer(models, engines, runtimes),
+            preparer=preparer,
             probe=HealthProbe(),
             routes=Routes(),
             scheduler=Scheduler(self._residence, clock, lambda: settings.current),
             memory=self._memory,
+            experience=self.experience,
             secret=secret,
         )
         self._lending = Lending(self._house, self._keeper)
@@ -126,6 +151,7 @@ class Instances:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._house.scheduler.close()
+        await self.experience.close()
         await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
         await self._house.probe.close()
 
@@ -140,6 +166,7 @@ class Instances:
         keep: bool = True,
         overrides: Mapping[str, Any] | None = None,
         ignore_fit: bool = False,
+        ignore: Iterable[str] = (),
     ) -> InstanceView:
         """Make it run, and keep it running: also after a crash and a restart of the server.
 
@@ -147,10 +174,13 @@ class Instances:
         not start is kept all the same: nothing would bring it back.
 
         Two starts are one; one that gives up does not end it for the others. `overrides` are engine
-        options for this launch. `ignore_fit` starts it also where its memory is not there. Raises
-        StartFailed, StartCancelled, NoRoom, WillNotFit, ModelFileGone and what a launch spec may raise.
+        options for this launch. `ignore` are codes of errors that a dry run finds and that do not matter;
+        `ignore_fit` is short for `does_not_fit`: it starts also where its memory is not there. Raises
+        StartFailed, StartCancelled, StartBlocked, NoRoom, WillNotFit, ModelFileGone and what a launch spec
+        may raise.
         """
         principal.require(Role.POWER_USER, "start models")
+        ignored = check_ignored(ignore) | ({FITS_NOT} if ignore_fit else frozenset())
         model = self._models.get(name)
         if model.archived:
             raise Conflict(f"{model.name} is archived", hint="Take it out of the archive first.")
@@ -166,7 +196,13 @@ class Instances:
         else:
             keeper.faults.clear()
         cause = StartCause.PERSON if keep else StartCause.DEMAND
-        started = keeper.ask_start(cause, principal.name, overrides=overrides, ignore_fit=ignore_fit)
+        started = keeper.ask_start(
+            cause,
+            principal.name,
+            overrides=overrides,
+            ignore_fit=FITS_NOT in ignored,
+            ignore=ignored,
+        )
         if keep:
             await self._keep_for_person(keeper, principal)
         if wait:
@@ -241,17 +277,34 @@ class Instances:
             if hasattr(lines, "aclose"):
                 await lines.aclose()
 
-    async def dry_run(self, name: str | int | Model, overrides: Mapping[str, Any] | None = None) -> DryRun:
-        """What a start would do, with every warning and error that can be known before."""
+    async def dry_run(
+        self,
+        name: str | int | Model,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        ignore: Iterable[str] = (),
+    ) -> DryRun:
+        """What a start would do, with all that can be known before; `ignore` as for `start`.
+
+        Raises InvalidField where a code cannot be ignored.
+        """
         model = name if isinstance(name, Model) else self._models.get(name)
-        run = await self._house.preparer.dry_run(model, overrides)
-        if run.errors or self._keeper_state(model.id).is_active:
-            return run
-        return await dry_runs.with_fit(self._house, run, model, overrides)
+        return await dry_runs.dry_run(self._house, model, overrides, check_ignored(ignore), self._hub)
+
+    async def choice(self, name: str | int) -> Choice:
+        """What a start would choose for the engine options that the recipe leaves open."""
+        try:
+            return await self._memory.choice(self._models.get(name))
+        except OstlerError as error:
+            return Choice(unknown_why=error.message)
 
     async def evictions_for(self, name: str, need: Bytes) -> list[dict[str, Any]]:
         """Who would leave now for a start that needs these bytes by device, each with the reason."""
         return await dry_runs.evictions_for(self._house, name, need)
+
+    async def memory_of(self, model: Model) -> dict[str, Any] | None:
+        """What it takes by device, estimated and measured, and how long it loads; JSON-ready."""
+        return await memory_report(self._house, model)
 
     async def devices(self) -> list[tuple[Device, Account]]:
         """The devices as they are now, each with its account in the ledger: who holds its memory."""
@@ -360,6 +413,7 @@ class Instances:
                     await runtime.tidy()
                 except OSError as error:
                     log.warning("housekeeping of the runtime %s failed: %s", name, error)
+            await self.experience.look_again()
             await asyncio.sleep(min(TIDY_S, self._settings.current.probe_interval_s))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 
 from ostler.core.states import DesiredState, InstanceState
 from ostler.fit.need import Need
+from ostler.instances.experience import Launch
 from ostler.instances.house import House
 from ostler.instances.leases import Endpoint
 from ostler.instances.memory import Engine
@@ -26,7 +28,8 @@ class Standing:
 
     `record` is the newest launch, as stored. `failure` is why it is `failed`. `claims` counts the
     requests that wait for it. `ready_since` is monotonic. `drift`: what runs differs from the recipe.
-    `need` is what its launch needs of each device; `ignore_fit`: a person said to start it all the same.
+    `need` is what its launch needs of each device, `launch` what its footprint is kept under;
+    `ignore_fit`: a person said to start it all the same, `ignore` which other errors do not matter.
     """
 
     def __init__(self, model_id: int, house: House) -> None:
@@ -43,7 +46,9 @@ class Standing:
         self.faults = Faults()
         self.ready_since = 0.0
         self.need = Need()
+        self.launch: Launch | None = None
         self.ignore_fit = False
+        self.ignore: Collection[str] = frozenset()
         self._house = house
         self._stop: StopOrder | None = None
 
@@ -65,6 +70,11 @@ class Standing:
     def is_leaving(self) -> bool:
         """True once its end was asked for."""
         return self._stop is not None or self.state is InstanceState.STOPPING
+
+    @property
+    def has_served(self) -> bool:
+        """True once a request has ended."""
+        return self.endpoint is not None and self.endpoint.last_used > self.ready_since
 
     @property
     def is_busy(self) -> bool:
@@ -156,10 +166,16 @@ class Standing:
             load_seconds=shown.load_seconds if shown else None,
             restarts=self.faults.count,
             in_flight=self.endpoint.in_flight if self.endpoint and is_active else 0,
-            memory_bytes=self.observed.memory_bytes if self.observed and is_active else None,
-            estimated_bytes=self.need.total_bytes or None if is_active else None,
+            memory_bytes=self._measured_bytes() if is_active else None,
+            estimated_bytes=sum(self.need.estimated.values()) or None if is_active else None,
         )
         return self._with_times(view) if self.is_ready else view
+
+    def _measured_bytes(self) -> int | None:
+        """What it holds on the host and the GPUs; None where the host's part is not known."""
+        if self.record is None or self.observed is None or self.observed.memory_bytes is None:
+            return None
+        return self.observed.memory_bytes + self._house.memory.on_gpus(self.record.id)
 
     def _reason(self, state: InstanceState) -> str | None:
         if state is InstanceState.STARTING and self.record is None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from ostler.core.findings import Finding
 from ostler.core.states import InstanceState
 
 
@@ -101,10 +102,12 @@ class DryRun:
     """What a start would do, without doing it.
 
     `argv` is the exact command line, with the port (taken at launch) and secrets not shown; `env`
-    what the engine gets on top of the server's own cleaned environment. `errors` would make it fail.
-    `would_stop` names the models that would leave to make room, `evictions` says why of each.
-    `fit` are the devices with what the start needs of them, `fits` whether it can ever fit (both None
-    where the need is not known). `blocked_by` names the error that `ignore_fit` overrides.
+    what the engine gets on top of the server's own cleaned environment. `findings` is all that is known
+    beforehand; an error among them would refuse the start. `chosen` are the options that were left open,
+    each with name, value and reason. `would_stop` names the models that would leave to make room,
+    `evictions` says why of each. `fit` are the devices with what the start needs of them, `fits` whether it
+    can ever fit (both None where the need is not known). `disk` says what is still to be downloaded, None
+    where everything is here. `expected_load_s`: by earlier loads here, None where none tells.
     """
 
     model_name: str
@@ -114,14 +117,35 @@ class DryRun:
     env: Mapping[str, str] = field(default_factory=dict)
     spec: Mapping[str, Any] | None = None
     spec_digest: str | None = None
-    warnings: tuple[str, ...] = ()
-    errors: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    chosen: tuple[Mapping[str, Any], ...] = ()
     would_stop: tuple[str, ...] = ()
     evictions: tuple[Mapping[str, Any], ...] = ()
     fits: bool | None = None
     fit: tuple[Mapping[str, Any], ...] | None = None
-    blocked_by: str | None = None
+    expected_load_s: float | None = None
+    disk: Mapping[str, Any] | None = None
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What would refuse the start, each a sentence with what to do."""
+        return tuple(found.sentence for found in self.findings if found.is_error)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Everything else that was found, each a sentence."""
+        return tuple(found.message for found in self.findings if not found.is_error)
+
+    def has(self, code: str) -> bool:
+        """Was this found?"""
+        return any(found.code == code for found in self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready form."""
-        return asdict(self)
+        """A JSON-ready form, with the errors and warnings as plain texts beside the findings."""
+        return {
+            **asdict(self),
+            "findings": [found.to_json() for found in self.findings],
+            "errors": list(self.errors),
+            "warnings": list(self.warnings),
+            "can_start": not self.errors,
+        }

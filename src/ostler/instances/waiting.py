@@ -119,7 +119,7 @@ async def wait_until_ready(
 
 
 class Watch:
-    """Looks after a running engine. `observed` is what was last measured."""
+    """Looks after a running engine; `on_seen` is told what was measured."""
 
     def __init__(
         self,
@@ -127,13 +127,14 @@ class Watch:
         bell: Bell,
         idle_at: Callable[[], float | None],
         is_serving: Callable[[], bool],
+        on_seen: Callable[[Observed], None],
     ) -> None:
-        self.observed: Observed | None = None
         self.failed_probes = 0
         self._watched = watched
         self._bell = bell
         self._idle_at = idle_at
         self._is_serving = is_serving
+        self._on_seen = on_seen
         self._suspect = False
 
     def suspect(self) -> None:
@@ -156,7 +157,7 @@ class Watch:
                     probing, next_probe = None, w.now() + w.settings().probe_interval_s
                     if self.failed_probes >= w.settings().probe_failures:
                         return Turn.SICK, None
-                    self.observed = await w.runtime.inspect(w.handle)
+                    self._on_seen(await w.runtime.inspect(w.handle))
                     continue
                 if probing is None and (self._suspect or w.now() >= next_probe):
                     self._suspect = False

@@ -24,6 +24,8 @@ WORDS: Mapping[str, str] = {
     "wrong_password": "invalid_credentials",
     "user_name_taken": "username_exists",
     "organisation_name_taken": "name_exists",
+    "folder_not_found": "folder_not_found",
+    "config_not_found": "config_not_found",
 }
 """Cortex's words by the codes of our errors."""
 
