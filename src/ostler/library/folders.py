@@ -91,7 +91,7 @@ def subfolders(root: Root, base: Path) -> list[Folder]:
 
 
 def look_into(root: Root, folder: Path, scanner: Scanner, inspections: Inspections) -> FolderView:
-    """Everything in a folder of a root; broken files are sets with an error. Blocking. Raises PathNotFound."""
+    """All in a folder of a root; broken files are sets with an error. Blocking. Raises PathNotFound."""
     _check_folder(folder)
     within = os.path.relpath(folder, root.path)
     nearby, found = scanner.scan_below(root, "" if within == "." else within)

@@ -137,7 +137,7 @@ async def readable_path(rooms: Services, who: Principal, text: str) -> FilePath:
 def absolute_path(text: str) -> FilePath:
     """A path from outside, absolute and without '..'. Raises InvalidField."""
     path = FilePath(text)
-    if not text.strip() or "\0" in text or not path.isabsolute_path() or ".." in path.parts:
+    if not text.strip() or "\0" in text or not path.is_absolute() or ".." in path.parts:
         raise InvalidField(
             "path", f"{text[:200]!r} is not an absolute path without '..'", hint="Such as /models/my.gguf"
         )
