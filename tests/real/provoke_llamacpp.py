@@ -23,7 +23,7 @@ CHECKOUT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("OSTLER_SHARED", CHECKOUT.parent / "shared"))
 DEMO = SHARED / "demo-model"
 LOGS = CHECKOUT / "tests" / "engines" / "logs" / "llamacpp"
-LIMIT_S = 20
+LIMIT_S = 10
 HEAD_LINES, TAIL_LINES = 20, 30
 
 
@@ -112,8 +112,10 @@ def _broken_beside(flag: str) -> Build:
     return build
 
 
-def _little_memory(folder: Path, stack: ExitStack) -> Fault:
-    return Fault(["--load-mode", "none"], _demo(folder), prefix=("prlimit", "--as=1000000000"))
+def _with_little_memory(*arguments: str) -> Build:
+    """4 GB of addresses, so that nothing is really taken."""
+    fixed = ("--fit", "off", "--parallel", "1", *arguments)
+    return lambda folder, stack: Fault(list(fixed), _demo(folder), prefix=("prlimit", "--as=4000000000"))
 
 
 def _disk_full(folder: Path, stack: ExitStack) -> Fault:
@@ -153,7 +155,9 @@ FAULTS: Mapping[str, Build] = {
     "permission_denied": _not_readable,
     "architecture_unknown": _patched(b"\x05\x00\x00\x00\x00\x00\x00\x00llama", b"\x05\0\0\0\0\0\0\0nopes"),
     "tensor_missing": _patched(b"output_norm.weight", b"output_nope.weight"),
-    "tokenizer_unknown": _patched(b"tokenizer.ggml.pre", b"tokenizer.ggml.prx"),
+    "tokenizer_unknown": _patched(b"\x05" + b"\0" * 7 + b"gpt-2", b"\x05" + b"\0" * 7 + b"gpt-9"),
+    "tokenizer_unnamed": _patched(b"tokenizer.ggml.pre", b"tokenizer.ggml.prx"),
+    "context_over_training": _flags("--ctx-size", "4096", "--parallel", "1"),
     "shard_missing": _shard_gone,
     "shard_second": _second_shard,
     "flag_unknown": _flags("--no-such-flag", "1"),
@@ -168,8 +172,10 @@ FAULTS: Mapping[str, Build] = {
     "adapter_wrong": _beside("--lora"),
     "adapter_missing": _flags("--lora", "/absent/lora.gguf"),
     "draft_missing": _flags("--model-draft", "/absent/draft.gguf"),
-    "context_too_large": _flags("--ctx-size", "2000000000", "--fit", "off", "--parallel", "1"),
-    "allocation_failed": _little_memory,
+    "context_too_large": _with_little_memory("--ctx-size", "20000000"),
+    "allocation_failed": _with_little_memory(
+        "--ctx-size", "262144", "--batch-size", "65536", "--ubatch-size", "65536"
+    ),
     "chat_template_unknown": _flags("--chat-template", "no-such-template", "--no-jinja"),
     "chat_template_broken": _flags("--chat-template", "{% if messages %}{{ messages[0] ", "--jinja"),
     "chat_template_file_missing": _flags("--chat-template-file", "/absent/template.jinja"),

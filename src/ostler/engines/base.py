@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ostler.core.errors import EngineError, InvalidField, NotFound
 from ostler.core.launch import LaunchSpec
 from ostler.engines.fit_memory import EngineMemory
 from ostler.engines.listed_devices import ListedDevice
 from ostler.engines.options import OptionTable
+from ostler.engines.start_summary import StartSummary
+
+if TYPE_CHECKING:
+    from ostler.engines.diagnosis import Rules
 
 
 class UnknownEngine(NotFound):
@@ -94,15 +98,29 @@ Cause = Literal["model", "memory", "arguments", "network", "gpus", "system", "en
 """What a diagnosis points at."""
 
 
+Severity = Literal["error", "warning", "info"]
+"""An error ended the engine; a warning spoils its answers; an info is worth knowing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Why an engine ended, in words that a person can act on. `line` is the log line that told."""
+    """Why an engine ended, in words that a person can act on. `line` is the log line that told.
+
+    `hint` is what to do first, `fixes` is everything that may help, the hint first.
+    """
 
     title: str
     reason: str
     hint: str
     line: str | None = None
     cause: Cause = "engine"
+    severity: Severity = "error"
+    fixes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """The hint is one of the fixes."""
+        if self.hint not in self.fixes:
+            object.__setattr__(self, "fixes", (self.hint, *self.fixes))
 
 
 class Engine(ABC):
@@ -124,6 +142,7 @@ class Engine(ABC):
     options_vary: ClassVar[bool] = False
     owned_flags: ClassVar[frozenset[str]]
     secret_env: ClassVar[tuple[str, ...]]
+    known_ends: ClassVar[Rules]
     health_path: ClassVar[str]
     models_path: ClassVar[str] = "/v1/models"
     metrics_path: ClassVar[str | None] = None
@@ -185,15 +204,19 @@ class Engine(ABC):
         Raises UnknownFlag (with near names), and what `launch_spec` raises.
         """
 
-    @abstractmethod
     def diagnose(
         self, log_tail: Sequence[str], exit_code: int | None = None, *, oom_killed: bool = False
     ) -> Diagnosis | None:
         """Explain an engine's end by its last log lines; None where nothing is known."""
+        return self.known_ends.diagnose(log_tail, exit_code, oom_killed=oom_killed)
 
     def notes(self, log_tail: Sequence[str]) -> list[Diagnosis]:
         """What the log of a running engine says that a person may wonder about; no reason to worry."""
-        return []
+        return self.known_ends.notes_on(log_tail)
+
+    @abstractmethod
+    def start_summary(self, log: Sequence[str]) -> StartSummary | None:
+        """What the log tells of a start; None before the weights are loaded."""
 
     def check_extra_args(self, extra_args: Sequence[str]) -> None:
         """Refuse arguments that Ostler decides. Raises OwnedOption."""

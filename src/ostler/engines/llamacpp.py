@@ -11,7 +11,6 @@ from typing import ClassVar
 from ostler.core.launch import HOST_SLOT, PORT_SLOT, LaunchSpec
 from ostler.engines.base import (
     Capabilities,
-    Diagnosis,
     Engine,
     Executable,
     Health,
@@ -19,6 +18,7 @@ from ostler.engines.base import (
     LaunchRequest,
 )
 from ostler.engines.command_line import is_flag
+from ostler.engines.diagnosis import Rules
 from ostler.engines.fit_memory import Asker, EngineMemory
 from ostler.engines.listed_devices import ListedDevice, device_env
 from ostler.engines.llamacpp_diagnosis import DIAGNOSIS
@@ -27,6 +27,7 @@ from ostler.engines.options import OptionTable
 from ostler.engines.probe import Prober
 from ostler.engines.programs import resolve_command, unknown_flag
 from ostler.engines.sameness import file_state, program_state
+from ostler.engines.start_summary import StartSummary, summarize_llama_cpp
 
 BUILT_IN = (sys.executable, "-m", "ostler.engines.llama_server")
 """The llama.cpp that comes with Ostler; started as a module so that it works from any folder."""
@@ -51,6 +52,7 @@ class LlamaCpp(Engine):
     options: ClassVar[OptionTable] = TABLE
     owned_flags: ClassVar[frozenset[str]] = frozenset(flag for one in TABLE.owned for flag in one.flags)
     secret_env: ClassVar[tuple[str, ...]] = ("LLAMA_API_KEY",)
+    known_ends: ClassVar[Rules] = DIAGNOSIS
     health_path: ClassVar[str] = "/health"
     metrics_path: ClassVar[str | None] = "/metrics"
     no_memory: ClassVar[frozenset[str]] = NO_MEMORY
@@ -154,6 +156,10 @@ class LlamaCpp(Engine):
         """The flags in its `--help`. Never raises."""
         return await self._prober.probe(tuple(command))
 
+    def start_summary(self, log: Sequence[str]) -> StartSummary | None:
+        """Weights, cache and warnings."""
+        return summarize_llama_cpp(log)
+
     async def check(self, request: LaunchRequest) -> list[str]:
         """Check every flag that would be written against the program's own help; returns warnings."""
         spec = await asyncio.to_thread(self.launch_spec, request)
@@ -172,12 +178,6 @@ class LlamaCpp(Engine):
             if written and written not in known:
                 raise unknown_flag(written, known, spec.command, f"options.{name}")
         return warnings
-
-    def diagnose(
-        self, log_tail: Sequence[str], exit_code: int | None = None, *, oom_killed: bool = False
-    ) -> Diagnosis | None:
-        """The first rule of `llamacpp_diagnosis` that fits."""
-        return DIAGNOSIS.diagnose(log_tail, exit_code, oom_killed=oom_killed)
 
 
 def _memory_key(spec: LaunchSpec, request: LaunchRequest) -> str:
