@@ -55,6 +55,9 @@ from ostler.models.service import Models
 from ostler.models.sources import SourceReader
 from ostler.reshaping.service import Reshaping
 from ostler.runtimes.base import Runtime
+from ostler.runtimes.container_config import House
+from ostler.runtimes.docker import DockerRuntime
+from ostler.runtimes.docker_client import find_host
 from ostler.runtimes.process import ProcessRuntime
 from ostler.upstreams.entries import Externals
 from ostler.upstreams.pools import Pools
@@ -70,9 +73,27 @@ class PortInUse(Conflict):
     hint = "Choose another port with --port, or --port 0 for a free one."
 
 
-def default_runtimes(settings: Settings) -> Mapping[str, Runtime]:
-    """The runtimes of this version."""
-    return {"process": ProcessRuntime(settings.data_dir / "engines", settings.engine_log_bytes)}
+def default_runtimes(settings: Settings, secret: ServerSecret, clock: Clock) -> Mapping[str, Runtime]:
+    """The runtimes of this version; whether this host can carry one, its `check` says."""
+    engines_dir = settings.data_dir / "engines"
+    return {
+        "process": ProcessRuntime(engines_dir, settings.engine_log_bytes),
+        "docker": docker_runtime(settings, secret.derive("identity on container daemons")[:16], clock),
+    }
+
+
+def docker_runtime(settings: Settings, server_id: str, clock: Clock) -> DockerRuntime:
+    """The docker runtime as the settings say; `server_id` marks the containers that are ours."""
+    house = House(
+        server_id=server_id,
+        hub_cache=settings.hub_cache_dir,
+        network=settings.docker_network,
+        name_prefix=settings.docker_name_prefix,
+        log_bytes=settings.engine_log_bytes,
+    )
+    host = find_host(settings.docker_host, os.environ)
+    logs_dir = settings.data_dir / "engines" / "container-logs"
+    return DockerRuntime(host, house, logs_dir, offline=settings.offline, clock=clock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +167,9 @@ def build(
     engines = engines or default_engines(settings)
     sources = SourceReader(library, settings.effective_models_dir)
     models = Models(database, events, clock, engines, sources, node)
+    runtimes = runtimes or default_runtimes(settings, secret, clock)
     externals = Externals(database, events, clock, engines, models.find)
     pools = Pools(live, clock, externals.all)
-    runtimes = runtimes or default_runtimes(settings)
     shapes = Shapes()
     devices = Devices(
         pretend=pretended(settings.devices) if settings.devices else (), listed=engines.listed_devices
@@ -166,6 +187,7 @@ def build(
         devices,
         shapes,
         _asked_of(hub, downloads),
+        gpus_are_chosen=any(name.endswith("_VISIBLE_DEVICES") for name in os.environ),
     )
     registry = CollectorRegistry()
     usage_writer = UsageWriter(database)

@@ -36,7 +36,7 @@ def test_unified_memory_is_one_sum(cli: Cli, demo: str) -> None:
         told["devices"][0]["total_bytes"],
     )
     assert "One memory for the GPU and cpu: together " in cli.ok("fit", demo, "--on", "m3-max-64gb")
-    assert cli("fit", demo, "--on", "500MiB unified", "--ngl", "all").code == 3
+    assert cli("fit", demo, "--on", "60MiB unified", "--ngl", "all").code == 3
 
 
 def test_hardware_comes_from_a_file_of_the_persons_own(cli: Cli, demo: str, tmp_path: Path) -> None:

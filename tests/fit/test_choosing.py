@@ -57,12 +57,12 @@ def test_the_cache_is_quantized_before_the_context_falls_below_8192() -> None:
     assert choice.options["context_length"] >= 8192 and fits(hardware, choice)
     without = chosen(hardware, flash_attention="off")
     assert "kv_cache_type" not in without.options and without.options["gpu_layers"] < 33
-    assert "as f16, with 8192 tokens of context, it needs 5.5 GiB" in reason(choice, "kv_cache_type")
+    assert "as f16, with 8192 tokens of context, it needs 5.6 GiB" in reason(choice, "kv_cache_type")
 
 
 def test_layers_that_no_gpu_can_hold_stay_on_the_host() -> None:
     choice = chosen("4GiB,cpu:16GiB")
-    assert 0 < choice.options["gpu_layers"] < 33 and choice.options["context_length"] == 8192
+    assert 0 < choice.options["gpu_layers"] < 33 and choice.options["context_length"] >= 8192
     assert fits("4GiB,cpu:16GiB", choice)
     one_more = {**choice.options, "gpu_layers": choice.options["gpu_layers"] + 1}
     on_gpu = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -124,3 +125,20 @@ async def test_what_is_chosen_really_runs_and_so_does_the_way_out_of_a_refusal(
         await house.instances.start("d", LOCAL_ADMIN)
         assert house.state(model) == "running"
         await house.instances.stop_all(LOCAL_ADMIN, now=True)
+
+
+async def test_the_context_of_one_request_is_told_and_a_longer_prompt_is_refused_not_cut(real: House) -> None:
+    model = await real.add("a", options={"context_length": 1024, "parallel": 2, "kv_unified": False})
+    lease = await real.lease(model)
+    async with asyncio.timeout(20):
+        while (told := real.instances.view(model.id).context_length) is None:
+            await asyncio.sleep(0.01)
+    assert told == 512, "each of two slots has a half"
+    async with ClientBuilder().build() as client:
+        body = {"model": "a", "messages": [{"role": "user", "content": "word " * 600}], "max_tokens": 4}
+        request = client.post(lease.base_url + "/v1/chat/completions").bearer_auth(lease.api_key)
+        answer = await request.body_json(body).build().send()
+        said = (await answer.json())["error"]
+    lease.release()
+    assert answer.status == 400
+    assert "exceed" in said["message"] and "512" in said["message"]

@@ -11,7 +11,15 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
 from ostler.core.launch import HOST_SLOT, PORT_SLOT, Handle, LaunchSpec
-from ostler.runtimes.base import Discovered, LaunchFailed, Observed, RuntimeCheck, StopFailed
+from ostler.runtimes.base import (
+    Discovered,
+    LaunchFailed,
+    Observed,
+    RuntimeAway,
+    RuntimeCheck,
+    StopFailed,
+    Tell,
+)
 from ostler.runtimes.logfile import LineCutter
 from tests.runtimes.stand_in import StandIn, parse
 
@@ -103,6 +111,34 @@ class FakeRuntime:
         self.memory_bytes = 1_000_000
         self.next_exits: list[tuple[int, tuple[str, ...], bool]] = []
         self._ports_to_take = 0
+        self.trouble: str | None = None
+        self.lack: str | None = None
+        self.pull_gate = Gate()
+
+    def go_away(self) -> None:
+        """From now on it does not answer, as a daemon that is stopped; its engines live."""
+        self.trouble = "the runtime does not answer"
+
+    def come_back(self) -> None:
+        """It answers again."""
+        self.trouble = None
+
+    def _answer(self) -> None:
+        if self.trouble is not None:
+            raise RuntimeAway(self.trouble, retry_after_s=1.0)
+
+    async def lacks(self, spec: LaunchSpec) -> str | None:
+        return self.lack
+
+    async def provide(self, spec: LaunchSpec, tell: Tell) -> None:
+        self._answer()
+        if self.lack is not None:
+            await tell(f"pulling {self.lack}")
+            await self.pull_gate.enter()
+            self.lack = None
+
+    async def close(self) -> None:
+        """Nothing to close."""
 
     def exit_while_loading(self, code: int, *lines: str, oom_killed: bool = False, times: int = 1) -> None:
         """The next engines print these lines and end with this code before they are ready."""
@@ -117,6 +153,7 @@ class FakeRuntime:
         await end(self.world.engine(model_name), code, oom_killed=oom_killed)
 
     async def launch(self, spec: LaunchSpec, *, instance_id: int, secrets: Mapping[str, str]) -> Handle:
+        self._answer()
         self.starts.append(spec.model_name)
         await self.start_gate.enter()
         if self.launch_error is not None:
@@ -160,6 +197,7 @@ class FakeRuntime:
             await engine.server.load()
 
     async def inspect(self, handle: Handle) -> Observed:
+        self._answer()
         engine = self._find(handle)
         if engine is None:
             return Observed("gone")
@@ -175,9 +213,12 @@ class FakeRuntime:
         engine = self._find(handle)
         if engine is not None:
             await engine.ended.wait()
+        while self.trouble is not None:
+            await asyncio.sleep(0.01)
         return await self.inspect(handle)
 
     async def stop(self, handle: Handle, *, grace_s: float) -> None:
+        self._answer()
         engine = self._find(handle)
         if engine is None or engine.is_forgotten:
             return
@@ -211,6 +252,7 @@ class FakeRuntime:
             yield line
 
     async def discover(self) -> list[Discovered]:
+        self._answer()
         return [
             Discovered(e.handle, e.spec.model_id, e.instance_id, e.spec.digest())
             for e in self.world.engines

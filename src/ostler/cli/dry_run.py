@@ -47,7 +47,9 @@ def chosen_lines(chosen: Iterable[Json]) -> list[tuple[str, str]]:
 def _show(plan: Json) -> None:
     if plan["argv"]:
         print(f"  {paint('What exactly would run', 'bold')}")
-        print(f"    {shlex.join(map(str, plan['argv']))}\n")
+        image = (plan["spec"] or {}).get("image")
+        words = [f"container of {image}:"] if image else []
+        print("   ", *words, f"{shlex.join(map(str, plan['argv']))}\n")
     print_facts("Chosen, as the recipe leaves it open", chosen_lines(plan["chosen"]))
     print_facts("Memory (needed of what is free)", [(str(d["id"]), _device(d)) for d in plan["fit"] or ()])
     print_facts("Would leave", [(str(e["model"]), str(e["reason"])) for e in plan["evictions"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,10 +35,11 @@ class NoExecutable(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class LaunchRequest:
-    """Everything an engine needs to say what will run; paths are as the engine will see them.
+    """Everything an engine needs to say what will run; paths are those of the host.
 
     `options` are checked again; `command_override` is a model's own command line of the
     executable ("/opt/llama.cpp/llama-server"); `devices` are device ids ("cuda:0"), empty for all.
+    `runtime_options` are the model's wishes for its container, the image among them.
     """
 
     model_id: int
@@ -50,6 +52,7 @@ class LaunchRequest:
     runtime: str = "process"
     command_override: str | None = None
     devices: tuple[str, ...] = ()
+    runtime_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Health(StrEnum):
@@ -145,7 +148,11 @@ class Engine(ABC):
     known_ends: ClassVar[Rules]
     health_path: ClassVar[str]
     models_path: ClassVar[str] = "/v1/models"
+    context_keys: ClassVar[tuple[str, ...]] = ()
+    """Where an entry of its model list says how many tokens one request may have, key by key."""
     metrics_path: ClassVar[str | None] = None
+    spreads_over_gpus: ClassVar[bool] = False
+    """Left alone, it shares a model out over every GPU that it sees."""
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     no_memory: ClassVar[frozenset[str]] = frozenset()
     """Options that surely do not change how much memory the engine takes."""
@@ -172,6 +179,16 @@ class Engine(ABC):
         `fresh` asks again how much is free on them. Raises NoExecutable.
         """
         return None
+
+    def read_context(self, body: str) -> int | None:
+        """The tokens that one request may have, from the engine's model list; None where it does not say."""
+        try:
+            found = json.loads(body)["data"][0]
+            for key in self.context_keys:
+                found = found[key]
+        except (ValueError, RecursionError, LookupError, TypeError):
+            return None
+        return found if type(found) is int and found > 0 else None
 
     async def sees_gpus(self, request: LaunchRequest) -> bool | None:
         """Whether the program would use this host's GPUs; None where it does not say. Raises NoExecutable."""

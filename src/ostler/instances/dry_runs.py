@@ -14,7 +14,7 @@ from ostler.downloads.plan import DownloadPlan
 from ostler.fit.ledger import Bytes
 from ostler.fit.need import Need
 from ostler.fit.reading import Read
-from ostler.instances import admission, shortage
+from ostler.instances import admission, seating, shortage
 from ostler.instances.errors import WillNotFit
 from ostler.instances.house import House
 from ostler.instances.looking_ahead import FITS_NOT, of_error
@@ -63,15 +63,29 @@ async def _with_fit(
     read: Read | None = None,
 ) -> DryRun:
     """With what the scheduler would decide now. `read` is the shape where the files are not here."""
-    await house.memory.look()
-    need = await house.memory.need(model, overrides, read=read)
-    plan, holders, leaving = await _preview(house, admission.candidate(model, need))
+    try:
+        open_ways = await seating.ways(house, model, overrides, read=read)
+    except seating.DevicesGone as gone:
+        return replace(run, fits=False, findings=(*run.findings, of_error(gone)))
+    plan, holders, leaving = await _preview(house, admission.candidate(model, open_ways))
+    way = next(way for way in open_ways if way.devices == plan.seat.devices)
+    need = way.need
+    if way.devices != model.policy.devices and read is None:
+        run = await _on(house, run, seating.model_on(model, way.devices), overrides)
     run = replace(
         run,
+        devices=plan.seat.devices,
         would_stop=tuple(resident.model_name for resident in leaving),
         evictions=tuple(_eviction(resident, plan) for resident in leaving),
-        findings=(*run.findings, *_by_engine(run, need), *_of_room(need, plan, leaving)),
-        expected_load_s=await house.experience.expected_load_s(model, overrides),
+        findings=(
+            *run.findings,
+            *_by_engine(run, need),
+            *_of_room(need, plan, leaving),
+            *_of_devices(house, model),
+        ),
+        expected_load_s=await house.experience.expected_load_s(
+            seating.model_on(model, way.devices), overrides
+        ),
     )
     if need.is_known:
         ledger = house.memory.ledger([resident.claim for resident in holders])
@@ -134,6 +148,21 @@ def _by_engine(run: DryRun, need: Need) -> list[Finding]:
         return []
     text = f"the engine will shorten the context to about {need.shortened_to} tokens, to fit"
     return [Finding("context_shortened", Severity.WARNING, Category.MEMORY, "Shorter context", text)]
+
+
+def _of_devices(house: House, model: Model) -> list[Finding]:
+    gone = seating.missing(model, house.memory.devices)
+    text = f"policy.devices names {', '.join(gone)}, not there now"
+    return [Finding("devices_missing", Severity.WARNING, Category.CONFIG, "Devices", text)] if gone else []
+
+
+async def _on(house: House, run: DryRun, model: Model, overrides: Mapping[str, Any] | None) -> DryRun:
+    """The same for the devices that were chosen: another command, other choices."""
+    try:
+        on_these = await house.preparer.dry_run(model, overrides)
+    except OstlerError:
+        return run
+    return replace(on_these, findings=run.findings)
 
 
 def _of_room(need: Need, plan: Plan, leaving: list[Resident]) -> list[Finding]:

@@ -15,20 +15,20 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ostler.core.errors import Busy, OstlerError
-from ostler.core.states import InstanceState
+from ostler.core.states import DesiredState, InstanceState
 from ostler.instances import admission, failures, orders
-from ostler.instances.errors import StartFailed
+from ostler.instances.errors import NoRoom, StartFailed, WillNotFit
 from ostler.instances.house import House
 from ostler.instances.leases import Endpoint, WaitingLine
 from ostler.instances.orders import Attempt, StopOrder
-from ostler.instances.preparing import Prepared
+from ostler.instances.provision import provide_and_place
 from ostler.instances.restarts import backoff_s
 from ostler.instances.standing import SYSTEM_ACTOR, Standing
 from ostler.instances.store import Also, Note
 from ostler.instances.views import Failure, StartCause
 from ostler.instances.waiting import Bell, Turn, Watch, Watched, wait_until_ready
 from ostler.models.index import ModelNotFound
-from ostler.runtimes.base import Observed, StopFailed
+from ostler.runtimes.base import Observed, RuntimeAway, StopFailed
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ PORT_TRIES = 3
 LEFTOVER_GRACE_S = 2.0
 REFUSAL_SILENCE_S = 60.0
 LOOK_AGAIN_S = 60.0
+LOOK_IF_IDLE_S = 1.0
 _WHY = {
     StartCause.PERSON: "asked for by a person",
     StartCause.DEMAND: "asked for by a request",
@@ -100,14 +101,19 @@ class Life(Standing):
                 return
         try:
             await self._sweep()
-            prepared = await self._bell.unless(self._is_asked, self._prepare_and_admit(attempt))
+            placed = await self._bell.unless(self._is_asked, provide_and_place(self, attempt))
+        except RuntimeAway as error:
+            await self._put_off(attempt, error)
+            return
         except OstlerError as error:
             await self._refuse(attempt, error)
             return
         attempt.placed.set()
+        self.is_refused = False
         try:
-            if prepared is None or self._stop is not None:
+            if placed is None or self._stop is not None:
                 return
+            prepared, self.need, self.launch = placed.prepared, placed.need, placed.launch
             self.cause, self.actor, self.failure, self.drift = attempt.cause, attempt.actor, None, False
             why = "after a fault" if attempt.is_restart else _WHY[attempt.cause]
             note = Note(attempt.actor, why, {"restarts": self.faults.count, "digest": prepared.spec.digest()})
@@ -130,16 +136,17 @@ class Life(Standing):
         finally:
             self._give_place_back()
 
-    async def _prepare_and_admit(self, attempt: Attempt) -> Prepared:
-        model, house = self.model, self._house
-        prepared = await house.preparer.prepare(model, attempt.overrides, self.ignore)
-        self.launch = await house.experience.launch(model, attempt.overrides)
-        self.need = await admission.need_now(house, model, attempt.overrides)
-        wanted = admission.candidate(
-            model, self.need, may_evict=attempt.may_evict, ignore_fit=self.ignore_fit
-        )
-        await admission.admit(house, model, wanted, attempt)
-        return prepared
+    def _stand_again_in_line(self) -> None:
+        """What the start asks for has changed while it waits, if it does."""
+        if self.attempt is not None and self.attempt.ways:
+            self._house.scheduler.change(admission.candidate(self.model, self.attempt.ways, self.attempt))
+
+    async def _put_off(self, attempt: Attempt, error: RuntimeAway) -> None:
+        """Who waits is told at once; what the server itself starts is tried until the runtime is back."""
+        await self._refuse(attempt, error)
+        if attempt.is_restart and self._stop is None:
+            self.failure = failures.explain_error(error)
+            self.attempt = attempt.again(self._now() + error.retry_after_s)
 
     async def _load(self) -> None:
         """From an engine that loads to one that is ready, or failed."""
@@ -187,6 +194,7 @@ class Life(Standing):
         watched = self._watched()
         self._watch = watch = Watch(watched, self._bell, self._idle_at, self._is_serving, self._saw)
         try:
+            await self._bell.unless(self._is_asked, self._learn_context(watched))
             turn, seen = await watch.until_needed(self._is_asked)
         finally:
             self._watch = None
@@ -201,6 +209,13 @@ class Life(Standing):
             self._withdraw()
             probes = watch.failed_probes
             await self._fail(await failures.explain(watched, turn, seen, when="while serving", limit=probes))
+
+    async def _learn_context(self, watched: Watched) -> None:
+        endpoint, probe_s = self.endpoint, self._house.settings().probe_timeout_s
+        if endpoint is not None and endpoint.context_length is None:
+            endpoint.context_length = await watched.probe.context(
+                watched.engine, endpoint.base_url, endpoint.api_key, timeout_s=probe_s
+            )
 
     async def _fail(self, failure: Failure, *, port_taken: bool = False) -> None:
         """The engine is of no use any more: sweep it, say so, and restart it or give up."""
@@ -258,12 +273,7 @@ class Life(Standing):
             await self._move(InstanceState.STOPPING, note, also=self._store_desired(order))
             cut = await self._drain(order)
             await house.experience.note_leaving(record.id, has_served=self.has_served)
-            try:
-                if record.handle is not None:
-                    runtime, handle = house.runtime_of(record)
-                    await runtime.stop(handle, grace_s=house.settings().stop_grace_s)
-            except OstlerError as error:
-                failure = failures.explain_error(error)
+            failure = await self._end_engine(order)
             seconds = round(self._now() - began, 3)
             data = {"seconds": seconds, "cut_requests": cut, "left_for": order.reason}
             if failure is None:
@@ -272,12 +282,33 @@ class Life(Standing):
                 note = Note(order.actor, failure.reason, data)
                 await self._move(InstanceState.FAILED, note, failure=failure)
         elif record is not None and record.state is InstanceState.FAILED:
-            await self._move(InstanceState.STOPPED, Note(order.actor, order.reason, {"was": "failed"}))
+            failure = await self._end_engine(order)  # an end that failed before is not taken for one
+            if failure is None:
+                await self._move(InstanceState.STOPPED, Note(order.actor, order.reason, {"was": "failed"}))
         self.failure, self.endpoint, self.observed = failure, None, None
-        self._stop = None
+        self._stop, self.is_refused = None, False
         house.scheduler.release(self.model_id)
         stop_error = StopFailed(failure.reason, hint=failure.hint) if failure else None
         orders.settle(order.done, stop_error)
+
+    async def _end_engine(self, order: StopOrder) -> Failure | None:
+        """Have it ended; None when it is gone.
+
+        While the runtime does not answer it stays `stopping`, and whoever waits for it is told.
+        """
+        house, record = self._house, self._must_record()
+        while record.handle is not None:
+            try:
+                runtime, handle = house.runtime_of(record)
+                await runtime.stop(handle, grace_s=house.settings().stop_grace_s)
+                break
+            except RuntimeAway as error:
+                orders.settle(order.done, error)
+                self._settle_attempt(error)
+                await self._bell.wait((), error.retry_after_s)
+            except OstlerError as error:
+                return failures.explain_error(error)
+        return None
 
     async def _drain(self, order: StopOrder) -> int:
         """Wait for the requests in flight, as long as may be; gives how many are cut off."""
@@ -290,14 +321,23 @@ class Life(Standing):
         return self.endpoint.in_flight if self.endpoint else 0
 
     async def _refuse(self, attempt: Attempt, error: OstlerError) -> None:
-        """A start that came to nothing before there was an engine."""
-        if not isinstance(error, Busy):
-            self.failure = failures.explain_error(error)
+        """A start that came to nothing before there was an engine.
+
+        One that a person asked for is over. One that should run waits for room, and shows why.
+        """
         said, at = self._refused
         if said != error.message or self._now() - at > REFUSAL_SILENCE_S:
             self._refused = (error.message, self._now())
             facts = {key: value for key, value in error.facts.items() if key != "model"}
             await self._tell("instance.refused", error.message, {"code": error.code, **facts}, attempt.actor)
+        while attempt.is_new_wish:  # another wish may join while this one is taken back
+            attempt.is_new_wish = False
+            await self._house.models.set_desired(self.model_id, DesiredState.STOPPED, ignore_fit=False)
+        is_auto = attempt.is_restart and self.model.policy.auto_start
+        should_run = is_auto or self.model.desired_state is DesiredState.RUNNING
+        self.is_refused = should_run and isinstance(error, WillNotFit | NoRoom)
+        if self.is_refused or not isinstance(error, Busy):
+            self.failure = failures.explain_error(error)
         self._settle_attempt(error)
 
     async def _sweep(self) -> None:
@@ -310,7 +350,7 @@ class Life(Standing):
             return
         try:
             await runtime.stop(handle, grace_s=LEFTOVER_GRACE_S)
-        except StopFailed as error:
+        except (StopFailed, RuntimeAway) as error:
             if not record.state.is_active:
                 raise
             log.warning("%s", error.message)
@@ -328,7 +368,9 @@ class Life(Standing):
         timeout_s, endpoint = self.idle_timeout_s(), self.endpoint
         if timeout_s is None or endpoint is None:
             return None
-        return (self._now() if self.is_busy else endpoint.last_used) + timeout_s
+        if self.is_busy:
+            return self._now() + max(timeout_s, LOOK_IF_IDLE_S)
+        return endpoint.last_used + timeout_s
 
     def _saw(self, seen: Observed) -> None:
         if seen.is_alive:
@@ -348,12 +390,12 @@ class Life(Standing):
         await self._house.store.tell(kind, self.model_id, name, Note(actor, reason, data))
 
     def _store_desired(self, order: StopOrder) -> Also | None:
-        desired = order.desired
-        if desired is None or self.model.desired_state is desired:
+        desired, ignore_fit = order.desired, order.ignore_fit
+        if desired is None:
             return None
 
         async def store(session: AsyncSession) -> None:
-            await self._house.models.set_desired(self.model_id, desired, session)
+            await self._house.models.set_desired(self.model_id, desired, session, ignore_fit=ignore_fit)
 
         return store
 
@@ -367,9 +409,9 @@ class Life(Standing):
         self._line.wake_one()
         endpoint = self.endpoint
         if endpoint is None or endpoint.in_flight == 0:
-            if endpoint is not None and endpoint.closed:
+            if endpoint is not None and (endpoint.closed or endpoint.keep_alive is not None):
                 self._bell.ring()
-            elif self._house.scheduler.has_waiting:
+            if self._house.scheduler.has_waiting:
                 self._house.scheduler.poke()
 
     def _suspect(self) -> None:

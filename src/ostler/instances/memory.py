@@ -13,6 +13,7 @@ from typing import Any
 from ostler.core.errors import Invalid, OstlerError
 from ostler.core.launch import Handle
 from ostler.core.settings import Settings
+from ostler.fit.allowed import allowed_devices
 from ostler.fit.choosing import Choices
 from ostler.fit.device import pooled
 from ostler.fit.devices import Device, Devices, Sight
@@ -25,7 +26,7 @@ from ostler.fit.visible import visible_gpus
 from ostler.instances.experience import Experience
 from ostler.models.records import Model
 from ostler.models.service import Models
-from ostler.runtimes.base import Observed, Runtime
+from ostler.runtimes.base import Observed, Runtime, RuntimeAway
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +189,8 @@ class Memory:
         return await self._sees_gpus(model) is False
 
     async def _counting(self, model: Model, read: Read | None = None) -> _Counting:
-        devices, reserve = visible_gpus(self._seen.devices, model.env), self._settings().reserve_by_device
+        allowed = allowed_devices(self._seen.devices, model.policy.devices)
+        devices, reserve = visible_gpus(allowed, model.env), self._settings().reserve_by_device
         note = None
         if await self._leaves_gpus(model):
             devices = [device for device in devices if device.kind == "cpu"]
@@ -236,6 +238,8 @@ async def _inspect(engine: Engine) -> tuple[int, Observed | None]:
     try:
         async with asyncio.timeout(INSPECT_TIMEOUT_S):
             return engine.instance_id, await engine.runtime.inspect(engine.handle)
+    except RuntimeAway:
+        return engine.instance_id, None  # the runtime says so itself, once
     except (TimeoutError, OSError, OstlerError) as error:
         log.warning("the memory of instance %d cannot be seen: %r", engine.instance_id, error)
         return engine.instance_id, None

@@ -23,7 +23,6 @@ from ostler.library.filesets import FileSet
 from ostler.models.records import Model
 from ostler.models.service import Models
 from ostler.runtimes.base import Runtime
-from ostler.runtimes.foresight import LooksAhead
 
 SHOWN_HOST, SHOWN_PORT = "127.0.0.1", "PORT"
 
@@ -117,7 +116,6 @@ class Preparer:
         if asks and UNKNOWN_FLAG not in ignore:  # asked of the executable itself before it is launched
             await engine.check(request)
         spec = await asyncio.to_thread(engine.launch_spec, request)
-        refuse(model.name, await _ask_runtime(runtime, spec), ignore)
         return Prepared(spec, engine, runtime)
 
     async def dry_run(self, model: Model, overrides: Mapping[str, Any] | None = None) -> DryRun:
@@ -133,8 +131,9 @@ class Preparer:
             found += look_ahead(scene)
             run = replace(run, chosen=tuple(scene.chosen.to_json()))
             spec = await asyncio.to_thread(engine.launch_spec, request)
-            run = _with_spec(run, spec)
-            found += await _ask_runtime(runtime, spec)
+            run = with_spec(run, spec)
+            if check.ok and (lack := await runtime.lacks(spec)) is not None:
+                found.append(_to_fetch(lack))
             found += [_unchecked(text) for text in await engine.check(request)]
         except OstlerError as error:
             found.append(of_error(error))
@@ -168,6 +167,8 @@ def _request(model: Model, files: FileSet, options: Mapping[str, Any]) -> Launch
         env=model.env,
         runtime=model.runtime,
         command_override=model.engine_command,
+        devices=model.policy.devices,
+        runtime_options=dict(model.runtime_options),
     )
 
 
@@ -183,8 +184,8 @@ async def _known(engine: Engine, request: LaunchRequest, chosen: Choice) -> Choi
     return chosen
 
 
-async def _ask_runtime(runtime: Runtime, spec: LaunchSpec) -> Sequence[Finding]:
-    return await runtime.findings(spec) if isinstance(runtime, LooksAhead) else ()
+def _to_fetch(text: str) -> Finding:
+    return Finding("to_fetch", Severity.INFO, Category.CONFIG, "Something is fetched first", text)
 
 
 def _unavailable(runtime: str, reason: str) -> Finding:
@@ -198,7 +199,8 @@ def _unchecked(text: str) -> Finding:
     return Finding("flags_not_checked", Severity.WARNING, Category.ARGS, "Flags were not checked", text)
 
 
-def _with_spec(run: DryRun, spec: LaunchSpec) -> DryRun:
+def with_spec(run: DryRun, spec: LaunchSpec) -> DryRun:
+    """The dry run with what exactly would run."""
     return replace(
         run,
         argv=tuple(_shown(part) for part in (*spec.command, *spec.args)),

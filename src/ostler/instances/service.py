@@ -20,8 +20,8 @@ from ostler.fit.devices import Device, Devices
 from ostler.fit.ledger import Account, Bytes
 from ostler.fit.reading import Shapes
 from ostler.fit.reasons import Choice
-from ostler.instances import admission, dry_runs
-from ostler.instances.adoption import adopt, stop_unknown
+from ostler.instances import dry_runs, seating
+from ostler.instances.adoption import adopt, stop_unknown, stop_unknown_later
 from ostler.instances.errors import AlreadyRunning
 from ostler.instances.experience import Experience
 from ostler.instances.footprints import Footprints
@@ -40,6 +40,7 @@ from ostler.instances.scheduler import Scheduler
 from ostler.instances.standing import SYSTEM_ACTOR
 from ostler.instances.store import InstanceStore
 from ostler.instances.views import DryRun, InstanceView, StartCause
+from ostler.instances.wanted import Wanted
 from ostler.models.records import Model
 from ostler.models.service import Models
 from ostler.runtimes.base import Runtime
@@ -74,6 +75,8 @@ class Instances:
         devices: Devices,
         shapes: Shapes,
         hub: dry_runs.HubView | None = None,
+        *,
+        gpus_are_chosen: bool = False,
     ) -> None:
         self._hub = hub
         self._settings = settings
@@ -122,8 +125,10 @@ class Instances:
             memory=self._memory,
             experience=self.experience,
             secret=secret,
+            gpus_are_chosen=gpus_are_chosen,
         )
         self._lending = Lending(self._house, self._keeper)
+        self._wanted = Wanted(self._house, self._keeper)
         models.add_guard(self._refuse_in_use)
         models.subscribe(self._model_changed)
 
@@ -138,7 +143,11 @@ class Instances:
             if keeper.record is not None and keeper.record.state.is_active:
                 await self._learn_need(keeper)
                 self._spawn(self._refresh_drift(keeper))
-        self._spawn(self._start_wanted())
+        for runtime in self._runtimes.values():
+            if runtime.trouble is not None:
+                self._spawn(stop_unknown_later(self._house, runtime))
+        self._spawn(self._wanted.start_all())
+        self._spawn(self._wanted.start_refused())
         self._spawn(self._tidy())
 
     async def close(self, *, stop_engines: bool = False) -> None:
@@ -154,6 +163,7 @@ class Instances:
         await self.experience.close()
         await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
         await self._house.probe.close()
+        await asyncio.gather(*(runtime.close() for runtime in self._runtimes.values()))
 
     # For people
 
@@ -175,9 +185,10 @@ class Instances:
 
         Two starts are one; one that gives up does not end it for the others. `overrides` are engine
         options for this launch. `ignore` are codes of errors that a dry run finds and that do not matter;
-        `ignore_fit` is short for `does_not_fit`: it starts also where its memory is not there. Raises
-        StartFailed, StartCancelled, StartBlocked, NoRoom, WillNotFit, ModelFileGone and what a launch spec
-        may raise.
+        `ignore_fit` is short for `does_not_fit`: it starts also where its memory is not there, now and later,
+        until somebody stops it or starts it without. A start that is refused before there is an engine is
+        over: the next server does not try it. Raises StartFailed, StartCancelled, StartBlocked, NoRoom,
+        WillNotFit, ModelFileGone and what a launch spec may raise.
         """
         principal.require(Role.POWER_USER, "start models")
         ignored = check_ignored(ignore) | ({FITS_NOT} if ignore_fit else frozenset())
@@ -191,17 +202,13 @@ class Instances:
                 hint=f"Stop it first: ostler stop {model.name}",
             )
         keep = keep or not model.policy.on_demand
-        if keep:
-            await self._want(model, DesiredState.RUNNING)
-        else:
+        desired = DesiredState.RUNNING if keep else model.desired_state
+        is_new_wish = await self._want(model, desired, ignore_fit=FITS_NOT in ignored)
+        if not keep:
             keeper.faults.clear()
         cause = StartCause.PERSON if keep else StartCause.DEMAND
         started = keeper.ask_start(
-            cause,
-            principal.name,
-            overrides=overrides,
-            ignore_fit=FITS_NOT in ignored,
-            ignore=ignored,
+            cause, principal.name, overrides=overrides, ignore=ignored, is_new_wish=is_new_wish
         )
         if keep:
             await self._keep_for_person(keeper, principal)
@@ -218,26 +225,30 @@ class Instances:
         principal.require(Role.POWER_USER, "stop models")
         model = self._models.get(name)
         order = StopOrder(
-            f"stopped by {principal.name}", principal.name, now=now, desired=DesiredState.STOPPED
+            f"stopped by {principal.name}",
+            principal.name,
+            now=now,
+            desired=DesiredState.STOPPED,
+            ignore_fit=False,
         )
         await asyncio.shield(self._keeper(model.id).ask_stop(order))
-        await self._want(model, DesiredState.STOPPED)
+        await self._want(model, DesiredState.STOPPED, ignore_fit=False)
         return self._keeper(model.id).view()
 
     async def restart(self, name: str | int, principal: Principal) -> InstanceView:
         """Stop it and start it anew. Raises as `start` does."""
         principal.require(Role.POWER_USER, "restart models")
         model = self._models.get(name)
-        await self._want(model, DesiredState.RUNNING)
+        is_new_wish = await self._want(model, DesiredState.RUNNING)
         keeper = self._keeper(model.id)
-        await asyncio.shield(keeper.ask_restart(principal.name))
+        await asyncio.shield(keeper.ask_restart(principal.name, is_new_wish=is_new_wish))
         return keeper.view()
 
     async def stop_all(self, principal: Principal, *, now: bool = False) -> list[InstanceView]:
         """Stop every engine; returns what is left to see of them."""
         principal.require(Role.MANAGER, "stop every model")
         reason = f"everything was stopped by {principal.name}"
-        order = StopOrder(reason, principal.name, now=now, desired=DesiredState.STOPPED)
+        order = StopOrder(reason, principal.name, now=now, desired=DesiredState.STOPPED, ignore_fit=False)
         return await self._stop_all(order)
 
     async def apply(self, name: str | int, principal: Principal) -> InstanceView:
@@ -318,13 +329,16 @@ class Instances:
         """A lease if the model runs and takes requests; never waits."""
         return self._house.routes.try_lease(model_id)
 
-    async def lease(self, model_id: int, *, principal: Principal, timeout_s: float) -> Lease:
+    async def lease(
+        self, model_id: int, *, principal: Principal, timeout_s: float, is_batch: bool = False
+    ) -> Lease:
         """A lease, starting the model if its policy allows; waits at most `timeout_s`.
 
+        `is_batch`: a start for it may come after those that somebody waits for (`scheduler.py`).
         Raises QueueFull, StillLoading and NoRoom (503 with retry_after_s), StartFailed, NotOnDemand,
         ModelNotFound, and what preparing a start may raise.
         """
-        return await self._lending.lease(model_id, principal, timeout_s)
+        return await self._lending.lease(model_id, principal, timeout_s, is_batch=is_batch)
 
     # Within
 
@@ -339,20 +353,14 @@ class Instances:
         keeper = self._keepers.get(model_id)
         return keeper.state if keeper else InstanceState.STOPPED
 
-    def _should_run(self, model: Model) -> bool:
-        wanted = model.desired_state is DesiredState.RUNNING or model.policy.auto_start
-        return wanted and not self._keeper_state(model.id).is_active
-
-    async def _start_wanted(self) -> None:
-        wanted = [m for m in self._models.all() if not m.archived and self._should_run(m)]
-        for model in sorted(wanted, key=lambda m: (-m.policy.priority, m.name)):
-            is_kept = model.desired_state is DesiredState.RUNNING
-            cause = StartCause.PERSON if is_kept else StartCause.AUTO
-            await self._keeper(model.id).start_with_server(cause)
-
-    async def _want(self, model: Model, desired: DesiredState) -> None:
-        if self._models.get(model.id).desired_state is not desired:
-            await self._models.set_desired(model.id, desired)
+    async def _want(self, model: Model, desired: DesiredState, *, ignore_fit: bool | None = None) -> bool:
+        """Store what a person wants; True where the model was not meant to run before, and is now."""
+        before = self._models.get(model.id)
+        if ignore_fit is None:
+            ignore_fit = before.ignore_fit
+        if (before.desired_state, before.ignore_fit) != (desired, ignore_fit):
+            await self._models.set_desired(model.id, desired, ignore_fit=ignore_fit)
+        return before.desired_state is not desired and desired is DesiredState.RUNNING
 
     async def _keep_for_person(self, keeper: Keeper, principal: Principal) -> None:
         record = keeper.record
@@ -369,13 +377,15 @@ class Instances:
                 log.error("%s", result.message)
         if order.desired is not None:
             for keeper in keepers:
-                await self._want(keeper.model, order.desired)
+                await self._want(keeper.model, order.desired, ignore_fit=order.ignore_fit)
         return [keeper.view() for keeper in keepers]
 
     async def _learn_need(self, keeper: Keeper) -> None:
         """What an engine needs that an earlier server started."""
         try:
-            keeper.need = await admission.need_now(self._house, keeper.model)
+            await self._memory.look()
+            devices = keeper.record.spec.devices if keeper.record else ()
+            keeper.need = await self._memory.need(seating.model_on(keeper.model, devices))
         except OstlerError as error:
             log.info("what %s needs is not known: %s", keeper.model.name, error.message)
 
@@ -399,7 +409,8 @@ class Instances:
         if record is None or not record.state.is_active:
             return
         try:
-            prepared = await self._house.preparer.prepare(keeper.model)
+            as_placed = seating.placed(self._house, keeper.model, record.spec.devices)
+            prepared = await self._house.preparer.prepare(as_placed)
         except OstlerError as error:
             log.info("what %s would run now is not known: %s", record.spec.model_name, error.message)
             keeper.drift = True
@@ -411,7 +422,7 @@ class Instances:
             for name, runtime in self._runtimes.items():
                 try:
                     await runtime.tidy()
-                except OSError as error:
+                except (OSError, OstlerError) as error:
                     log.warning("housekeeping of the runtime %s failed: %s", name, error)
             await self.experience.look_again()
             await asyncio.sleep(min(TIDY_S, self._settings.current.probe_interval_s))

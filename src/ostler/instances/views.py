@@ -53,7 +53,8 @@ class InstanceView:
     the stored recipe would run. `expires_at`: when it stops for being idle, None for never or while
     it serves. `memory_bytes` is measured, `estimated_bytes` what was expected before it was started,
     both over all devices. `restarts`: after faults, in a row. `load_seconds`: from
-    launch to ready. `failure` is `Failure.to_json`.
+    launch to ready. `failure` is `Failure.to_json`. `devices` are those that its engine was given; none: all.
+    `context_length`: tokens that one request may have, prompt and answer together, as the engine says.
     """
 
     id: int | None
@@ -81,6 +82,8 @@ class InstanceView:
     expires_at: datetime | None = None
     memory_bytes: int | None = None
     estimated_bytes: int | None = None
+    devices: tuple[str, ...] = ()
+    context_length: int | None = None
 
     def to_json(self, *, with_url: bool = False) -> dict[str, Any]:
         """A JSON-ready form; times as ISO 8601, the internal URL only where asked for."""
@@ -107,7 +110,8 @@ class DryRun:
     each with name, value and reason. `would_stop` names the models that would leave to make room,
     `evictions` says why of each. `fit` are the devices with what the start needs of them, `fits` whether it
     can ever fit (both None where the need is not known). `disk` says what is still to be downloaded, None
-    where everything is here. `expected_load_s`: by earlier loads here, None where none tells.
+    where everything is here. `expected_load_s`: by earlier loads here, None where none tells. `devices` are
+    those that the engine would be given; none: all.
     """
 
     model_name: str
@@ -123,6 +127,7 @@ class DryRun:
     evictions: tuple[Mapping[str, Any], ...] = ()
     fits: bool | None = None
     fit: tuple[Mapping[str, Any], ...] | None = None
+    devices: tuple[str, ...] = ()
     expected_load_s: float | None = None
     disk: Mapping[str, Any] | None = None
 

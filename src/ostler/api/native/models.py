@@ -73,6 +73,9 @@ class ModelIn(Body):
     source: SourceIn | None = None
     engine: str | None = None
     runtime: str = "process"
+    runtime_options: JsonObject = Field(
+        default_factory=dict, description="Wishes for its container: image, shm_size, memory, ..."
+    )
     engine_command: str | None = Field(
         None,
         max_length=10_000,
@@ -102,6 +105,7 @@ class ModelChanges(Body):
     source: SourceIn | None = None
     engine: str | None = None
     runtime: str | None = None
+    runtime_options: JsonObject | None = None
     engine_command: str | None = Field(None, max_length=10_000)
     description: str | None = Field(None, max_length=10_000)
     task: str | None = Field(None, max_length=100)

@@ -40,6 +40,10 @@ def start(
             "--ignore", metavar="CODE,...", help="Start it in spite of these errors of its dry run."
         ),
     ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option("--runtime", help="Where it runs from now on: process, or docker for a container."),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Start a model and say each state as it becomes true.
@@ -51,6 +55,11 @@ def start(
     client = server.client()
     ignored = [code.strip() for code in (ignore or "").split(",") if code.strip()]
     ignored += ["does_not_fit"] if ignore_fit else []
+    if runtime:
+        found = resolve_model(client, model)
+        model = found["name"]
+        if runtime != found["runtime"]:
+            client.patch(model_path(model), {"runtime": runtime})
     if dry_run:
         show_dry_run(ask_dry_run(client, model, ignored), json=json)
         return
@@ -138,11 +147,17 @@ def _instance_row(item: Json, no_gpu: bool) -> tuple[str, ...]:
         size,
         human.size(item.get("estimated_bytes")),
         item["engine"],
-        "CPU" if no_gpu and item["state"] in ("loading", "running") else "-",
+        _processor(item, no_gpu),
         state(item["state"]) + (" (drift)" if item.get("drift") else ""),
         str(item.get("in_flight", 0)),
         _until(item),
     )
+
+
+def _processor(item: Json, no_gpu: bool) -> str:
+    """The devices that it was given; where it was given none in particular, the CPU if there is no more."""
+    given = ", ".join(item.get("devices") or ())
+    return given or ("CPU" if no_gpu and item["state"] in ("loading", "running") else "-")
 
 
 def _until(item: Json) -> str:

@@ -108,7 +108,7 @@ def show(server: Server, model: ModelName, json: JsonFlag = False) -> None:
 
 
 def print_model(found: Json) -> None:
-    """The sections Model, Source, Options, Policy and Instance; empty ones are left out."""
+    """The sections Model, Source, Options, Container, Policy and Instance; empty ones are left out."""
     facts = file_facts(found)
     print_facts("Model", _model_facts(found, facts))
     source = found.get("source") or {}
@@ -120,10 +120,12 @@ def print_model(found: Json) -> None:
         options.append(("extra arguments", " ".join(extra)))
     print_facts("Options", options)
     print_facts("Chosen to fit this machine (set your own: ostler set NAME KEY=VALUE)", _chosen(found))
+    wishes = found.get("runtime_options") or {}
+    print_facts("Container", [(name, _text(value)) for name, value in wishes.items()])
     defaults = found.get("request_defaults") or {}
     print_facts("Request defaults", [(name, _text(value)) for name, value in defaults.items()])
     policy = found.get("policy") or {}
-    print_facts("Policy", [(name, _text(value)) for name, value in policy.items()])
+    print_facts("Policy", [(name, _text(value)) for name, value in policy.items() if value != []])
     instance = found.get("instance") or {}
     if instance.get("state", "stopped") != "stopped":
         print_facts("Instance", _instance_facts(instance))
@@ -212,6 +214,18 @@ def create(
     engine_command: Annotated[
         str | None, typer.Option("--engine-command", help="The program that serves it (admins only).")
     ] = None,
+    runtime: Annotated[
+        str | None, typer.Option("--runtime", help="Where it runs: process, or docker for a container.")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", help="The image of its container (admins only).")
+    ] = None,
+    runtime_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--runtime-option", "-r", metavar="KEY=VALUE", help="A wish for its container; may be repeated."
+        ),
+    ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="A recipe in JSON, as show --json prints it.")
     ] = None,
@@ -234,6 +248,11 @@ def create(
         body["description"] = description
     if engine_command is not None:
         body["engine_command"] = engine_command
+    wishes = dict(map(parse_option, runtime_option or ())) | ({"image": image} if image else {})
+    if wishes:
+        body["runtime_options"] = {**(body.get("runtime_options") or {}), **wishes}
+    if runtime or wishes:
+        body["runtime"] = runtime or "docker"
     if "source" not in body and not command:
         raise CommandFailed(
             "a model needs a source",
@@ -251,6 +270,7 @@ _RECIPE = (
     "source",
     "engine",
     "runtime",
+    "runtime_options",
     "engine_command",
     "description",
     "task",
