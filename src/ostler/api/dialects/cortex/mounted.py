@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from ostler.api.dialects.base import Dialect
-from ostler.api.dialects.cortex import auth, folders
+from ostler.api.dialects.cortex import auth, folders, images
 from ostler.api.dialects.cortex.errors import envelope
 
-ROUTERS: tuple[APIRouter, ...] = (auth.routes, folders.routes)
+ROUTERS: tuple[APIRouter, ...] = (auth.routes, folders.routes, images.routes)
 """Every router of the dialect. One with fixed paths stands before one whose paths have an id there."""
 
 _PREFIXES = ("/admin", "/auth", "/v1/chat/sessions")
