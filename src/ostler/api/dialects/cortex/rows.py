@@ -109,7 +109,8 @@ _PLACED = {
 def new_model_of(row: Mapping[str, Any]) -> NewModel:
     """The record of a row of Cortex's table `models`, or of the body that makes one.
 
-    What has no place in a record of ours is kept in `dialect_data`, so that nothing is lost. Raises
+    What has no place in a record of ours is kept in `dialect_data`, so that nothing is lost; but
+    `hf_token` is nowhere: the hub's token is a setting, and engines are not given another. Raises
     InvalidField for JSON that cannot be read.
     """
     engine = "llamacpp" if row.get("engine_type") == "llamacpp" else "vllm"
@@ -126,7 +127,7 @@ def new_model_of(row: Mapping[str, Any]) -> NewModel:
         task=str(row.get("task") or "generate"),
         options={key: row[key] for key in fields if row.get(key) is not None},
         extra_args=_arguments(row.get("engine_startup_args_json")),
-        env=_environment(row),
+        env=_environment(row.get("engine_startup_env_json")),
         request_defaults=_defaults(row),
         policy={"start_timeout_s": row["startup_timeout_sec"]} if row.get("startup_timeout_sec") else {},
         origin="cortex",
@@ -152,20 +153,17 @@ def _arguments(text: Any) -> tuple[str, ...]:
         if entry.get("type") in ("bool", "flag"):
             found += [flag] if value not in (False, None, "false", "False") else []
         elif isinstance(value, list):
-            found += [flag, *map(str, value)]
+            found.append(flag)
+            found.extend(str(item) for item in value)
         else:
             found += [flag, str(value)]
     return tuple(found)
 
 
-def _environment(row: Mapping[str, Any]) -> dict[str, str]:
-    entries: list[Mapping[str, Any]] = (
-        _json("engine_startup_env_json", row.get("engine_startup_env_json"), list) or []
-    )
-    env = {str(entry.get("key")): str(entry.get("value", "")) for entry in entries}
-    if row.get("hf_token") and row.get("engine_type") != "llamacpp":  # llama.cpp loads files only
-        env.setdefault("HF_TOKEN", str(row["hf_token"]))
-    return env
+def _environment(text: Any) -> dict[str, str]:
+    """`[{key, value}]` as variables."""
+    entries: list[Mapping[str, Any]] = _json("engine_startup_env_json", text, list) or []
+    return {str(entry.get("key")): str(entry.get("value", "")) for entry in entries}
 
 
 def _defaults(row: Mapping[str, Any]) -> dict[str, Any]:
