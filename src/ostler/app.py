@@ -25,6 +25,7 @@ from ostler import __version__
 from ostler.access.asgi import HearOut
 from ostler.access.service import Access
 from ostler.api.app import build_api
+from ostler.api.dialects.cortex.rows import new_model_of
 from ostler.api.dialects.spoken import is_spoken
 from ostler.api.services import Services
 from ostler.chats.service import Chats
@@ -47,6 +48,7 @@ from ostler.gateway.app import Gateway
 from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.server import OneWriteProtocol, acceptors, settle_memory
 from ostler.hub.service import Hub
+from ostler.importing.cortex import CortexImport
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
 from ostler.library.service import Library
@@ -156,6 +158,8 @@ def build(
     instances = Instances(
         database, events, clock, live, models, engines, runtimes, secret, node, devices, shapes
     )
+    recipes = Recipes(database, events, clock, models)
+    chats = Chats(database, clock)
     registry = CollectorRegistry()
     usage_writer = UsageWriter(database)
     services = Services(
@@ -172,8 +176,9 @@ def build(
         engines=engines,
         runtimes=runtimes,
         models=models,
-        recipes=Recipes(database, events, clock, models),
-        chats=Chats(database, clock),
+        recipes=recipes,
+        chats=chats,
+        cortex_import=CortexImport(access, models, recipes, chats, externals, new_model_of),
         externals=externals,
         pools=pools,
         instances=instances,
