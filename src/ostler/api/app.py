@@ -22,6 +22,7 @@ from ostler.api.native import (
     keys,
     models,
     organisations,
+    recipes,
     reshaping,
     settings,
     system,
@@ -33,6 +34,7 @@ from ostler.api.services import Services
 
 _NOUNS = (
     models,
+    recipes,
     instances,
     files,
     reshaping,
