@@ -90,7 +90,7 @@ async def test_the_policy_limits_a_model_to_its_devices(two: Fake) -> None:
     assert devices_of(two, "b") == ("cuda:1",)
     assert [e.subject_name for e in await two.happened("instance.evicted")] == ["a"], "cuda:0 was free"
     with pytest.raises(WillNotFit, match="on cuda:1, which has 592 MiB"):
-        await two.instances.start("a", LOCAL_ADMIN, overrides={**LARGE, "gpu_layers": "all"})
+        await two.instances.start("a", LOCAL_ADMIN, overrides={**LARGE, "context_length": 65_536})
 
 
 async def test_of_the_devices_of_a_policy_the_best_liked_is_taken_while_it_has_room(two: Fake) -> None:

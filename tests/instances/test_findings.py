@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,24 +146,16 @@ async def test_headroom_is_what_is_left_once_others_have_left(build: Build) -> N
     assert not beside["fits"] and beside["headroom_bytes"] == cpu["headroom_bytes"]
 
 
-class Foreseeing(FakeRuntime):
-    """A runtime that knows beforehand that an image is not here."""
+class Lacking(FakeRuntime):
+    """A runtime that has to fetch something first."""
 
-    async def findings(self, spec: LaunchSpec) -> Sequence[Finding]:
-        return [
-            Finding(
-                "image_missing",
-                Severity.ERROR,
-                Category.CONFIG,
-                "No image",
-                f"the image of {spec.model_name} is not here",
-            )
-        ]
+    async def lacks(self, spec: LaunchSpec) -> str | None:
+        return f"the image of {spec.model_name} is fetched first"
 
 
-async def test_what_a_runtime_foresees_is_shown_and_refuses(build: Build) -> None:
-    house = await build(Foreseeing())
+async def test_what_is_fetched_before_a_start_is_told(build: Build) -> None:
+    house = await build(Lacking())
     await house.add("a")
-    assert (await found(house, "a"))["image_missing"].message == "the image of a is not here"
-    with pytest.raises(StartBlocked, match="the image of a is not here"):
-        await house.instances.start("a", LOCAL_ADMIN)
+    told = (await found(house, "a"))["to_fetch"]
+    assert (told.severity, told.message) == (Severity.INFO, "the image of a is fetched first")
+    assert (await house.instances.dry_run("a")).errors == ()

@@ -163,8 +163,14 @@ def test_a_file_that_the_hubs_cache_names_by_its_digest_is_the_same_after_anothe
 async def test_a_peak_never_becomes_smaller_and_only_the_last_loads_are_kept(database: Database) -> None:
     kept = Footprints(database, Clock(), "here")
     for number in range(8):
-        await kept.record("k", {"cpu": 100 - number, "cuda:0": number}, files_bytes=9, load_s=float(number))
-    await kept.record("k", {"cpu": 300}, files_bytes=9, has_served=True)
+        await kept.record(
+            "k",
+            {"cpu": 100 - number, "cuda:0": number},
+            engine="llamacpp",
+            files_bytes=9,
+            load_s=float(number),
+        )
+    await kept.record("k", {"cpu": 300}, engine="llamacpp", files_bytes=9, has_served=True)
     found = await kept.lookup("k")
     assert found is not None
     assert found.measured == {"cpu": 300, "cuda:0": 7} and found.has_served
@@ -175,7 +181,7 @@ async def test_a_peak_never_becomes_smaller_and_only_the_last_loads_are_kept(dat
 async def test_those_not_seen_for_longest_are_forgotten(database: Database) -> None:
     kept = Footprints(database, Clock(), "here", max_kept=3)
     for key in ("a", "b", "c", "a", "d"):
-        await kept.record(key, {"cpu": 1}, files_bytes=1, load_s=1.0)
+        await kept.record(key, {"cpu": 1}, engine="llamacpp", files_bytes=1, load_s=1.0)
     async with database.read() as session:
         assert await session.scalar(select(func.count()).select_from(FootprintRow)) == 3
     assert await kept.lookup("b") is None
@@ -184,12 +190,13 @@ async def test_those_not_seen_for_longest_are_forgotten(database: Database) -> N
 
 async def test_how_long_a_new_model_takes_is_told_by_loads_of_about_its_size_only(database: Database) -> None:
     kept = Footprints(database, Clock(), "here")
-    assert await kept.expected_load_s(1000) is None
-    await kept.record("tiny", {}, files_bytes=1, load_s=0.5)
-    assert await kept.expected_load_s(1000) is None
-    await kept.record("half", {}, files_bytes=500, load_s=5.0)
-    await kept.record("double", {}, files_bytes=2000, load_s=20.0)
-    assert await kept.expected_load_s(1000) == pytest.approx(10.0)
+    assert await kept.expected_load_s("llamacpp", 1000) is None
+    await kept.record("tiny", {}, engine="llamacpp", files_bytes=1, load_s=0.5)
+    assert await kept.expected_load_s("llamacpp", 1000) is None
+    await kept.record("half", {}, engine="llamacpp", files_bytes=500, load_s=5.0)
+    await kept.record("double", {}, engine="llamacpp", files_bytes=2000, load_s=20.0)
+    assert await kept.expected_load_s("llamacpp", 1000) == pytest.approx(10.0)
+    assert await kept.expected_load_s("vllm", 1000) is None, "another engine takes another time"
 
 
 async def test_a_load_is_measured_and_the_next_start_is_planned_with_it(house: Fake) -> None:
@@ -275,7 +282,7 @@ async def test_a_gpu_whose_driver_hides_what_others_hold_leaves_no_nonsense(
     preparer = Preparer(house.models, Engines([]), {}, choose, lambda: [HOST])
     experience = Experience(kept, house.models, preparer, lambda: [HOST], look, lambda: 0.0)
     need = Need({"cuda:0": 1500, "cuda:1": 1500, "cpu": 30}, overhead={"cuda:0": 500, "cuda:1": 500})
-    experience.note_ready(1, KnownLaunch("k", 9), need, 1.0)
+    experience.note_ready(1, KnownLaunch("k", "llamacpp", 9), need, 1.0)
     await experience.note_leaving(1, has_served=True)
     found = await kept.lookup("k")
     assert found is not None and found.measured == {"cuda:1": 1100, "cpu": 20}

@@ -17,6 +17,7 @@ from ostler.api.native import (
     files,
     fit,
     hub,
+    images,
     instances,
     jobs,
     keys,
@@ -48,6 +49,7 @@ _NOUNS = (
     organisations,
     settings,
     system,
+    images,
     upstreams,
     usage,
 )

@@ -42,6 +42,7 @@ class Launch:
     """One launch, as far as it decides how much memory is taken."""
 
     key: str
+    engine: str
     files_bytes: int
 
 
@@ -95,7 +96,7 @@ class Experience:
         except OstlerError:
             return None  # the start itself says what is wrong
         key = await asyncio.to_thread(footprint_key, prepared.spec, prepared.engine, files, devices)
-        return Launch(key, files.size_bytes)
+        return Launch(key, model.engine, files.size_bytes)
 
     async def footprint(self, model: Model, overrides: Mapping[str, Any] | None = None) -> Footprint | None:
         """What earlier runs of the same launch took."""
@@ -137,7 +138,7 @@ class Experience:
         if found is not None and found.expected_load_s is not None:
             return found.expected_load_s
         try:
-            return await self._footprints.expected_load_s(launch.files_bytes)
+            return await self._footprints.expected_load_s(launch.engine, launch.files_bytes)
         except SQLAlchemyError as error:
             log.warning("how long loads take cannot be read: %s", error)
             return None
@@ -219,6 +220,7 @@ class Experience:
             await self._footprints.record(
                 watched.launch.key,
                 watched.peak,
+                engine=watched.launch.engine,
                 files_bytes=watched.launch.files_bytes,
                 load_s=load_s,
                 has_served=has_served,

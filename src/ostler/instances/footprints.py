@@ -109,6 +109,7 @@ class Footprints:
         key: str,
         measured: Bytes,
         *,
+        engine: str,
         files_bytes: int,
         load_s: float | None = None,
         has_served: bool = False,
@@ -120,7 +121,7 @@ class Footprints:
             after = before.with_peak(measured, has_served=has_served)
             loads = before.load_seconds if load_s is None else (load_s, *before.load_seconds)[:MAX_LOADS]
             if row is None:
-                row = FootprintRow(node=self._node, key=key)
+                row = FootprintRow(node=self._node, key=key, engine=engine)
                 session.add(row)
             row.measured, row.has_served = dict(after.measured), after.has_served
             row.load_seconds, row.files_bytes = {"last": list(loads)}, files_bytes
@@ -134,10 +135,11 @@ class Footprints:
                         delete(FootprintRow).where(FootprintRow.node == node, FootprintRow.key == old)
                     )
 
-    async def expected_load_s(self, files_bytes: int) -> float | None:
-        """Seconds that files of this size will take, by other loads on this node; None where none tells."""
+    async def expected_load_s(self, engine: str, files_bytes: int) -> float | None:
+        """Seconds that files of this size take an engine, by its other loads here; None where none tells."""
         query = select(FootprintRow).where(
             FootprintRow.node == self._node,
+            FootprintRow.engine == engine,
             FootprintRow.files_bytes >= files_bytes // COMPARABLE,
             FootprintRow.files_bytes <= files_bytes * COMPARABLE,
         )

@@ -50,6 +50,7 @@ class FootprintRow(Base):
 
     node: Mapped[str] = mapped_column(Text, primary_key=True)
     key: Mapped[str] = mapped_column(Text, primary_key=True)
+    engine: Mapped[str] = mapped_column(Text)
     measured: Mapped[dict[str, Any]]
     load_seconds: Mapped[dict[str, Any]]
     files_bytes: Mapped[int] = mapped_column(BigInteger)

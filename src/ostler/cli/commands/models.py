@@ -125,7 +125,7 @@ def print_model(found: Json) -> None:
     defaults = found.get("request_defaults") or {}
     print_facts("Request defaults", [(name, _text(value)) for name, value in defaults.items()])
     policy = found.get("policy") or {}
-    print_facts("Policy", [(name, _text(value)) for name, value in policy.items()])
+    print_facts("Policy", [(name, _text(value)) for name, value in policy.items() if value != []])
     instance = found.get("instance") or {}
     if instance.get("state", "stopped") != "stopped":
         print_facts("Instance", _instance_facts(instance))

@@ -16,6 +16,7 @@ def upgrade() -> None:
         "footprints",
         sa.Column("node", sa.Text(), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("engine", sa.Text(), nullable=False),
         sa.Column("measured", JsonDocument, nullable=False),
         sa.Column("load_seconds", JsonDocument, nullable=False),
         sa.Column("files_bytes", sa.BigInteger(), nullable=False),
