@@ -5,7 +5,18 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from ostler.api.dialects.base import Dialect
-from ostler.api.dialects.cortex import auth, chats, keys, people, playground, recipes
+from ostler.api.dialects.cortex import (
+    auth,
+    chats,
+    folders,
+    images,
+    keys,
+    lifecycle,
+    models,
+    people,
+    playground,
+    recipes,
+)
 from ostler.api.dialects.cortex.errors import envelope
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -15,6 +26,10 @@ ROUTERS: tuple[APIRouter, ...] = (
     recipes.routes,
     playground.routes,
     chats.routes,
+    folders.routes,
+    images.routes,
+    models.routes,
+    lifecycle.routes,
 )
 """Every router of the dialect. One with fixed paths stands before one whose paths have an id there."""
 
