@@ -25,6 +25,7 @@ from ostler import __version__
 from ostler.access.asgi import HearOut
 from ostler.access.service import Access
 from ostler.api.app import build_api
+from ostler.api.dialects.cortex.records import new_model_of
 from ostler.api.dialects.spoken import is_spoken
 from ostler.api.services import Services
 from ostler.chats.service import Chats
@@ -49,6 +50,7 @@ from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.server import OneWriteProtocol, acceptors, settle_memory
 from ostler.hub.service import Hub
 from ostler.hub.specs import parse_spec
+from ostler.importing.cortex import CortexImport
 from ostler.instances.dry_runs import HubView
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
@@ -192,6 +194,8 @@ def build(
         _asked_of(hub, downloads),
         gpus_are_chosen=any(name.endswith("_VISIBLE_DEVICES") for name in os.environ),
     )
+    recipes = Recipes(database, events, clock, models)
+    chats = Chats(database, clock)
     registry = CollectorRegistry()
     usage_writer = UsageWriter(database)
     services = Services(
@@ -208,8 +212,16 @@ def build(
         engines=engines,
         runtimes=runtimes,
         models=models,
-        recipes=Recipes(database, events, clock, models),
-        chats=Chats(database, clock),
+        recipes=recipes,
+        chats=chats,
+        cortex_import=CortexImport(
+            access,
+            models,
+            recipes,
+            chats,
+            externals,
+            lambda row: new_model_of(row, live.current.effective_base_dir, live.current.cortex_runtime),
+        ),
         externals=externals,
         pools=pools,
         instances=instances,

@@ -18,6 +18,7 @@ from ostler.api.native import (
     fit,
     hub,
     images,
+    importing,
     instances,
     jobs,
     keys,
@@ -52,6 +53,7 @@ _NOUNS = (
     images,
     upstreams,
     usage,
+    importing,
 )
 
 _SECURITY_HEADERS = {

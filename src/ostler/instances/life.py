@@ -8,35 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from ostler.core.errors import Busy, OstlerError
 from ostler.core.states import DesiredState, InstanceState
 from ostler.instances import admission, failures, orders
+from ostler.instances.ending import Ending
 from ostler.instances.errors import NoRoom, StartFailed, WillNotFit
 from ostler.instances.house import House
-from ostler.instances.leases import Endpoint, WaitingLine
+from ostler.instances.leases import Endpoint
 from ostler.instances.orders import Attempt, StopOrder
 from ostler.instances.provision import provide_and_place
 from ostler.instances.restarts import backoff_s
-from ostler.instances.standing import SYSTEM_ACTOR, Standing
-from ostler.instances.store import Also, Note
+from ostler.instances.standing import SYSTEM_ACTOR
+from ostler.instances.store import Note
 from ostler.instances.views import Failure, StartCause
-from ostler.instances.waiting import Bell, Turn, Watch, Watched, wait_until_ready
+from ostler.instances.waiting import Turn, Watch, Watched, wait_until_ready
 from ostler.models.index import ModelNotFound
-from ostler.runtimes.base import Observed, RuntimeAway, StopFailed
+from ostler.runtimes.base import RuntimeAway
 
 log = logging.getLogger(__name__)
 
 PORT_TRIES = 3
-LEFTOVER_GRACE_S = 2.0
 REFUSAL_SILENCE_S = 60.0
-LOOK_AGAIN_S = 60.0
-LOOK_IF_IDLE_S = 1.0
 _WHY = {
     StartCause.PERSON: "asked for by a person",
     StartCause.DEMAND: "asked for by a request",
@@ -44,16 +39,13 @@ _WHY = {
 }
 
 
-class Life(Standing):
+class Life(Ending):
     """The steps. What may be asked of it is in `Keeper`."""
 
     def __init__(self, model_id: int, house: House) -> None:
         super().__init__(model_id, house)
         self._task: asyncio.Task[None] | None = None
-        self._bell = Bell()
-        self._watch: Watch | None = None
         self._refused = ("", 0.0)
-        self._line = WaitingLine()
 
     def _go_on(self) -> None:
         self._bell.ring()
@@ -261,65 +253,6 @@ class Life(Standing):
         reason = f"restart {faults} of {limit} in {wait_s:g} s"
         await self._tell("instance.restarting", reason, {"wait_s": wait_s, "restarts": faults})
 
-    async def _end(self, order: StopOrder) -> None:
-        """Drain, stop, and say that it is gone."""
-        house, began, failure = self._house, self._now(), None
-        record = self.record
-        self._withdraw()
-        if record is not None and record.state.is_active:
-            in_flight = self.endpoint.in_flight if self.endpoint else 0
-            data = {"in_flight": in_flight, "now": order.now, **order.data}
-            note = Note(order.actor, order.reason, data, order.kind)
-            await self._move(InstanceState.STOPPING, note, also=self._store_desired(order))
-            cut = await self._drain(order)
-            await house.experience.note_leaving(record.id, has_served=self.has_served)
-            failure = await self._end_engine(order)
-            seconds = round(self._now() - began, 3)
-            data = {"seconds": seconds, "cut_requests": cut, "left_for": order.reason}
-            if failure is None:
-                await self._move(InstanceState.STOPPED, Note(order.actor, order.reason, data), failure=None)
-            else:
-                note = Note(order.actor, failure.reason, data)
-                await self._move(InstanceState.FAILED, note, failure=failure)
-        elif record is not None and record.state is InstanceState.FAILED:
-            failure = await self._end_engine(order)  # an end that failed before is not taken for one
-            if failure is None:
-                await self._move(InstanceState.STOPPED, Note(order.actor, order.reason, {"was": "failed"}))
-        self.failure, self.endpoint, self.observed = failure, None, None
-        self._stop, self.is_refused = None, False
-        house.scheduler.release(self.model_id)
-        stop_error = StopFailed(failure.reason, hint=failure.hint) if failure else None
-        orders.settle(order.done, stop_error)
-
-    async def _end_engine(self, order: StopOrder) -> Failure | None:
-        """Have it ended; None when it is gone.
-
-        While the runtime does not answer it stays `stopping`, and whoever waits for it is told.
-        """
-        house, record = self._house, self._must_record()
-        while record.handle is not None:
-            try:
-                runtime, handle = house.runtime_of(record)
-                await runtime.stop(handle, grace_s=house.settings().stop_grace_s)
-                break
-            except RuntimeAway as error:
-                orders.settle(order.done, error)
-                self._settle_attempt(error)
-                await self._bell.wait((), error.retry_after_s)
-            except OstlerError as error:
-                return failures.explain_error(error)
-        return None
-
-    async def _drain(self, order: StopOrder) -> int:
-        """Wait for the requests in flight, as long as may be; gives how many are cut off."""
-        limit = self._now() + self._house.settings().drain_timeout_s
-        while self.endpoint is not None and self.endpoint.in_flight and not order.now:
-            left = limit - self._now() if order.cuts_requests else LOOK_AGAIN_S
-            if left <= 0:
-                break
-            await self._bell.wait((), left)
-        return self.endpoint.in_flight if self.endpoint else 0
-
     async def _refuse(self, attempt: Attempt, error: OstlerError) -> None:
         """A start that came to nothing before there was an engine.
 
@@ -339,95 +272,6 @@ class Life(Standing):
         if self.is_refused or not isinstance(error, Busy):
             self.failure = failures.explain_error(error)
         self._settle_attempt(error)
-
-    async def _sweep(self) -> None:
-        """Make sure that nothing of the last launch is left. Raises StopFailed."""
-        record = self.record
-        if record is None or record.handle is None:
-            return
-        runtime, handle = self._house.runtime_of(record)
-        if record.state is InstanceState.STOPPED:
-            return
-        try:
-            await runtime.stop(handle, grace_s=LEFTOVER_GRACE_S)
-        except (StopFailed, RuntimeAway) as error:
-            if not record.state.is_active:
-                raise
-            log.warning("%s", error.message)
-
-    # Small things
-
-    def _watched(self) -> Watched:
-        record, house = self._must_record(), self._house
-        runtime, handle = house.runtime_of(record)
-        return Watched(
-            runtime, handle, house.engine_of(record), house.probe, house.settings, house.clock.monotonic
-        )
-
-    def _idle_at(self) -> float | None:
-        timeout_s, endpoint = self.idle_timeout_s(), self.endpoint
-        if timeout_s is None or endpoint is None:
-            return None
-        if self.is_busy:
-            return self._now() + max(timeout_s, LOOK_IF_IDLE_S)
-        return endpoint.last_used + timeout_s
-
-    def _saw(self, seen: Observed) -> None:
-        if seen.is_alive:
-            self.observed = seen
-
-    def _is_serving(self) -> bool:
-        return self.endpoint is not None and self.endpoint.in_flight > 0
-
-    def _is_asked(self) -> bool:
-        return self._stop is not None
-
-    async def _move(self, state: InstanceState, note: Note, **changes: Any) -> None:
-        self.record = await self._house.store.move(self._must_record(), state, note, **changes)
-
-    async def _tell(self, kind: str, reason: str, data: Mapping[str, Any], actor: str = SYSTEM_ACTOR) -> None:
-        name = self.model.name
-        await self._house.store.tell(kind, self.model_id, name, Note(actor, reason, data))
-
-    def _store_desired(self, order: StopOrder) -> Also | None:
-        desired, ignore_fit = order.desired, order.ignore_fit
-        if desired is None:
-            return None
-
-        async def store(session: AsyncSession) -> None:
-            await self._house.models.set_desired(self.model_id, desired, session, ignore_fit=ignore_fit)
-
-        return store
-
-    def _withdraw(self) -> None:
-        if self.endpoint is not None:
-            self._house.routes.withdraw(self.model_id, self.endpoint)
-            self._line.wake_all()
-
-    def _released(self) -> None:
-        """A request has ended."""
-        self._line.wake_one()
-        endpoint = self.endpoint
-        if endpoint is None or endpoint.in_flight == 0:
-            if endpoint is not None and (endpoint.closed or endpoint.keep_alive is not None):
-                self._bell.ring()
-            if self._house.scheduler.has_waiting:
-                self._house.scheduler.poke()
-
-    def _suspect(self) -> None:
-        """A request found the engine broken: look at it at once."""
-        if self._watch is not None:
-            self._watch.suspect()
-
-    def _settle_attempt(self, error: Exception | None = None) -> None:
-        attempt, self.attempt = self.attempt, None
-        if attempt is not None:
-            attempt.placed.set()
-            orders.settle(attempt.done, error)
-
-    def _give_place_back(self) -> None:
-        if self.record is None or not self.record.state.is_active:
-            self._house.scheduler.release(self.model_id)
 
     def _break_down(self, error: Exception) -> None:
         """Our own code failed: what is true now is not known, and that is what is said."""

@@ -112,10 +112,14 @@ class Memory:
         sight = await self._devices.look()
         observed = await asyncio.gather(*(_inspect(engine) for engine in engines))
         alive = {id: seen for id, seen in observed if seen is not None and seen.is_alive}
-        claims, others = await asyncio.to_thread(_measure, alive, sight)
+        held, others = await asyncio.to_thread(_measure, alive, sight)
+        claims = {
+            id: Claim({}, pooled(claim.measured, sight.devices), pooled(claim.private, sight.devices))
+            for id, claim in held.items()
+        }
         if number > self._seen.number:  # a later look may have been quicker
             self._seen = Moment(number, sight.devices, claims, others)
-            self._experience.see({id: claim.measured for id, claim in claims.items()})
+            self._experience.see({id: claim.measured for id, claim in held.items()})
 
     async def need(
         self, model: Model, overrides: Mapping[str, Any] | None = None, *, read: Read | None = None
@@ -261,6 +265,6 @@ def _measure(
             on_gpus = gpu_bytes(seen.pid, sight.processes)
             measured |= on_gpus
             private |= on_gpus
-        claims[instance_id] = Claim({}, pooled(measured, sight.devices), pooled(private, sight.devices))
+        claims[instance_id] = Claim({}, measured, private)
     pids = [seen.pid for seen in alive.values() if seen.pid is not None]
     return claims, strangers(pids, sight.processes)

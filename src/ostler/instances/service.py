@@ -20,7 +20,7 @@ from ostler.fit.devices import Device, Devices
 from ostler.fit.ledger import Account, Bytes
 from ostler.fit.reading import Shapes
 from ostler.fit.reasons import Choice
-from ostler.instances import dry_runs, seating
+from ostler.instances import dry_runs, upkeep
 from ostler.instances.adoption import adopt, stop_unknown, stop_unknown_later
 from ostler.instances.errors import AlreadyRunning
 from ostler.instances.experience import Experience
@@ -47,8 +47,6 @@ from ostler.models.service import Models
 from ostler.runtimes.base import Runtime
 
 log = logging.getLogger(__name__)
-
-TIDY_S = 5.0
 
 
 class SettingsHolder(Protocol):
@@ -142,14 +140,14 @@ class Instances:
         await asyncio.gather(*(stop_unknown(self._runtimes, item, grace_s) for item in unknown))
         for keeper in list(self._keepers.values()):
             if keeper.record is not None and keeper.record.state.is_active:
-                await self._learn_need(keeper)
-                self._spawn(self._refresh_drift(keeper))
+                await upkeep.learn_need(self._house, keeper)
+                self._spawn(upkeep.refresh_drift(self._house, keeper))
         for runtime in self._runtimes.values():
             if runtime.trouble is not None:
                 self._spawn(stop_unknown_later(self._house, runtime))
         self._spawn(self._wanted.start_all())
         self._spawn(self._wanted.start_refused())
-        self._spawn(self._tidy())
+        self._spawn(upkeep.tidy(self._house, self._runtimes))
 
     async def close(self, *, stop_engines: bool = False) -> None:
         """End looking after them; the engines go on unless told otherwise. Safe to call twice."""
@@ -259,7 +257,7 @@ class Instances:
         principal.require(Role.POWER_USER, "restart models")
         model = self._models.get(name)
         keeper = self._keeper(model.id)
-        await self._refresh_drift(keeper)
+        await upkeep.refresh_drift(self._house, keeper)
         if keeper.state.is_active and keeper.drift:
             await asyncio.shield(keeper.ask_restart(principal.name))
         return keeper.view()
@@ -395,15 +393,6 @@ class Instances:
                 await self._want(keeper.model, order.desired, ignore_fit=order.ignore_fit)
         return [keeper.view() for keeper in keepers]
 
-    async def _learn_need(self, keeper: Keeper) -> None:
-        """What an engine needs that an earlier server started."""
-        try:
-            await self._memory.look()
-            devices = keeper.record.spec.devices if keeper.record else ()
-            keeper.need = await self._memory.need(seating.model_on(keeper.model, devices))
-        except OstlerError as error:
-            log.info("what %s needs is not known: %s", keeper.model.name, error.message)
-
     def _refuse_in_use(self, model: Model) -> str | None:
         state = self._keeper_state(model.id)
         return f"{model.name} is {state.value}" if state.is_active else None
@@ -417,30 +406,7 @@ class Instances:
             del self._keepers[before.id]
         elif before.revision != after.revision and keeper.state.is_active:
             keeper.take_policy(after.policy)
-            self._spawn(self._refresh_drift(keeper))
-
-    async def _refresh_drift(self, keeper: Keeper) -> None:
-        record = keeper.record
-        if record is None or not record.state.is_active:
-            return
-        try:
-            as_placed = seating.placed(self._house, keeper.model, record.spec.devices)
-            prepared = await self._house.preparer.prepare(as_placed)
-        except OstlerError as error:
-            log.info("what %s would run now is not known: %s", record.spec.model_name, error.message)
-            keeper.drift = True
-            return
-        keeper.drift = prepared.spec.digest() != record.spec_digest
-
-    async def _tidy(self) -> None:
-        while True:
-            for name, runtime in self._runtimes.items():
-                try:
-                    await runtime.tidy()
-                except (OSError, OstlerError) as error:
-                    log.warning("housekeeping of the runtime %s failed: %s", name, error)
-            await self.experience.look_again()
-            await asyncio.sleep(min(TIDY_S, self._settings.current.probe_interval_s))
+            self._spawn(upkeep.refresh_drift(self._house, keeper))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

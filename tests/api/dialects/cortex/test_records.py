@@ -224,7 +224,13 @@ async def test_cpu_alone_keeps_it_off_the_gpus(api: Api, places: dict[str, str])
 async def test_the_task_embed_makes_the_engine_embed(api: Api, places: dict[str, str], engine: str) -> None:
     number = await made(
         api,
-        {"mode": "offline", "local_path": places[engine], "engine_type": engine, "task": "embed", "name": "e"},
+        {
+            "mode": "offline",
+            "local_path": places[engine],
+            "engine_type": engine,
+            "task": "embed",
+            "name": "e",
+        },
     )
     options = api.services.models.get(number).options
     assert options.get("embeddings", options.get("runner")) in (True, "pooling")

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -152,10 +151,10 @@ async def new_model(rooms: Services, given: dict[str, Any]) -> NewModel:
     values = {**defaults, **given}
     if HIDDEN in (str(values.get("hf_token")), *_env_values(values)):
         raise InvalidField("hf_token", f"{HIDDEN} stands for a hidden secret", hint="Send the real value.")
-    new = await asyncio.to_thread(new_model_of, values, settings.effective_base_dir)
+    new = await asyncio.to_thread(new_model_of, values, settings.effective_base_dir, settings.cortex_runtime)
     if not new.name:
         raise InvalidField("served_model_name", "a model needs a served_model_name", hint="Such as qwen3-8b.")
-    return await _with_files(rooms, replace(new, runtime=settings.cortex_runtime))
+    return await _with_files(rooms, new)
 
 
 def _env_values(values: dict[str, Any]) -> list[str]:
