@@ -187,8 +187,6 @@ class _Taking:
         if (name := name_from(new.name or "")) != new.name:
             notes.append(f"is called {name} here")
             new = replace(new, name=name)
-        if row.get("hf_token"):
-            notes.append("its Hugging Face token was not taken: set hf_token")
         if name in self._model_names:
             raise InvalidField("name", "Cortex has two models of this name", hint="Rename one of them there.")
         self._model_names.add(name)
@@ -271,8 +269,8 @@ _RECIPES_OWN = frozenset({"description", "model_name", "model_id", "config_json"
 
 
 def _model_fields(row: Row) -> dict[str, Any]:
-    """The row as a body that makes a model: what is set, JSON read, and no token of the hub."""
-    fields = {key: value for key, value in row.items() if value is not None and key != "hf_token"}
+    """The row as a body that makes a model: what is set, with the JSON of the GPUs read."""
+    fields = {key: value for key, value in row.items() if value is not None}
     if isinstance(fields.get("selected_gpus"), str):
         try:
             fields["selected_gpus"] = json.loads(fields["selected_gpus"])
