@@ -86,7 +86,7 @@ async def test_everything_is_taken_or_it_is_said_why_not(there: Api, cortex_url:
     assert (tiny.origin, tiny.engine, tiny.desired_state) == ("cortex", "llamacpp", "stopped")
     assert tiny.options == {"context_length": 512, "gpu_layers": 0}
     assert tiny.request_defaults == {"max_tokens": 12, "temperature": 0}
-    assert tiny.extra_args == ("--no-mmap",) and tiny.env == {"LLAMA_LOG_COLORS": "off"}
+    assert tiny.extra_args == ("--no-mmap",) and tiny.env == {"LLAMA_LOG_COLORS": "off", "HF_TOKEN": "hf_secret"}
     assert tiny.policy.start_timeout_s == 90
     assert tiny.dialect_data == {"cortex": {"name": "Tiny model", "engine_version": "b4000"}}
     online = models.get("online")
