@@ -25,7 +25,9 @@ from ostler import __version__
 from ostler.access.asgi import HearOut
 from ostler.access.service import Access
 from ostler.api.app import build_api
+from ostler.api.dialects.spoken import is_spoken
 from ostler.api.services import Services
+from ostler.chats.service import Chats
 from ostler.core.clock import Clock
 from ostler.core.database import Database
 from ostler.core.errors import Conflict, OstlerError
@@ -47,10 +49,12 @@ from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.server import OneWriteProtocol, acceptors, settle_memory
 from ostler.hub.service import Hub
 from ostler.hub.specs import parse_spec
+from ostler.importing.cortex import CortexImport
 from ostler.instances.dry_runs import HubView
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
 from ostler.library.service import Library
+from ostler.models.recipes import Recipes
 from ostler.models.service import Models
 from ostler.models.sources import SourceReader
 from ostler.reshaping.service import Reshaping
@@ -189,6 +193,8 @@ def build(
         _asked_of(hub, downloads),
         gpus_are_chosen=any(name.endswith("_VISIBLE_DEVICES") for name in os.environ),
     )
+    recipes = Recipes(database, events, clock, models)
+    chats = Chats(database, clock)
     registry = CollectorRegistry()
     usage_writer = UsageWriter(database)
     services = Services(
@@ -205,6 +211,9 @@ def build(
         engines=engines,
         runtimes=runtimes,
         models=models,
+        recipes=recipes,
+        chats=chats,
+        cortex_import=CortexImport(access, models, recipes, chats, externals),
         externals=externals,
         pools=pools,
         instances=instances,
@@ -226,6 +235,7 @@ def build(
         settings=live,
         clock=clock,
         pools=pools,
+        is_inner=is_spoken,
     )
     return Ostler(services, gateway, usage_writer)
 

@@ -27,6 +27,13 @@ PARTS = {
     "organisation": "nothing",
     "org": "org",
     "repo": "repo",
+    "recipe_id": "1",
+    "key_id": "1",
+    "user_id": "1",
+    "org_id": "1",
+    "model_id": "1",
+    "session_id": "nothing",
+    "model_name": "nothing",
 }
 
 

@@ -18,11 +18,13 @@ from ostler.api.native import (
     fit,
     hub,
     images,
+    importing,
     instances,
     jobs,
     keys,
     models,
     organisations,
+    recipes,
     reshaping,
     settings,
     system,
@@ -34,6 +36,7 @@ from ostler.api.services import Services
 
 _NOUNS = (
     models,
+    recipes,
     instances,
     files,
     reshaping,
@@ -50,6 +53,7 @@ _NOUNS = (
     images,
     upstreams,
     usage,
+    importing,
 )
 
 _SECURITY_HEADERS = {

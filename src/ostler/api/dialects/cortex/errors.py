@@ -22,8 +22,13 @@ WORDS: Mapping[str, str] = {
     "no_such_route": "Not Found",
     "method_not_allowed": "Method Not Allowed",
     "wrong_password": "invalid_credentials",
+    "wrong_address": "IP not allowed",
     "user_name_taken": "username_exists",
     "organisation_name_taken": "name_exists",
+    "recipe_name_taken": "Recipe name already exists",
+    "recipe_not_found": "Recipe not found",
+    "no_model_for_recipe": "Model not found",
+    "chat_not_found": "Session not found",
     "folder_not_found": "folder_not_found",
     "config_not_found": "config_not_found",
 }

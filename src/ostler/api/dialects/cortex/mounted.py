@@ -5,10 +5,32 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from ostler.api.dialects.base import Dialect
-from ostler.api.dialects.cortex import auth, folders, images
+from ostler.api.dialects.cortex import (
+    auth,
+    chats,
+    folders,
+    images,
+    keys,
+    lifecycle,
+    models,
+    people,
+    playground,
+    recipes,
+)
 from ostler.api.dialects.cortex.errors import envelope
 
-ROUTERS: tuple[APIRouter, ...] = (auth.routes, folders.routes, images.routes)
+ROUTERS: tuple[APIRouter, ...] = (
+    auth.routes,
+    keys.routes,
+    people.routes,
+    recipes.routes,
+    playground.routes,
+    chats.routes,
+    folders.routes,
+    images.routes,
+    models.routes,
+    lifecycle.routes,
+)
 """Every router of the dialect. One with fixed paths stands before one whose paths have an id there."""
 
 _PREFIXES = ("/admin", "/auth", "/v1/chat/sessions")
