@@ -25,7 +25,9 @@ from ostler import __version__
 from ostler.access.asgi import HearOut
 from ostler.access.service import Access
 from ostler.api.app import build_api
+from ostler.api.dialects.spoken import is_spoken
 from ostler.api.services import Services
+from ostler.chats.service import Chats
 from ostler.core.clock import Clock
 from ostler.core.database import Database
 from ostler.core.errors import Conflict, OstlerError
@@ -51,6 +53,7 @@ from ostler.instances.dry_runs import HubView
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
 from ostler.library.service import Library
+from ostler.models.recipes import Recipes
 from ostler.models.service import Models
 from ostler.models.sources import SourceReader
 from ostler.reshaping.service import Reshaping
@@ -205,6 +208,8 @@ def build(
         engines=engines,
         runtimes=runtimes,
         models=models,
+        recipes=Recipes(database, events, clock, models),
+        chats=Chats(database, clock),
         externals=externals,
         pools=pools,
         instances=instances,
@@ -226,6 +231,7 @@ def build(
         settings=live,
         clock=clock,
         pools=pools,
+        is_inner=is_spoken,
     )
     return Ostler(services, gateway, usage_writer)
 

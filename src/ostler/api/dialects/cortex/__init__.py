@@ -1,5 +1,7 @@
 """Cortex's API, spoken over Ostler's rooms: vLLM and llama.cpp in containers behind an OpenAI gateway.
 
-Here so far: how an estimate and a dry run of ours look in its answers (`dry_run.py`). Field names are
-Cortex's own; the numbers are ours. Nothing here decides anything.
+Its administration has the paths `/admin/*` and `/auth/*`, and a few under `/v1` that the gateway hands
+over. `door.py` says who comes in, `errors.py` how failures look, `mounted.py` which routers there are,
+`dry_run.py` how an estimate and a dry run of ours look, `fields.py` where each field of a model lives.
+One file per noun; Cortex's own names and numbers stand here and nowhere else in Ostler.
 """
