@@ -1,4 +1,5 @@
-"""The library's speed: one large header against `gguf.GGUFReader`, and a listing of 2,000 file sets.
+"""The library's speed: one large header against `gguf.GGUFReader`, a listing of 2,000 file sets, and
+looking into a folder of 500 others.
 
 Run alone with `python -m benchmarks.library`.
 """
@@ -12,7 +13,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import gguf
@@ -28,6 +29,7 @@ from tests.library.gguf_files import model_metadata, model_tensors, put_in_hub_c
 
 VOCABULARY_TOKENS = 150_000
 FILE_SETS = 2_000
+FOLDERS = 500
 REPEATS = 5
 
 
@@ -88,16 +90,50 @@ async def _list_2000() -> dict[str, float]:
     }
 
 
+def folders_500() -> dict[str, float]:
+    """Seconds to name the 500 folders of a folder, and to look into all of them at once, knowing nothing."""
+    return asyncio.run(_folders_500())
+
+
+async def _folders_500() -> dict[str, float]:
+    with tempfile.TemporaryDirectory(prefix="ostler-bench-") as name:
+        folder = Path(name)
+        settings = Settings(
+            data_dir=folder / "data", models_dir=folder / "models", hub_cache_dir=folder / "hub"
+        )
+        settings.data_dir.mkdir()
+        names = [f"org-{number:03}/model-{number:03}-Q8_0.gguf" for number in range(FOLDERS)]
+        await asyncio.to_thread(_write_models, folder / "models", names)
+        database = Database(settings.effective_database_url)
+        await upgrade(database)
+        library = await _library(database, settings)
+        begin = time.perf_counter()
+        named = await library.subfolders(settings.effective_models_dir)
+        names_s = time.perf_counter() - begin
+        begin = time.perf_counter()
+        view = await library.look_into(settings.effective_models_dir)
+        look_s = time.perf_counter() - begin
+        await database.close()
+    return {"folders": len(named), "models": len(view.file_sets), "names_s": names_s, "look_s": look_s}
+
+
+def _write_models(folder: Path, names: Sequence[str]) -> None:
+    """Models whose header is read and whose weights are a hole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = write_model(folder / "source.gguf", "Q8_0").read_bytes()
+    (folder / "source.gguf").unlink()
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content[: 64 * 1024])
+        os.truncate(path, len(content))
+
+
 def _fill(folder: Path) -> None:
-    source = write_model(folder / "source.gguf", "Q8_0")
-    content = source.read_bytes()
-    header_only = content[: 64 * 1024]
-    for number in range(FILE_SETS // 2):
-        name = f"model-{number:04}-Q8_0.gguf"
-        for path in (folder / "models" / f"org-{number % 50}" / name, folder / "blobs" / name):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(header_only)
-            os.truncate(path, len(content))
+    names = [f"model-{number:04}-Q8_0.gguf" for number in range(FILE_SETS // 2)]
+    _write_models(folder / "models", [f"org-{number % 50}/{name}" for number, name in enumerate(names)])
+    _write_models(folder / "blobs", names)
+    for number, name in enumerate(names):
         put_in_hub_cache(
             folder / "hub", f"org/m-{number:04}", f"{number:040x}", {name: folder / "blobs" / name}
         )
@@ -127,7 +163,7 @@ def _median(act: Callable[[], object], repeats: int) -> float:
 
 def measure() -> dict[str, dict[str, float]]:
     """Everything in here, by name."""
-    return {"inspect": inspect_ratio(), "list_2000": list_2000()}
+    return {"inspect": inspect_ratio(), "list_2000": list_2000(), "folders_500": folders_500()}
 
 
 def main() -> None:

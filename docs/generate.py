@@ -22,6 +22,7 @@ from ostler.core.errors import OstlerError
 from ostler.core.settings import Settings, environment_names, is_live
 from ostler.engines.docs import render_options_markdown
 from ostler.engines.registry import ENGINES
+from ostler.engines.troubleshooting import render_troubleshooting_markdown
 
 DOCS = Path(__file__).parent
 
@@ -95,6 +96,7 @@ def pages() -> Mapping[Path, Callable[[], str]]:
             DOCS / "engines" / f"{engine.name}.md": partial(render_options_markdown, engine)
             for engine in ENGINES
         },
+        DOCS / "troubleshooting.md": partial(render_troubleshooting_markdown, ENGINES),
         DOCS / "cli.md": command_line_page,
     }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ostler.core.principals import Role
 from tests.api.conftest import Api, problem
+from tests.library.gguf_files import write_projector, write_safetensors, write_shards
 
 
 async def test_a_file_is_listed_shown_and_names_its_models(api: Api, model_file: Path) -> None:
@@ -69,3 +70,30 @@ async def test_folders_are_added_and_removed_and_their_files_stay(api: Api, demo
     for path in ("relative", "", "/no/such/folder"):
         assert (await api.post("/roots", {"path": path})).status_code in (404, 422)
     problem(await api.post("/roots", {"path": str(folder), "layout": "cloud"}), 422)
+
+
+async def test_folders_of_the_library_are_browsed_from_the_roots_down(api: Api, model_file: Path) -> None:
+    (model_file.parent / "org" / "name").mkdir(parents=True)
+    roots = (await api.get("/files/folders")).json()["items"]
+    assert str(model_file.parent) in [root["path"] for root in roots]
+    below = (await api.get(f"/files/folders?path={model_file.parent}")).json()
+    assert below["items"] == [{"name": "org", "path": str(model_file.parent / "org")}]
+    problem(await api.get("/files/folders?path=/etc"), 403, "outside_roots")
+    problem(await api.get(f"/files/folders?path={model_file.parent}/none"), 404, "path_not_found")
+    problem(await api.get("/files/folders?path=relative"), 422)
+
+
+async def test_each_file_set_says_which_engine_serves_it_and_why(api: Api, model_file: Path) -> None:
+    write_projector(model_file.parent / "alone" / "mmproj-F16.gguf")
+    write_shards(model_file.parent / "part", "part-F16", 2)[1].unlink()
+    write_safetensors(model_file.parent / "hf" / "model.safetensors", {"a": ("BF16", (8, 8))})
+    (model_file.parent / "hf" / "config.json").write_text("{}")
+    items = (await api.get("/files")).json()["items"]
+    said = {item["name"]: item["recommendation"] for item in items}
+    assert said["tiny-Q8_0"]["engine"] == "llamacpp" and "GGUF" in said["tiny-Q8_0"]["reason"]
+    assert said["hf"]["engine"] == "vllm"
+    assert said["part-F16"]["engine"] is None and "00002" in said["part-F16"]["reason"]
+    assert said["mmproj-F16"] == {
+        "engine": None,
+        "reason": "It is a projector: it is loaded beside its model, not alone.",
+    }

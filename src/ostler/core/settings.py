@@ -79,6 +79,12 @@ class Settings(BaseModel):
         "Default: the folder `models` in the data folder.",
         env=("CORTEX_MODELS_DIR",),
     )
+    models_base_dir: Path | None = _setting(
+        None,
+        "Folder that is browsed first when a model is added, and that relative paths of Cortex's API start "
+        "from. It must lie in a library folder. Default: the models folder.",
+        live=True,
+    )
     hub_cache_dir: Path = _setting(
         _hub_cache,
         "Hugging Face cache that downloads go to and that is listed, shared with other programs.",
@@ -284,7 +290,7 @@ class Settings(BaseModel):
     usage_retention_days: int = _setting(90, "How long accounted requests are kept.", live=True, ge=1)
     event_retention_days: int = _setting(90, "How long events are kept.", live=True, ge=1)
 
-    @field_validator("data_dir", "models_dir", "hub_cache_dir", "reshaped_dir")
+    @field_validator("data_dir", "models_dir", "models_base_dir", "hub_cache_dir", "reshaped_dir")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - links stay
@@ -326,6 +332,11 @@ class Settings(BaseModel):
     def effective_models_dir(self) -> Path:
         """The models folder."""
         return self.models_dir or self.data_dir / "models"
+
+    @property
+    def effective_base_dir(self) -> Path:
+        """The folder that is browsed first."""
+        return self.models_base_dir or self.effective_models_dir
 
     @property
     def effective_reshaped_dir(self) -> Path:

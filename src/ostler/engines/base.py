@@ -8,13 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ostler.core.errors import EngineError, InvalidField, NotFound
 from ostler.core.launch import LaunchSpec
 from ostler.engines.fit_memory import EngineMemory
 from ostler.engines.listed_devices import ListedDevice
 from ostler.engines.options import OptionTable
+from ostler.engines.start_summary import StartSummary
+
+if TYPE_CHECKING:
+    from ostler.engines.diagnosis import Rules
 
 
 class UnknownEngine(NotFound):
@@ -97,15 +101,29 @@ Cause = Literal["model", "memory", "arguments", "network", "gpus", "system", "en
 """What a diagnosis points at."""
 
 
+Severity = Literal["error", "warning", "info"]
+"""An error ended the engine; a warning spoils its answers; an info is worth knowing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Why an engine ended, in words that a person can act on. `line` is the log line that told."""
+    """Why an engine ended, in words that a person can act on. `line` is the log line that told.
+
+    `hint` is what to do first, `fixes` is everything that may help, the hint first.
+    """
 
     title: str
     reason: str
     hint: str
     line: str | None = None
     cause: Cause = "engine"
+    severity: Severity = "error"
+    fixes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """The hint is one of the fixes."""
+        if self.hint not in self.fixes:
+            object.__setattr__(self, "fixes", (self.hint, *self.fixes))
 
 
 class Engine(ABC):
@@ -113,7 +131,8 @@ class Engine(ABC):
 
     `as_of` is the version of the program whose options the table holds, `programs` are the names (of a
     file, or of a Python module) by which a command line names it. `options_vary`: releases differ so
-    much in their flags that options, too, are checked against the program before each start.
+    much in their flags that options, too, are checked against the program before each start. `serves` is
+    what it does with files of its formats, to be read after the title.
     """
 
     name: ClassVar[str]
@@ -121,10 +140,12 @@ class Engine(ABC):
     programs: ClassVar[frozenset[str]]
     title: ClassVar[str]
     formats: ClassVar[frozenset[str]]
+    serves: ClassVar[str]
     options: ClassVar[OptionTable]
     options_vary: ClassVar[bool] = False
     owned_flags: ClassVar[frozenset[str]]
     secret_env: ClassVar[tuple[str, ...]]
+    known_ends: ClassVar[Rules]
     health_path: ClassVar[str]
     models_path: ClassVar[str] = "/v1/models"
     context_keys: ClassVar[tuple[str, ...]] = ()
@@ -200,15 +221,19 @@ class Engine(ABC):
         Raises UnknownFlag (with near names), and what `launch_spec` raises.
         """
 
-    @abstractmethod
     def diagnose(
         self, log_tail: Sequence[str], exit_code: int | None = None, *, oom_killed: bool = False
     ) -> Diagnosis | None:
         """Explain an engine's end by its last log lines; None where nothing is known."""
+        return self.known_ends.diagnose(log_tail, exit_code, oom_killed=oom_killed)
 
     def notes(self, log_tail: Sequence[str]) -> list[Diagnosis]:
         """What the log of a running engine says that a person may wonder about; no reason to worry."""
-        return []
+        return self.known_ends.notes_on(log_tail)
+
+    @abstractmethod
+    def start_summary(self, log: Sequence[str]) -> StartSummary | None:
+        """What the log tells of a start; None before the weights are loaded."""
 
     def check_extra_args(self, extra_args: Sequence[str]) -> None:
         """Refuse arguments that Ostler decides. Raises OwnedOption."""

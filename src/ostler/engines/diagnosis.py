@@ -11,23 +11,36 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ostler.engines.base import Cause, Diagnosis
+from ostler.engines.base import Cause, Diagnosis, Severity
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One known end: the line that tells it, and what to say. `cause` is the kind of thing to look at."""
+    """One known end: the line that tells it, and what to say. `cause` is the kind of thing to look at.
+
+    `more` is what else may help, after the hint.
+    """
 
     pattern: re.Pattern[str]
     cause: Cause
     title: str
     reason: str
     hint: str
+    more: tuple[str, ...] = ()
+    severity: Severity = "error"
 
 
-def rule(pattern: str, cause: Cause, title: str, reason: str, hint: str) -> Rule:
+def rule(
+    pattern: str,
+    cause: Cause,
+    title: str,
+    reason: str,
+    hint: str,
+    *more: str,
+    severity: Severity = "error",
+) -> Rule:
     """A rule; its pattern ignores case."""
-    return Rule(re.compile(pattern, re.IGNORECASE), cause, title, reason, hint)
+    return Rule(re.compile(pattern, re.IGNORECASE), cause, title, reason, hint, more, severity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +123,8 @@ def _told(known: Rule, match: re.Match[str], line: str) -> Diagnosis:
         known.hint.format(**facts),
         line.strip()[:500],
         cause=known.cause,
+        severity=known.severity,
+        fixes=(known.hint.format(**facts), *(fix.format(**facts) for fix in known.more)),
     )
 
 
@@ -120,6 +135,7 @@ HOST = (
         "GPU driver too old",
         "The container image needs a newer NVIDIA driver ({what}).",
         "Update the driver of the host, or name an older image in the model's engine image",
+        "nvidia-smi shows the driver and the newest CUDA that it knows",
     ),
     rule(
         r"nvidia-container-cli: (?P<why>.*)|could not select device driver .*gpu",
@@ -153,11 +169,13 @@ HOST = (
         "Install it, or set LD_LIBRARY_PATH in the model's env",
     ),
     rule(
-        r"GatedRepoError|gated repo|401 Client Error|403 Client Error|Access to model \S+ is restricted",
+        r"GatedRepoError|gated repo|401 Client Error|403 Client Error|Access to model \S+ is restricted"
+        r"|failed with status code: 40[13]|GET failed \(40[13]\)",
         "model",
         "Access to the repo is restricted",
-        "The Hugging Face hub did not give the file: the repo is gated or private.",
+        "The Hugging Face hub did not give the file: the repo is gated or private, or there is none.",
         "Accept its terms on its page, set the setting hf_token, and fetch it: ostler pull ORG/REPO",
+        "Check the name of the repo",
     ),
     rule(
         r"no space left on device|disk quota exceeded",
@@ -165,6 +183,7 @@ HOST = (
         "Disk full",
         "The engine could not write: the disk (or /dev/shm) is full.",
         "Free some space (df -h shows where), or take away options that write files",
+        "In a container /dev/shm may be too small: set a larger shm_size",
     ),
     rule(
         r"address already in use|EADDRINUSE",
@@ -172,6 +191,7 @@ HOST = (
         "Port in use",
         "The engine could not listen on its port; something else does.",
         "Start the model again: another port is chosen",
+        "See who listens: ss -ltnp",
     ),
     rule(
         r"permission denied(?:: '?(?P<file>[^']+)'?)?",

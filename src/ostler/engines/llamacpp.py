@@ -12,7 +12,6 @@ from typing import ClassVar
 from ostler.core.launch import HOST_SLOT, PORT_SLOT, LaunchSpec
 from ostler.engines.base import (
     Capabilities,
-    Diagnosis,
     Engine,
     Executable,
     Health,
@@ -21,6 +20,7 @@ from ostler.engines.base import (
 )
 from ostler.engines.command_line import is_flag
 from ostler.engines.container_paths import ContainerPaths, in_container, options_inside
+from ostler.engines.diagnosis import Rules
 from ostler.engines.fit_memory import Asker, EngineMemory
 from ostler.engines.listed_devices import ListedDevice, device_env
 from ostler.engines.llamacpp_diagnosis import DIAGNOSIS
@@ -29,6 +29,7 @@ from ostler.engines.options import OptionTable
 from ostler.engines.probe import Prober
 from ostler.engines.programs import resolve_command, unknown_flag
 from ostler.engines.sameness import file_state, program_state
+from ostler.engines.start_summary import StartSummary, summarize_llama_cpp
 
 SHM_BYTES = 8 * 1024**3
 """Shared memory of its containers, as Cortex gave them; a limit, not a reservation."""
@@ -54,9 +55,11 @@ class LlamaCpp(Engine):
     programs: ClassVar[frozenset[str]] = frozenset({"llama-server", "llama-cpp-server", "llama", "server"})
     title: ClassVar[str] = "llama.cpp"
     formats: ClassVar[frozenset[str]] = frozenset({"gguf"})
+    serves: ClassVar[str] = "reads GGUF files as they are, in one part or several, on GPUs and processors"
     options: ClassVar[OptionTable] = TABLE
     owned_flags: ClassVar[frozenset[str]] = frozenset(flag for one in TABLE.owned for flag in one.flags)
     secret_env: ClassVar[tuple[str, ...]] = ("LLAMA_API_KEY",)
+    known_ends: ClassVar[Rules] = DIAGNOSIS
     health_path: ClassVar[str] = "/health"
     metrics_path: ClassVar[str | None] = "/metrics"
     no_memory: ClassVar[frozenset[str]] = NO_MEMORY
@@ -172,6 +175,10 @@ class LlamaCpp(Engine):
         """The flags in its `--help`. Never raises."""
         return await self._prober.probe(tuple(command))
 
+    def start_summary(self, log: Sequence[str]) -> StartSummary | None:
+        """Weights, cache and warnings."""
+        return summarize_llama_cpp(log)
+
     async def check(self, request: LaunchRequest) -> list[str]:
         """Check every flag that would be written against the program's own help; returns warnings.
 
@@ -195,12 +202,6 @@ class LlamaCpp(Engine):
             if written and written not in known:
                 raise unknown_flag(written, known, spec.command, f"options.{name}")
         return warnings
-
-    def diagnose(
-        self, log_tail: Sequence[str], exit_code: int | None = None, *, oom_killed: bool = False
-    ) -> Diagnosis | None:
-        """The first rule of `llamacpp_diagnosis` that fits."""
-        return DIAGNOSIS.diagnose(log_tail, exit_code, oom_killed=oom_killed)
 
 
 def _memory_key(spec: LaunchSpec, request: LaunchRequest) -> str:

@@ -64,11 +64,27 @@ RULES: tuple[Rule, ...] = (
         "Correct or remove the option draft_model",
     ),
     rule(
+        r"failed to open GGUF file '(?P<file>[^']*-\d{5}-of-\d{5}\.gguf)' \(No such file or directory\)",
+        "model",
+        "Part missing",
+        "The model consists of several files, and {file} is not there.",
+        "Pull the model again: ostler pull; or put the part beside the others under its own name",
+        "See which parts are missing: ostler inspect PATH",
+    ),
+    rule(
+        r"model must be loaded with the first split",
+        "model",
+        "Not the first part",
+        "The engine was given a later part of a model that consists of several files.",
+        "Name the file that ends in -00001-of-N.gguf as the model's source",
+    ),
+    rule(
         r"failed to open GGUF file '(?P<file>[^']*)' \(No such file or directory\)",
         "model",
         "File missing",
-        "The file {file} is not there; of a model in several parts every part must be.",
+        "The file {file} is not there.",
         "Put it back or pull the model again: ostler pull",
+        "Check the model's source: ostler show MODEL",
     ),
     rule(
         r"failed to load GGUF split from (?P<file>\S+)|illegal split|invalid split (?:file|count)",
@@ -114,7 +130,8 @@ RULES: tuple[Rule, ...] = (
         "A newer llama.cpp may: name it in the setting llama_server_command, or update Ostler",
     ),
     rule(
-        r"(?:key not found in model|missing tensor|wrong number of tensors)[:\s]*(?P<what>.*)",
+        r"(?:key not found in model|missing tensor|wrong number of tensors|check_tensor_dims)[:\s]*"
+        r"(?P<what>.*)",
         "model",
         "File does not fit the engine",
         "The file lacks something that the engine expects: {what}",
@@ -126,6 +143,14 @@ RULES: tuple[Rule, ...] = (
         "Quantized cache without flash attention",
         "A quantized kv_cache_type_v works with flash attention only.",
         "Set flash_attention to on, or kv_cache_type_v to f16",
+    ),
+    rule(
+        r"failed to allocate compute",
+        "memory",
+        "Batch too large for the memory",
+        "There is not enough memory to compute a batch this large over a context this long.",
+        "Set a smaller ubatch_size, then a smaller context_length",
+        SMALLER,
     ),
     rule(
         r"supplied chat template is not supported",
@@ -152,7 +177,7 @@ RULES: tuple[Rule, ...] = (
     ),
     rule(
         r"failed to allocate (?:CPU )?buffer|unable to allocate (?P<device>\S+) buffer|std::bad_alloc"
-        r"|cannot allocate memory|failed to allocate compute",
+        r"|cannot allocate memory",
         "memory",
         "Out of memory",
         "There is not enough memory for this model.",
@@ -162,6 +187,21 @@ RULES: tuple[Rule, ...] = (
 
 LAST: tuple[Rule, ...] = (
     rule(
+        r"HTTPLIB failed: (?P<why>.*)",
+        "network",
+        "No connection",
+        "The engine could not reach the server that it should fetch from: {why}",
+        "Pull the model first (ostler pull ORG/REPO): engines of Ostler need no network then",
+        "Check the setting hf_endpoint and the network",
+    ),
+    rule(
+        r"error writing to file: (?P<file>\S+)",
+        "system",
+        "Disk full",
+        "The engine could not write {file}: mostly because the disk is full.",
+        "Free some space (df -h shows where), or pull the model first: ostler pull ORG/REPO",
+    ),
+    rule(
         r"error loading model: (?P<why>.*)|failed to load model, '(?P<file>[^']*)'",
         "model",
         "Model does not load",
@@ -170,8 +210,45 @@ LAST: tuple[Rule, ...] = (
     ),
 )
 
+NOTES: tuple[Rule, ...] = (
+    rule(
+        r"missing pre-tokenizer type, using: '(?P<kind>[^']*)'",
+        "model",
+        "Tokenizer not named in the file",
+        "The GGUF does not say how text is cut into tokens; '{kind}' is taken, and answers may be worse.",
+        "Pull a newer GGUF of the model, converted by a current llama.cpp",
+        severity="warning",
+    ),
+    rule(
+        r"slot context \((?P<asked>\d+)\) exceeds the training context of the model \((?P<most>\d+)\)",
+        "arguments",
+        "Context longer than trained",
+        "A context of {asked} tokens was asked for, the model was trained on {most}; it gets {most}.",
+        "Set context_length to {most} times parallel_slots, which saves memory; or use rope scaling",
+        severity="warning",
+    ),
+    rule(
+        r"failed to mlock",
+        "system",
+        "Memory not locked",
+        "The system did not let the engine keep all of the model in memory; parts may be swapped out.",
+        "Raise the limit (ulimit -l unlimited), or take the option mlock away",
+        severity="warning",
+    ),
+    rule(
+        r"no usable GPU found, --gpu-layers option will be ignored",
+        "gpus",
+        "No GPU used",
+        "The engine sees no GPU that its build can use, so the processor does all the work.",
+        "Use a llama-server built for this GPU: the setting llama_server_command",
+        severity="warning",
+    ),
+)
+"""What a running engine says that a person may wonder about; none of it ends an engine."""
+
 DIAGNOSIS = Rules(
     rules=(*RULES, *HOST, *LAST),
+    notes=NOTES,
     smaller=SMALLER,
     other_build="Use a llama-server built for this machine: the setting llama_server_command",
 )

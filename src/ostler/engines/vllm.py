@@ -12,7 +12,6 @@ from typing import ClassVar
 from ostler.core.launch import HOST_SLOT, PORT_SLOT, LaunchSpec
 from ostler.engines.base import (
     Capabilities,
-    Diagnosis,
     Engine,
     Executable,
     Health,
@@ -22,10 +21,12 @@ from ostler.engines.base import (
 )
 from ostler.engines.command_line import is_flag
 from ostler.engines.container_paths import ContainerPaths, in_container, options_inside
+from ostler.engines.diagnosis import Rules
 from ostler.engines.listed_devices import device_env
 from ostler.engines.options import OptionTable
 from ostler.engines.probe import Prober
 from ostler.engines.programs import resolve_command, unknown_flag
+from ostler.engines.start_summary import StartSummary, summarize_vllm
 from ostler.engines.vllm_diagnosis import DIAGNOSIS
 from ostler.engines.vllm_options import AS_OF, TABLE
 from ostler.engines.vllm_program import complete, program_in, read_package
@@ -60,10 +61,12 @@ class Vllm(Engine):
     programs: ClassVar[frozenset[str]] = frozenset({"vllm", "vllm.entrypoints.openai.api_server"})
     title: ClassVar[str] = "vLLM"
     formats: ClassVar[frozenset[str]] = frozenset({"safetensors"})
+    serves: ClassVar[str] = "reads the Hugging Face format natively and serves many requests at once"
     options: ClassVar[OptionTable] = TABLE
     options_vary: ClassVar[bool] = True
     owned_flags: ClassVar[frozenset[str]] = frozenset(flag for one in TABLE.owned for flag in one.flags)
     secret_env: ClassVar[tuple[str, ...]] = ("VLLM_API_KEY",)
+    known_ends: ClassVar[Rules] = DIAGNOSIS
     health_path: ClassVar[str] = "/health"
     metrics_path: ClassVar[str | None] = "/metrics"
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -168,6 +171,10 @@ class Vllm(Engine):
         """The flags in its source. Never raises."""
         return await self._prober.probe(tuple(command))
 
+    def start_summary(self, log: Sequence[str]) -> StartSummary | None:
+        """Weights, cache and warnings."""
+        return summarize_vllm(log)
+
     async def check(self, request: LaunchRequest) -> list[str]:
         """Check every flag that would be written against vLLM's own parser; returns warnings."""
         spec = await asyncio.to_thread(self.launch_spec, request)
@@ -192,16 +199,6 @@ class Vllm(Engine):
             if row.flag and row.until is None and not _knows(known, row.flag):
                 raise unknown_flag(row.flag, known, spec.command, f"options.{name}")
         return warnings
-
-    def diagnose(
-        self, log_tail: Sequence[str], exit_code: int | None = None, *, oom_killed: bool = False
-    ) -> Diagnosis | None:
-        """The first rule of `vllm_diagnosis` that fits."""
-        return DIAGNOSIS.diagnose(log_tail, exit_code, oom_killed=oom_killed)
-
-    def notes(self, log_tail: Sequence[str]) -> list[Diagnosis]:
-        """Warnings that `vllm_diagnosis` knows: a slow step, no chat template."""
-        return DIAGNOSIS.notes_on(log_tail)
 
 
 def _knows(known: frozenset[str], argument: str) -> bool:

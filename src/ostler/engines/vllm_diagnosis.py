@@ -181,6 +181,7 @@ NOTES: tuple[Rule, ...] = (
         "Old way of naming the model",
         "vLLM would rather be given the model without --model; it works all the same.",
         "Nothing has to be done",
+        severity="info",
     ),
     rule(
         r"No available shared memory broadcast block found in (?P<seconds>\d+) s",
@@ -188,6 +189,7 @@ NOTES: tuple[Rule, ...] = (
         "A step takes long",
         "vLLM's processes wait for each other since {seconds} s, as they do while a model loads.",
         "Wait: the first start of a large model may take 15 minutes. If it never ends, restart the model",
+        severity="info",
     ),
     rule(
         r"default chat template is no longer allowed|tokenizer\.chat_template is not set",
@@ -195,6 +197,7 @@ NOTES: tuple[Rule, ...] = (
         "No chat template",
         "The model's tokenizer has no chat template, so chat requests fail.",
         "Set chat_template to a file, or use /v1/completions",
+        severity="warning",
     ),
 )
 """What a running engine says that a person may wonder about; none of it ends an engine."""

@@ -14,12 +14,15 @@ from ostler.core.errors import InvalidField, Offline
 from ostler.core.settings import Settings
 from ostler.hub.calls import Call, Patience, gated, get_json
 from ostler.hub.choosing import choose
-from ostler.hub.errors import HubError, HubUnreachable, TokenRefused
+from ostler.hub.errors import HubError, HubUnreachable, NoSuchFile, TokenRefused, UnsupportedRepo
 from ostler.hub.inspecting import RemoteModel, inspect_remote
 from ostler.hub.ranges import RemoteFile
 from ostler.hub.reading import read_hits, read_repo
 from ostler.hub.records import HubFile, RepoInfo, Resolution, SearchHit
 from ostler.hub.specs import HubSpec, check_repo, check_revision
+from ostler.library.bounded_json import parse_json_object
+from ostler.library.facts import ModelFacts
+from ostler.library.hf_config import MAX_CONFIG_BYTES, summary_of_config
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +168,29 @@ class Hub:
                 del self._inspected[next(iter(self._inspected))]
         return replace(known, revision=found.revision, gated=found.gated, renamed_from=found.renamed_from)
 
-    def _open(self, found: Resolution, file: HubFile, token: str | None) -> RemoteFile:
+    async def facts(self, repo: str) -> ModelFacts:
+        """What a repo's model is: from the headers of its weights, or from `config.json` where it holds none
+        that can be read here. Raises what `inspect` raises; NoSuchFile where there is neither.
+        """
+        try:
+            return (await self.inspect(HubSpec(check_repo(repo)))).facts
+        except UnsupportedRepo:
+            info = await self.repo(repo)
+        for file in info.files:
+            if file.path == "config.json" and file.size_bytes <= MAX_CONFIG_BYTES:
+                return await self._config_facts(info, file)
+        raise NoSuchFile(f"{info.repo} holds neither weights that can be read here nor a config.json")
+
+    async def _config_facts(self, info: RepoInfo, file: HubFile) -> ModelFacts:
+        remote = self._open(info, file, await asyncio.to_thread(self.token))
+        async with self._free:
+            content = await asyncio.to_thread(remote.read, 0, file.size_bytes)
+        facts = summary_of_config(parse_json_object(content, file.path)).facts
+        if facts is None:
+            raise NoSuchFile(f"the config.json of {info.repo} describes no model")
+        return facts
+
+    def _open(self, found: Resolution | RepoInfo, file: HubFile, token: str | None) -> RemoteFile:
         url = self.file_url(found.repo, found.commit, file.path)
         call = Call(urlsplit(url).path, {}, found.repo, found.commit)
         return RemoteFile(self.endpoint, url, file, call, token, self._patience)

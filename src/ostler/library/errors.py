@@ -33,6 +33,12 @@ class PathNotFound(NotFound):
     hint = "Check the path; see what is in the library with: ostler ls --files"
 
 
+class OutsideRoots(NotAllowed):
+    """A path outside every library folder."""
+
+    hint = "Use a path inside a library folder, or ask an administrator."
+
+
 class FileSetNotFound(NotFound):
     """No file set has that id."""
 

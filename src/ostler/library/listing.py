@@ -14,6 +14,7 @@ from ostler.library.assembly import Where, file_sets
 from ostler.library.filesets import FileSet
 from ostler.library.inspections import Inspections
 from ostler.library.layouts import LAYOUTS
+from ostler.library.layouts.folder import FolderLayout
 from ostler.library.roots import Root
 from ostler.library.scanning import Neighbourhood, Problem, Walk
 
@@ -58,6 +59,11 @@ class Scanner:
         """Only what lies at `within` (see `Layout.scan`)."""
         nearby = LAYOUTS[root.layout].scan(str(root.path), Walk(), within)
         return [found for near in nearby for found in self._entry(root, near)[1]]
+
+    def scan_below(self, root: Root, within: str) -> tuple[list[Neighbourhood], list[FileSet]]:
+        """What lies in the folder `within` and in all folders below it, whatever the root's layout."""
+        nearby = list(FolderLayout().scan(str(root.path), Walk(), within, deep=True))
+        return nearby, [found for near in nearby for found in self._entry(root, near)[1]]
 
     def forget(self) -> None:
         """Put everything together anew at the next scan."""

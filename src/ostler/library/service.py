@@ -24,6 +24,7 @@ from ostler.library.deletion import DeletePlan, InUse, check_not_in_use, refuse_
 from ostler.library.errors import DeletionFailed, FileSetNotFound
 from ostler.library.filesets import FileSet
 from ostler.library.finding import choose_by_path, choose_by_repo
+from ostler.library.folders import Folder, FolderView, look_into, root_holding, subfolders
 from ostler.library.inspections import Inspections
 from ostler.library.layouts import LAYOUTS
 from ostler.library.listing import Listing, Scanner, matching, relative_to_root, sorted_by
@@ -151,6 +152,22 @@ class Library:
             found = None
         await self._inspections.save()
         return found
+
+    async def root_of(self, path: Path) -> Root:
+        """The root that a path lies in, also with every link followed. Raises OutsideRoots."""
+        return await asyncio.to_thread(root_holding, await self._roots.all(), Path(path))
+
+    async def subfolders(self, base: Path) -> builtins.list[Folder]:
+        """The folders directly in a folder of a root. Raises OutsideRoots, PathNotFound."""
+        return await asyncio.to_thread(subfolders, await self.root_of(base), base)
+
+    async def look_into(self, folder: Path) -> FolderView:
+        """Every model in a folder of a root and below it. Raises OutsideRoots, PathNotFound."""
+        root = await self.root_of(folder)
+        await self._inspections.load()
+        view = await asyncio.to_thread(look_into, root, folder, self._scanner, self._inspections)
+        await self._inspections.save()
+        return view
 
     async def plan_delete(self, file_set_id: str, in_use: InUse) -> DeletePlan:
         """What deleting a file set would do.

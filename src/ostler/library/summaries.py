@@ -15,7 +15,15 @@ from ostler.library.gguf_header import GgufHeader
 from ostler.library.quantization import TypeCounts
 
 MAX_TEXT = 200
-_PLAIN = ("n_tensors", "split_no", "split_count", "split_tensors", "file_type", "error")
+_PLAIN = (
+    "n_tensors",
+    "split_no",
+    "split_count",
+    "split_tensors",
+    "file_type",
+    "quantization_version",
+    "error",
+)
 EMBEDDING_ARCHITECTURES = ("bert", "t5encoder", "gemma-embedding", "pangu-embedded", "llama-embed")
 _POOLING_RANK = 4
 """`LLAMA_POOLING_TYPE_RANK` in llama.h: the model scores pairs."""
@@ -37,6 +45,7 @@ class Summary:
     split_count: int | None = None
     split_tensors: int | None = None
     file_type: int | None = None
+    quantization_version: int | None = None
     files: tuple[str, ...] = ()
     error: str | None = None
 
@@ -75,6 +84,7 @@ def summary_of_gguf(header: GgufHeader) -> Summary:
         split_count=header.split_count,
         split_tensors=header.split_tensors,
         file_type=header.count("general.file_type", zero=True),
+        quantization_version=header.count("general.quantization_version"),
     )
 
 

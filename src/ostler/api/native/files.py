@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -13,10 +12,12 @@ from ostler.api.door import needs, router
 from ostler.api.native.model_files import files_by_model
 from ostler.api.services import Rooms, Services, Who
 from ostler.api.shapes import Body, Listing, Out, PageOut, page_out, shape_of
-from ostler.core.errors import InvalidField, NotAllowed
+from ostler.core.errors import InvalidField
 from ostler.core.principals import Principal, Role
+from ostler.engines.recommending import Recommendation, recommend
 from ostler.library.deletion import InUse
 from ostler.library.filesets import FileSet
+from ostler.library.folders import Folder
 from ostler.library.roots import Root
 from ostler.models.records import Model
 
@@ -26,17 +27,12 @@ FileSetId = Annotated[str, Path(max_length=200)]
 RootId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
 
-class OutsideRoots(NotAllowed):
-    """A path outside every library folder."""
-
-    hint = "Use a path inside a library folder, or ask an administrator."
-
-
 @shape_of(FileSet)
 class FileSetOut(Out):
     """The files that load as one thing, with what their headers say and which models use them."""
 
     used_by: list[str] = Field(description="Names of the models that use these files.")
+    recommendation: Recommendation = Field(description="Which engine serves them, and why.")
 
 
 class InspectIn(Body):
@@ -78,6 +74,21 @@ async def list_files(
     return page_out(found, [_file_set_out(rooms, file_set) for file_set in found.items])
 
 
+@routes.get("/files/folders", response_model=PageOut[Folder], **needs(Role.POWER_USER))
+async def list_folders(
+    rooms: Rooms,
+    who: Who,
+    page: Listing,
+    path: Annotated[str | None, Query(max_length=4_096, description="Without it: the roots.")] = None,
+) -> Any:
+    """The folders directly in a folder of the library, by name."""
+    if path is None:
+        found = [Folder(root.path.name, root.path) for root in await rooms.library.roots() if root.available]
+    else:
+        found = await rooms.library.subfolders(absolute_path(path))
+    return page_out(page.cut(found))
+
+
 @routes.post("/files/inspect", response_model=FileSetOut, **needs(Role.POWER_USER))
 async def inspect_file(rooms: Rooms, who: Who, body: InspectIn) -> Any:
     """Read the header of a file, or look into a folder; nothing is changed."""
@@ -106,7 +117,7 @@ async def list_roots(rooms: Rooms, who: Who, page: Listing) -> Any:
 @routes.post("/roots", response_model=Root, status_code=201, tags=["roots"], **needs(Role.ADMIN))
 async def add_root(rooms: Rooms, who: Who, body: RootIn) -> Any:
     """List one more folder."""
-    return await rooms.library.add_root(_absolute(body.path), body.layout, who)
+    return await rooms.library.add_root(absolute_path(body.path), body.layout, who)
 
 
 @routes.delete("/roots/{root_id}", status_code=204, tags=["roots"], **needs(Role.ADMIN))
@@ -117,13 +128,14 @@ async def remove_root(rooms: Rooms, who: Who, root_id: RootId) -> None:
 
 async def readable_path(rooms: Services, who: Principal, text: str) -> FilePath:
     """The path, if this person may look at it. Raises InvalidField, OutsideRoots."""
-    path = _absolute(text)
+    path = absolute_path(text)
     if who.role < Role.ADMIN:
-        await _refuse_outside(rooms, who, path)
+        await rooms.library.root_of(path)
     return path
 
 
-def _absolute(text: str) -> FilePath:
+def absolute_path(text: str) -> FilePath:
+    """A path from outside, absolute and without '..'. Raises InvalidField."""
     path = FilePath(text)
     if not text.strip() or "\0" in text or not path.is_absolute() or ".." in path.parts:
         raise InvalidField(
@@ -132,22 +144,12 @@ def _absolute(text: str) -> FilePath:
     return path
 
 
-async def _refuse_outside(rooms: Services, who: Principal, path: FilePath) -> None:
-    roots = [root.path for root in await rooms.library.roots()]
-
-    def is_inside() -> bool:
-        target = path.resolve()  # a link must not lead out either
-        return any(path.is_relative_to(root) and target.is_relative_to(root.resolve()) for root in roots)
-
-    if not await asyncio.to_thread(is_inside):
-        raise OutsideRoots(f"{path} is outside every library folder")
-
-
 def _file_set_out(rooms: Services, files: FileSet) -> dict[str, Any]:
     values = {name: getattr(files, name) for name in FileSet.__slots__}
     return {
         **values,
         "used_by": [model.name for model in rooms.models.all() if _uses(model, files)],
+        "recommendation": recommend(rooms.engines, files),
     }
 
 

@@ -16,8 +16,10 @@ class FolderLayout:
 
     name = "folder"
 
-    def scan(self, root: str, walk: Walk, within: str | None = None) -> Iterator[Neighbourhood]:
-        """Every folder is a neighbourhood of its own. With `within` that one folder only."""
+    def scan(
+        self, root: str, walk: Walk, within: str | None = None, *, deep: bool = False
+    ) -> Iterator[Neighbourhood]:
+        """Every folder is a neighbourhood of its own. With `within` that one folder only, or `deep` below."""
         start = os.path.join(root, within) if within else root  # noqa: PTH118
         if not _leads_inside(start, root):
             walk.report(start, "leads out of the root")
@@ -34,7 +36,7 @@ class FolderLayout:
             for entry in walk.entries_of(path):
                 below = f"{relative}/{entry.name}" if relative else entry.name
                 kind = self._look(entry, root, files, walk)
-                if kind and within is None:
+                if kind and (deep or within is None):
                     if below.count("/") >= MAX_DEPTH:
                         walk.report(entry.path, f"more than {MAX_DEPTH} folders deep")
                     else:

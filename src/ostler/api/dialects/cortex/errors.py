@@ -28,6 +28,8 @@ WORDS: Mapping[str, str] = {
     "recipe_not_found": "Recipe not found",
     "no_model_for_recipe": "Model not found",
     "chat_not_found": "Session not found",
+    "folder_not_found": "folder_not_found",
+    "config_not_found": "config_not_found",
 }
 """Cortex's words by the codes of our errors."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from ostler.api.dialects.base import Dialect
-from ostler.api.dialects.cortex import auth, chats, keys, people, playground, recipes
+from ostler.api.dialects.cortex import auth, chats, folders, keys, people, playground, recipes
 from ostler.api.dialects.cortex.errors import envelope
 
 ROUTERS: tuple[APIRouter, ...] = (
     auth.routes,
+    folders.routes,
     keys.routes,
     people.routes,
     recipes.routes,
