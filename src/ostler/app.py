@@ -56,6 +56,9 @@ from ostler.runtimes.process import ProcessRuntime
 from ostler.upstreams.entries import Externals
 from ostler.upstreams.pools import Pools
 from ostler.usage import UsageLog, UsageWriter
+from ostler.usage.engine_numbers import EngineReader
+from ostler.usage.figures import UsageFigures
+from ostler.usage.host_series import HostSeries
 
 log = logging.getLogger("ostler.app")
 HOUSEKEEPING_S = 3600.0
@@ -97,6 +100,10 @@ class Ostler:
             await s.externals.start()
             await self.usage_writer.start()
             ending.push_async_callback(self.usage_writer.close)
+            await s.host.start()
+            ending.push_async_callback(s.host.close)
+            await s.numbers.start()
+            ending.push_async_callback(s.numbers.close)
             await s.pools.start()
             ending.push_async_callback(s.pools.close)
             await s.jobs.start()
@@ -155,6 +162,7 @@ def build(
     )
     registry = CollectorRegistry()
     usage_writer = UsageWriter(database)
+    figures = UsageFigures(database)
     services = Services(
         settings=live,
         database=database,
@@ -173,6 +181,9 @@ def build(
         pools=pools,
         instances=instances,
         usage=UsageLog(database, clock),
+        figures=figures,
+        numbers=EngineReader(engines, figures, clock, secret.engine_key),
+        host=HostSeries(clock, lambda: live.current.effective_models_dir),
         devices=devices,
         shapes=shapes,
         fits=Fits(devices),

@@ -123,6 +123,7 @@ class Engine(ABC):
     models_path: ClassVar[str] = "/v1/models"
     metrics_path: ClassVar[str | None] = None
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    slots_path: ClassVar[str | None] = None
 
     @abstractmethod
     def launch_spec(self, request: LaunchRequest) -> LaunchSpec:

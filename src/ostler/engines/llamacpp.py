@@ -50,6 +50,7 @@ class LlamaCpp(Engine):
     secret_env: ClassVar[tuple[str, ...]] = ("LLAMA_API_KEY",)
     health_path: ClassVar[str] = "/health"
     metrics_path: ClassVar[str | None] = "/metrics"
+    slots_path: ClassVar[str | None] = "/slots"
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "prompt_tokens_total": ("llamacpp:prompt_tokens_total",),
         "cached_prompt_tokens_total": ("llamacpp:prompt_tokens_cached_total",),
