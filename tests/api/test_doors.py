@@ -10,9 +10,12 @@ import pytest
 
 from ostler.api import docs, health
 from ostler.api.app import _NOUNS, build_api
+from ostler.api.dialects.cortex.mounted import owns
+from ostler.api.dialects.spoken import DIALECTS
 from ostler.api.door import Door, router
 from ostler.core.principals import Role
 from tests.api.conftest import Api, MakeApi, problem
+from tests.api.dialects.cortex.shapes import envelope
 
 PARTS = {
     "name": "nothing",
@@ -37,12 +40,17 @@ def operations(api: Api) -> list[tuple[str, str, str]]:
     ]
 
 
+def refused(path: str, answer: Any, status: int) -> dict[str, Any]:
+    """What the answer says, in the shape that belongs to the path."""
+    return envelope(answer, status) if owns(path) else problem(answer, status)
+
+
 async def test_every_route_refuses_one_without_a_key_on_an_open_address(guarded: Api) -> None:
     seen = 0
     for method, path, role in operations(guarded):
         if role != "none":
             answer = await guarded(method, f"/{path}", content=b"not read at all")
-            problem(answer, 401)
+            refused(path, answer, 401)
             assert answer.headers["www-authenticate"].startswith("Bearer")
             seen += 1
     assert seen > 40
@@ -56,8 +64,7 @@ async def test_every_route_refuses_a_role_below_its_own_before_it_reads_the_body
             continue
         below = Role(Role.parse(role) - 1)
         answer = await guarded(method, f"/{path}", content=b"not read at all", headers=headers[below.label])
-        body = problem(answer, 403)
-        assert body["facts"] == {"needs": role, "has": below.label}
+        assert refused(path, answer, 403)["facts"] == {"needs": role, "has": below.label}
         seen += 1
     assert seen > 20
 
@@ -68,7 +75,9 @@ def test_a_route_that_names_no_role_cannot_be_made() -> None:
 
 
 def test_every_route_is_a_door() -> None:
-    routes = [route for part in (*_NOUNS, docs, health) for route in part.routes.routes]
+    routers = [part.routes for part in (*_NOUNS, docs, health)]
+    routers += [router for dialect in DIALECTS for router in dialect.routers]
+    routes = [route for router in routers for route in router.routes]
     assert len(routes) > 50 and all(isinstance(route, Door) for route in routes)
 
 

@@ -10,11 +10,9 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
-from ostler.access.browser import origin_allowed, origin_named
 from ostler.access.headers import read_credentials
 from ostler.access.service import Access
 from ostler.core.errors import TooLarge
-from ostler.core.settings import Settings
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -27,7 +25,9 @@ HEAR_OUT_S = 10.0
 """How much, and for how long, a refused client may go on sending."""
 
 _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-_HEADERS = b"authorization, content-type, x-api-key, api-key, x-csrf-token, last-event-id, if-match"
+_HEADERS = (
+    b"authorization, content-type, x-api-key, api-key, x-csrf-token, last-event-id, if-match, x-request-id"
+)
 
 
 class BodyTooLarge(TooLarge):
@@ -125,10 +125,9 @@ class BrowserDoor:
     Put it around the whole server. Raises ForeignHost, ForeignOrigin.
     """
 
-    def __init__(self, app: ASGIApp, access: Access, settings: Callable[[], Settings]) -> None:
+    def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
         self._access = access
-        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -138,7 +137,7 @@ class BrowserDoor:
         given = read_credentials(scope["headers"])
         self._access.check_browser(given)
         origin = given.origin
-        if origin is None or not self._may_read(origin):
+        if origin is None or not self._access.may_read(origin):
             await self._app(scope, receive, send)
             return
         if scope["method"] == "OPTIONS" and _asks_first(scope):
@@ -153,12 +152,6 @@ class BrowserDoor:
             await send(message)
 
         await self._app(scope, receive, with_origin)
-
-    def _may_read(self, origin: str) -> bool:
-        settings = self._settings()
-        if settings.is_loopback:
-            return origin_allowed(origin, settings.allowed_origins)
-        return origin_named(origin, settings.allowed_origins)
 
 
 def _asks_first(scope: Scope) -> bool:
@@ -178,7 +171,12 @@ async def _answer_preflight(origin: str, send: Send) -> None:
 
 
 def _cors(origin: str) -> list[tuple[bytes, bytes]]:
-    return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin")]
+    return [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-allow-credentials", b"true"),
+        (b"access-control-expose-headers", b"x-request-id, retry-after"),
+        (b"vary", b"Origin"),
+    ]
 
 
 def _too_large(limit: int) -> BodyTooLarge:

@@ -54,6 +54,12 @@ def origin_named(origin: str, allowed_origins: Collection[str]) -> bool:
     return any(origin.rstrip("/").lower() == entry.rstrip("/").lower() for entry in allowed_origins)
 
 
+def same_origin(origin: str, host: str | None) -> bool:
+    """True for the origin of a page that came from this server, by the Host header of the request."""
+    scheme, colon, rest = origin.partition("://")
+    return bool(colon) and scheme in ("http", "https") and host is not None and rest.lower() == host.lower()
+
+
 def origin_allowed(origin: str, allowed_origins: Collection[str]) -> bool:
     """True for a loopback origin (any port) and for those allowed; "null" is foreign."""
     if origin_named(origin, allowed_origins):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 
-from ostler.access.sessions import COOKIE
+from ostler.access.sessions import COOKIES
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 """Headers as ASGI hands them over: lower-case names, values as bytes."""
@@ -16,13 +16,17 @@ _PROXY = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-r
 
 @dataclass(slots=True)
 class Credentials:
-    """The headers that matter here. `proxied`: a proxy says that it stands between."""
+    """The headers that matter here. `proxied`: a proxy says that it stands between.
+
+    `fetch_site` is what a browser says about the page that asks (Sec-Fetch-Site).
+    """
 
     token: str | None = None
     session_cookie: str | None = None
     csrf_token: str | None = None
     host: str | None = None
     origin: str | None = None
+    fetch_site: str | None = None
     proxied: bool = False
     forwarded_for: str | None = None
 
@@ -42,6 +46,8 @@ def read_credentials(headers: RawHeaders) -> Credentials:
                 found.host = value.decode("latin-1")
             case b"origin":
                 found.origin = value.decode("latin-1")
+            case b"sec-fetch-site":
+                found.fetch_site = value.decode("latin-1")
             case b"cookie":
                 found.session_cookie = _cookie(value) or found.session_cookie
             case b"x-csrf-token":
@@ -61,10 +67,10 @@ def _bearer(value: bytes) -> str | None:
 
 
 def _cookie(value: bytes) -> str | None:
-    if COOKIE.encode() not in value:
+    if not any(name.encode() in value for name in COOKIES):
         return None
     try:
-        morsel = SimpleCookie(value.decode("latin-1")).get(COOKIE)
+        cookies = SimpleCookie(value.decode("latin-1"))
     except CookieError:
         return None
-    return morsel.value if morsel else None
+    return next((cookies[name].value for name in COOKIES if name in cookies), None)

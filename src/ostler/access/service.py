@@ -12,7 +12,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ostler.access.addresses import client_address, networks_of
 from ostler.access.attempts import Attempts
-from ostler.access.browser import check_browser, host_name, is_loopback_name
+from ostler.access.browser import (
+    check_browser,
+    host_name,
+    is_loopback_name,
+    origin_allowed,
+    origin_named,
+    same_origin,
+)
 from ostler.access.headers import Credentials, RawHeaders, read_credentials
 from ostler.access.keys import KeyNameTaken, Keys, looks_like_key
 from ostler.access.limits import Limiter
@@ -95,15 +102,24 @@ class Access:
             self._upkeep = None
         await self.keys.write_used()
 
-    def admit(self, headers: RawHeaders, method: str = "GET", peer: str | None = None) -> Principal:
+    def admit(
+        self,
+        headers: RawHeaders,
+        method: str = "GET",
+        peer: str | None = None,
+        *,
+        trust_origin: bool = False,
+    ) -> Principal:
         """Check for foreign pages, then say who asks. For every door's every request.
 
-        `peer` is the address that connected. Raises ForeignHost, ForeignOrigin, Unauthenticated,
+        `peer` is the address that connected. `trust_origin`: a session may change things without a CSRF
+        token where the browser says that a page of this server, or an allowed one, asks; for dialects
+        whose web pages know no such token. Raises ForeignHost, ForeignOrigin, Unauthenticated,
         MissingCsrfToken, WrongAddress.
         """
         given = read_credentials(headers)
         self.check_browser(given)
-        return self.authenticate(given, method, peer)
+        return self.authenticate(given, method, peer, trust_origin=trust_origin)
 
     def client_address(self, given: Credentials, peer: str | None) -> str | None:
         """Where a request comes from, behind the proxies that the settings trust."""
@@ -122,7 +138,12 @@ class Access:
             )
 
     def authenticate(
-        self, given: Credentials | str | None, method: str = "GET", peer: str | None = None
+        self,
+        given: Credentials | str | None,
+        method: str = "GET",
+        peer: str | None = None,
+        *,
+        trust_origin: bool = False,
     ) -> Principal:
         """Who asks, by credentials or a bare token.
 
@@ -140,7 +161,8 @@ class Access:
                 raise UnknownKey("this key is not known here, or it was revoked")
         session = self.sessions.read(given.session_cookie) if given.session_cookie else None
         if session is not None:
-            self._check_csrf(session, given, method)
+            if not (trust_origin and self._is_own_page(given)):
+                self._check_csrf(session, given, method)
             return session.user.principal
         if self._is_local(given):
             return LOCAL_ADMIN
@@ -181,6 +203,20 @@ class Access:
         if not self._settings().is_loopback or given.proxied:
             return False
         return given.host is None or is_loopback_name(host_name(given.host))
+
+    def _is_own_page(self, given: Credentials) -> bool:
+        """True where a browser says that a page of this server, or one of an allowed origin, asks."""
+        if given.fetch_site == "same-origin":
+            return True
+        return given.origin is not None and (
+            same_origin(given.origin, given.host) or self.may_read(given.origin)
+        )
+
+    def may_read(self, origin: str) -> bool:
+        """True for a page that may read the answers: on loopback one of this machine, and those allowed."""
+        settings = self._settings()
+        allowed = origin_allowed if settings.is_loopback else origin_named
+        return allowed(origin, settings.allowed_origins)
 
     def _check_csrf(self, session: Session, given: Credentials, method: str) -> None:
         if method.upper() not in _SAFE and not self.sessions.csrf_matches(session, given.csrf_token):

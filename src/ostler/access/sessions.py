@@ -21,6 +21,10 @@ from ostler.core.clock import Clock
 from ostler.core.secrets import ServerSecret
 
 COOKIE = "ostler_session"
+CORTEX_COOKIE = "cortex_session"
+COOKIES = (COOKIE, CORTEX_COOKIE)
+"""Names under which a session comes: ours, and the one that Cortex's clients know."""
+
 LIFETIME = timedelta(days=7)
 MAX_COOKIE = 1_024
 

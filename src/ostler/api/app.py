@@ -9,6 +9,8 @@ from fastapi.openapi.utils import get_openapi
 
 from ostler.access.asgi import ASGIApp, BodyLimit, BrowserDoor, Message, Receive, Scope, Send
 from ostler.api import docs, errors, health
+from ostler.api.dialects.base import DialectHeaders, shapes_of
+from ostler.api.dialects.spoken import DIALECTS
 from ostler.api.native import (
     downloads,
     events,
@@ -82,12 +84,17 @@ def build_api(services: Services) -> FastAPI:
         app.include_router(noun.routes)
     app.include_router(health.routes)
     app.include_router(docs.routes)
-    errors.install(app)
+    for dialect in DIALECTS:
+        for router in dialect.routers:
+            app.include_router(router)
+    shape_of = shapes_of(DIALECTS)
+    errors.install(app, shape_of)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     current = services.settings
     app.add_middleware(BodyLimit, limit_bytes=lambda: current.current.request_body_limit_bytes)
-    app.add_middleware(BrowserDoor, access=services.access, settings=current)
-    app.add_middleware(errors.SafetyNet)
+    app.add_middleware(BrowserDoor, access=services.access)
+    app.add_middleware(errors.SafetyNet, shape_of=shape_of)
+    app.add_middleware(DialectHeaders, dialects=DIALECTS)
     app.add_middleware(SecurityHeaders)
     return app
 

@@ -9,9 +9,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
+from ostler.access.service import Access
 from ostler.api.errors import BadPath, NotJson
 from ostler.api.services import Services
-from ostler.core.principals import Role
+from ostler.core.principals import Principal, Role
 
 PREFIX = "/ostler/v1"
 _ROLE = "x-role"
@@ -45,8 +46,7 @@ class Door(APIRoute):
             services: Services = request.app.state.services
             _refuse_nul(request)
             if role is not None:
-                peer = request.client.host if request.client else None
-                principal = services.access.admit(request.scope["headers"], request.method, peer)
+                principal = self.admit(request, services.access)
                 principal.require(role, what)
                 request.state.principal = principal
             if has_body:
@@ -54,6 +54,11 @@ class Door(APIRoute):
             return await handle(_StrictRequest(request.scope, request.receive))
 
         return guarded
+
+    def admit(self, request: Request, access: Access) -> Principal:
+        """Who asks. Raises what Access.admit raises."""
+        peer = request.client.host if request.client else None
+        return access.admit(request.scope["headers"], request.method, peer)
 
 
 def router(tag: str) -> APIRouter:
