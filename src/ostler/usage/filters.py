@@ -38,7 +38,8 @@ class RequestFilter:
     """Which requests are meant; None leaves nothing out.
 
     `status_class` 2 means every status from 200 to 299, `since` is included and `until` is not, `failed`
-    asks for statuses from 400 on and answers that were cut, `task` is a key of `PATHS`.
+    asks for statuses from 400 on and answers that were cut, `task` is a key of `PATHS`. Raises InvalidField
+    for a task that is not there.
     """
 
     model: str | None = None
@@ -54,8 +55,14 @@ class RequestFilter:
     until: datetime | None = None
     failed: bool | None = None
 
+    def __post_init__(self) -> None:
+        if self.task is not None and self.task not in PATHS:
+            raise InvalidField(
+                "task", f"there is no task {self.task[:50]!r}", hint=f"One of: {', '.join(PATHS)}."
+            )
+
     def narrow(self, query: S) -> S:
-        """The query with what is meant only. Raises InvalidField for an unknown task."""
+        """The query with what is meant only."""
         for column, value in (
             (RequestRow.model_name, self.model),
             (RequestRow.key_id, self.key_id),
@@ -71,7 +78,7 @@ class RequestFilter:
             lowest = self.status_class * 100
             query = query.where(RequestRow.status >= lowest, RequestRow.status < lowest + 100)
         if self.task is not None:
-            query = query.where(RequestRow.path.in_(_paths_of(self.task)))
+            query = query.where(RequestRow.path.in_(PATHS[self.task]))
         if self.since is not None:
             query = query.where(RequestRow.at >= self.since)
         if self.until is not None:
@@ -87,12 +94,3 @@ EVERYTHING = RequestFilter()
 def failed() -> ColumnElement[bool]:
     """True of a request that ended with an error, or whose answer was cut."""
     return (RequestRow.status >= 400) | RequestRow.error.is_not(None)
-
-
-def _paths_of(task: str) -> tuple[str, ...]:
-    try:
-        return PATHS[task]
-    except KeyError:
-        raise InvalidField(
-            "task", f"there is no task {task[:50]!r}", hint=f"One of: {', '.join(PATHS)}."
-        ) from None

@@ -69,7 +69,7 @@ class UsageLog:
         limit: int = 50,
         offset: int = 0,
     ) -> Page[StoredRequest]:
-        """One page of requests, newest first. Raises InvalidField for an unknown sort or task."""
+        """One page of requests, newest first. Raises InvalidField for an unknown sort."""
         check_sort("requests", sort, SORTS)
         query = wanted.narrow(select(RequestRow))
         column = getattr(RequestRow, sort)

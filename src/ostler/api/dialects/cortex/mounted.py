@@ -5,10 +5,16 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from ostler.api.dialects.base import Dialect
-from ostler.api.dialects.cortex import auth
+from ostler.api.dialects.cortex import auth, model_metrics, system, upstreams, usage
 from ostler.api.dialects.cortex.errors import envelope
 
-ROUTERS: tuple[APIRouter, ...] = (auth.routes,)
+ROUTERS: tuple[APIRouter, ...] = (
+    auth.routes,
+    model_metrics.routes,
+    upstreams.routes,
+    usage.routes,
+    system.routes,
+)
 """Every router of the dialect. One with fixed paths stands before one whose paths have an id there."""
 
 _PREFIXES = ("/admin", "/auth", "/v1/chat/sessions")
