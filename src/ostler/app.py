@@ -161,6 +161,8 @@ def build(
         database, events, clock, live, models, engines, runtimes, secret, node, devices, shapes
     )
     registry = CollectorRegistry()
+    counted = GatewayMetrics(registry, lambda: usage_writer.dropped)
+    counted.known_urls = lambda: _addresses(instances, pools)
     usage_writer = UsageWriter(database)
     figures = UsageFigures(database)
     services = Services(
@@ -197,7 +199,7 @@ def build(
         models=models,
         instances=instances,
         usage=usage_writer,
-        metrics=GatewayMetrics(registry, lambda: usage_writer.dropped),
+        metrics=counted,
         settings=live,
         clock=clock,
         pools=pools,
@@ -235,6 +237,12 @@ class Server(uvicorn.Server):
         """Refuse new connections, finish the ones that are there."""
         self._before_shutdown()
         await super().shutdown(sockets)
+
+
+def _addresses(instances: Instances, pools: Pools) -> set[str]:
+    """Everything that requests may be sent to now."""
+    ours = {view.url for view in instances.views() if view.url is not None}
+    return ours | {member.url for member in pools.members}
 
 
 def listen(host: str, port: int) -> socket.socket:

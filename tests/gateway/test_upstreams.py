@@ -103,7 +103,7 @@ async def test_a_server_that_keeps_failing_is_left_alone_and_tried_again_later(s
 async def test_an_answer_closes_the_breaker(stand: Stand) -> None:
     elsewhere = Elsewhere("one", "big")
     async with serving(elsewhere) as url:
-        stand.settings.change(vllm_gen_urls=(url,), breaker_failures=1, breaker_cooldown_s=0.001)
+        stand.settings.change(vllm_gen_urls=(url,), breaker_failures=1, breaker_cooldown_s=1e-9)
         await stand.pools.look()
 
         async def break_off(seen: Seen) -> None:
