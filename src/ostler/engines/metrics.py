@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
@@ -119,16 +121,29 @@ def read_slots(body: bytes) -> float | None:
 
 
 def _samples(text: str) -> Iterator[Sample]:
+    return (sample for family in _families(text) for sample in family.samples)
+
+
+def _families(text: str) -> Iterator[Metric]:
+    """Every family up to the first line that is none, or that makes it too many."""
     count = 0
     try:
         for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                count += 1
-                if count > MAX_SAMPLES:
-                    return
-                yield sample
+            count += len(family.samples)
+            if count > MAX_SAMPLES:
+                return
+            yield _as_told(family, text)
     except (ValueError, KeyError, IndexError, TypeError):  # the parser's ways to say: this is no exposition
         return
+
+
+def _as_told(family: Metric, text: str) -> Metric:
+    """The family under its own name: the library gives every counter the ending `_total`, theirs or not."""
+    if family.type != "counter" or f"# TYPE {family.name} counter" not in text:
+        return family
+    told = Metric(family.name, family.documentation, "unknown")
+    told.samples = [one._replace(name=one.name.removesuffix("_total")) for one in family.samples]
+    return told
 
 
 def _number(text: Any) -> float | None:
@@ -136,3 +151,29 @@ def _number(text: Any) -> float | None:
         return float(text)
     except (TypeError, ValueError):
         return None
+
+
+def merged(said: Iterable[tuple[Mapping[str, str], str]]) -> bytes:
+    """The expositions of several engines as one; each sample gets the labels that stand beside its text.
+
+    A family that several engines have is written once, as the format wants it.
+    """
+    families: dict[str, Metric] = {}
+    for labels, text in said:
+        for family in _families(text):
+            whole = families.setdefault(
+                family.name, Metric(family.name, family.documentation, family.type, family.unit)
+            )
+            whole.samples += [one._replace(labels={**one.labels, **labels}) for one in family.samples]
+    return generate_latest(_Families(families.values()))
+
+
+class _Families:
+    """Families that are there already, as a registry offers them."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        """All of them."""
+        return self._families

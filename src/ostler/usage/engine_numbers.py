@@ -21,7 +21,7 @@ from pyreqwest.exceptions import PyreqwestError
 from ostler.core.clock import Clock
 from ostler.core.states import InstanceState
 from ostler.engines.base import Engine, UnknownEngine
-from ostler.engines.metrics import EngineMetrics, read_metrics, read_slots
+from ostler.engines.metrics import EngineMetrics, merged, read_metrics, read_slots
 from ostler.engines.registry import Engines
 from ostler.usage.figures import Spread, UsageFigures
 from ostler.usage.filters import RequestFilter
@@ -155,6 +155,22 @@ class EngineReader:
             there = {one.id for one in seen}
             self._looks = {number: looks for number, looks in self._looks.items() if number in there}
             return self._last
+
+    async def expositions(self, instances: Iterable[SeenInstance]) -> bytes:
+        """What every running engine says of itself, as one text for Prometheus; `model` says whose it is."""
+        places = asyncio.Semaphore(AT_ONCE)
+        running = [one for one in instances if one.state is InstanceState.RUNNING]
+        said = await asyncio.gather(*(self._said(one, places) for one in running))
+        whole = [({"model": one.model_name}, text) for one, text in zip(running, said, strict=True) if text]
+        return await asyncio.to_thread(merged, whole)
+
+    async def _said(self, instance: SeenInstance, places: asyncio.Semaphore) -> str | None:
+        async with places:
+            try:
+                return await self.exposition(instance)
+            except NoNumbers as error:
+                log.info("the numbers of %s are left out: %s", instance.model_name, error)
+                return None
 
     async def exposition(self, instance: SeenInstance) -> str:
         """What the engine says at its metrics path, as it says it. Raises NoNumbers."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import Query
+from fastapi import Query, Response
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from ostler.access.names import may_use
 from ostler.api.door import needs, router
@@ -73,6 +74,13 @@ class NumbersOut(Out):
 async def read_metrics(rooms: Rooms, who: Who, page: Listing) -> Any:
     """The numbers of every engine that exists now, asked of the engines themselves."""
     return page_out(page.cut(await rooms.numbers.read(rooms.instances.views())))
+
+
+@routes.get("/instances/exposition", response_class=Response, **needs(Role.MANAGER))
+async def expose_engines(rooms: Rooms, who: Who) -> Response:
+    """What the running engines say at their own /metrics, for Prometheus; the label `model` says which."""
+    told = await rooms.numbers.expositions(rooms.instances.views())
+    return Response(told, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 @routes.post("/instances/stop-all", response_model=PageOut[InstanceOut], **needs(Role.MANAGER))
