@@ -92,7 +92,11 @@ async def test_requests_are_found_by_task_and_by_class_of_status(database: Datab
 
     assert await found(task="chat") == await found(task="completions") == await found(task="embeddings") == 1
     assert (await found(task="generate"), await found(task="embed")) == (2, 1)
-    assert (await found(status_class=2), await found(status_class=5), await found(status_class=4)) == (3, 1, 0)
+    assert (await found(status_class=2), await found(status_class=5), await found(status_class=4)) == (
+        3,
+        1,
+        0,
+    )
     assert task_of("/v1/messages") == "generate" and task_of("/v1/audio/speech") is None
     with pytest.raises(InvalidField):
         RequestFilter(task="dance")
