@@ -217,7 +217,7 @@ DASHBOARDS: dict[str, tuple[str, list[list[Panel]]]] = {
 def dashboard(name: str) -> dict[str, Any]:
     """One dashboard in Grafana's own JSON."""
     title, rows = DASHBOARDS[name]
-    panels = []
+    panels: list[dict[str, Any]] = []
     for y, row in enumerate(rows):
         width = WIDTH // len(row)
         for x, (heading, unit, queries) in enumerate(row):

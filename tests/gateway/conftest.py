@@ -200,6 +200,7 @@ class Stand:
     log: UsageLog
     settings: HeldSettings
     registry: CollectorRegistry
+    metrics: GatewayMetrics
     client: Client
     pools: Pools
     entries: list[External]
@@ -330,6 +331,7 @@ async def stand(database: Database, tmp_path: Path) -> AsyncIterator[Stand]:
     access = Access(database, events, clock, ServerSecret(b"s" * 32), settings)
     await access.start()
     registry = CollectorRegistry()
+    metrics = GatewayMetrics(registry)
     usage = UsageWriter(database)
     index, instances, engine = ModelIndex(), HeldInstances(), ScriptedEngine()
     entries: list[External] = []
@@ -341,7 +343,7 @@ async def stand(database: Database, tmp_path: Path) -> AsyncIterator[Stand]:
         instances=instances,
         pools=pools,
         usage=usage,
-        metrics=GatewayMetrics(registry),
+        metrics=metrics,
         settings=settings,
         clock=clock,
     )
@@ -368,6 +370,7 @@ async def stand(database: Database, tmp_path: Path) -> AsyncIterator[Stand]:
                 log,
                 settings,
                 registry,
+                metrics,
                 client,
                 pools,
                 entries,

@@ -32,11 +32,9 @@ NOT_LET_IN = frozenset(
         "missing_csrf_token",
         "foreign_host",
         "foreign_origin",
-        "insufficient_scope",
-        "model_not_allowed",
     }
 )
-"""Codes of refusals that are about who asks."""
+"""Codes of refusals by which somebody does not come in at all."""
 _Key = TypeVar("_Key")
 
 
