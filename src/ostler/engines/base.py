@@ -156,6 +156,7 @@ class Engine(ABC):
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     no_memory: ClassVar[frozenset[str]] = frozenset()
     """Options that surely do not change how much memory the engine takes."""
+    slots_path: ClassVar[str | None] = None
 
     @abstractmethod
     def launch_spec(self, request: LaunchRequest) -> LaunchSpec:

@@ -65,6 +65,7 @@ class LlamaCpp(Engine):
     no_memory: ClassVar[frozenset[str]] = NO_MEMORY
     context_keys: ClassVar[tuple[str, ...]] = ("meta", "n_ctx")
     spreads_over_gpus: ClassVar[bool] = True
+    slots_path: ClassVar[str | None] = "/slots"
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "prompt_tokens_total": ("llamacpp:prompt_tokens_total",),
         "cached_prompt_tokens_total": ("llamacpp:prompt_tokens_cached_total",),

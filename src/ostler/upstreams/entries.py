@@ -73,8 +73,13 @@ class Externals:
         """Every one, by name."""
         return [self._known[name] for name in sorted(self._known)]
 
-    async def add(self, name: str, url: str, engine: str, task: str, principal: Principal) -> External:
-        """Enter a model. Raises InvalidField, UnknownEngine, ExternalNameTaken, NotAllowed."""
+    async def add(
+        self, name: str, url: str, engine: str, task: str, principal: Principal, *, replace: bool = False
+    ) -> External:
+        """Enter a model; with `replace` one that is there already leads elsewhere from now on.
+
+        Raises InvalidField, UnknownEngine, ExternalNameTaken, NotAllowed.
+        """
         principal.require(Role.ADMIN, "enter upstreams")
         check_name(name)
         self._engines.get(engine)
@@ -88,7 +93,10 @@ class Externals:
         entered = _external(row)
         try:
             async with self._database.write() as session:
-                session.add(row)
+                if replace:
+                    row = await session.merge(row)
+                else:
+                    session.add(row)
                 await session.flush()
                 await self._events.add(
                     session,

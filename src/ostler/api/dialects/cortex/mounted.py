@@ -5,7 +5,19 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from ostler.api.dialects.base import Dialect
-from ostler.api.dialects.cortex import auth, chats, folders, keys, people, playground, recipes
+from ostler.api.dialects.cortex import (
+    auth,
+    chats,
+    folders,
+    keys,
+    model_metrics,
+    people,
+    playground,
+    recipes,
+    system,
+    upstreams,
+    usage,
+)
 from ostler.api.dialects.cortex.errors import envelope
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -16,6 +28,10 @@ ROUTERS: tuple[APIRouter, ...] = (
     recipes.routes,
     playground.routes,
     chats.routes,
+    model_metrics.routes,
+    upstreams.routes,
+    usage.routes,
+    system.routes,
 )
 """Every router of the dialect. One with fixed paths stands before one whose paths have an id there."""
 
