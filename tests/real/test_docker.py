@@ -15,6 +15,7 @@ from tests.real.docker_engine import LLAMA_IMAGE, DockerEngine, llama_server, wi
 from tests.real.docker_house import DockerHouse
 from tests.real.image_registry import Registry, serving
 from tests.real.test_docker_contract import PYTHON
+from tests.unchanged import fingerprints
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
@@ -31,13 +32,13 @@ def make(docker_engine: DockerEngine, tmp_path: Path, demo_model: Path) -> Itera
 
     def build(name: str = "one", **environment: str) -> DockerHouse:
         house = DockerHouse(docker_engine, tmp_path / name, demo_model, **environment)
-        made.append((house, house.fingerprints()))
+        made.append((house, fingerprints(house.models_dir)))
         return house
 
     yield build
     for house, before in made:
         house.server.end_everything()
-        assert house.fingerprints() == before
+        assert fingerprints(house.models_dir) == before
 
 
 @pytest.fixture

@@ -26,16 +26,6 @@ START_LIMIT_S = 600.0
 SMALL = {"context_length": 256, "enforce_eager": True, "cpu_kv_cache_gib": 1}
 
 
-@pytest.fixture(scope="module")
-def vllm() -> Path:
-    """The virtual environment with vLLM: OSTLER_TEST_VLLM, or where tests/real/install.sh puts it."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    found = Path(os.environ.get("OSTLER_TEST_VLLM") or cache / "ostler-tests" / "venv-vllm-0.32.0")
-    if not (found / ".complete").exists():
-        pytest.skip(f"vLLM is missing ({found}): run tests/real/install.sh")
-    return found
-
-
 class Served:
     """A server with vLLM, asked as clients ask."""
 
