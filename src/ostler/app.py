@@ -25,6 +25,7 @@ from ostler import __version__
 from ostler.access.asgi import HearOut
 from ostler.access.service import Access
 from ostler.api.app import build_api
+from ostler.api.dialects.cortex.rows import new_model_of
 from ostler.api.dialects.spoken import is_spoken
 from ostler.api.services import Services
 from ostler.chats.service import Chats
@@ -50,6 +51,7 @@ from ostler.gateway.server import OneWriteProtocol, acceptors, settle_memory
 from ostler.hub.service import Hub
 from ostler.hub.specs import parse_spec
 from ostler.instances.dry_runs import HubView
+from ostler.importing.cortex import CortexImport
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
 from ostler.library.service import Library
@@ -199,6 +201,8 @@ def build(
         _asked_of(hub, downloads),
         gpus_are_chosen=any(name.endswith("_VISIBLE_DEVICES") for name in os.environ),
     )
+    recipes = Recipes(database, events, clock, models)
+    chats = Chats(database, clock)
     registry = CollectorRegistry()
     counted = GatewayMetrics(registry, lambda: usage_writer.dropped)
     counted.known_urls = lambda: _addresses(instances, pools)
@@ -218,8 +222,9 @@ def build(
         engines=engines,
         runtimes=runtimes,
         models=models,
-        recipes=Recipes(database, events, clock, models),
-        chats=Chats(database, clock),
+        recipes=recipes,
+        chats=chats,
+        cortex_import=CortexImport(access, models, recipes, chats, externals, new_model_of),
         externals=externals,
         pools=pools,
         instances=instances,

@@ -244,10 +244,12 @@ class Keys:
         expires_at: datetime | None = None,
         last_used_at: datetime | None = None,
         disabled: bool = False,
-    ) -> Key:
+        dry_run: bool = False,
+    ) -> None:
         """Store a key of another system, for inference, by its first 8 characters and its bcrypt hash.
 
-        At its first use it becomes one of ours. Needs the role admin. Raises KeyNameTaken, InvalidField.
+        At its first use it becomes one of ours. With `dry_run` it is only checked. Needs the role admin.
+        Raises KeyNameTaken, InvalidField.
         """
         principal.require(Role.ADMIN, "make keys")
         if not is_foreign_hash(foreign_hash):
@@ -273,8 +275,8 @@ class Keys:
             expires_at=expires_at,
             last_used_at=last_used_at,
         )
-        await self._store(row, principal)
-        return self._key(row)
+        if not dry_run:
+            await self._store(row, principal)
 
     async def _store(self, row: KeyRow, principal: Principal) -> None:
         try:

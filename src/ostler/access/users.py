@@ -137,8 +137,7 @@ class Users:
         It is replaced at their first sign-in. Needs the role admin. Raises UserNameTaken, InvalidField.
         """
         principal.require(Role.ADMIN, "add people")
-        if not is_foreign_hash(password_hash):
-            raise InvalidField("password_hash", "this is no bcrypt hash")
+        self.check_taking_over(name, password_hash)
         row = self._row(name, role, password_hash)
         row.org_id, row.disabled = org_id, disabled
         try:
@@ -147,6 +146,12 @@ class Users:
                 return await self._add(session, row, principal)
         except IntegrityError as error:
             raise UserNameTaken(f"there is already a person named {name!r}", user=name) from error
+
+    def check_taking_over(self, name: str, password_hash: str) -> None:
+        """Raise InvalidField where `take_over` would for these."""
+        check_name(name, "name")
+        if not is_foreign_hash(password_hash):
+            raise InvalidField("password_hash", "the password is not kept as a bcrypt hash")
 
     async def create_owner(
         self, name: str, password: str, organisation: str | None = None, *, beside_keys: bool = False

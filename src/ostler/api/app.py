@@ -17,6 +17,7 @@ from ostler.api.native import (
     files,
     fit,
     hub,
+    importing,
     instances,
     jobs,
     keys,
@@ -50,6 +51,7 @@ _NOUNS = (
     system,
     upstreams,
     usage,
+    importing,
 )
 
 _SECURITY_HEADERS = {

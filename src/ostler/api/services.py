@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ostler.fit.devices import Devices
     from ostler.fit.reading import Shapes
     from ostler.hub.service import Hub
+    from ostler.importing.cortex import CortexImport
     from ostler.instances.service import Instances
     from ostler.jobs.service import Jobs
     from ostler.library.service import Library
@@ -65,6 +66,7 @@ class Services:
     models: Models
     recipes: Recipes
     chats: Chats
+    cortex_import: CortexImport
     externals: Externals
     pools: Pools
     instances: Instances

@@ -15,6 +15,7 @@ from ostler.cli.commands import (
     demo,
     fit,
     hub,
+    importing,
     lifecycle,
     models,
     reshaping,
@@ -61,6 +62,7 @@ SECTIONS: dict[str, dict[str, Callable[..., None]]] = {
 """Every plain command with the section of `ostler --help` in which it stands."""
 
 GROUPS: dict[str, typer.Typer] = {
+    "import": importing.import_app,
     "jobs": hub.jobs_app,
     "keys": admin.keys_app,
     "settings": admin.settings_app,

@@ -181,8 +181,7 @@ def _json(field: str, text: Any, kind: type) -> Any:
         value = json.loads(text) if isinstance(text, str) else text
     except ValueError as error:
         raise InvalidField(field, f"{field} is not valid JSON: {error}") from error
-    if not isinstance(value, kind) or (
-        kind is list and not all(isinstance(entry, Mapping) for entry in value)
-    ):
+    entries = value if isinstance(value, list) else []
+    if not isinstance(value, kind) or not all(isinstance(entry, Mapping) for entry in entries):
         raise InvalidField(field, f"{field} must be {'a list of objects' if kind is list else 'an object'}")
     return value
