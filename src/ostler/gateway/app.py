@@ -32,6 +32,7 @@ from ostler.gateway.errors import (
 from ostler.gateway.exchange import ClientWatch, Exchange
 from ostler.gateway.forward import Forwarder, break_off
 from ostler.gateway.headers import HeaderRules
+from ostler.gateway.limits import forward_within, limits_of
 from ostler.gateway.listing import describe, find_model, list_models
 from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.patience import Patience
@@ -242,7 +243,8 @@ class Gateway:
         exchange.instance_id = lease.instance_id
         broken = False
         try:
-            await self._forwarder.forward(exchange, lease, settings.upstream_timeout_s)
+            limits = limits_of(model.policy, settings.upstream_timeout_s, wants_stream=wants_stream)
+            await forward_within(self._forwarder, exchange, lease, limits)
         except (EngineGone, EngineSilent):
             broken = True
             raise

@@ -92,6 +92,10 @@ def _name(given: Any, incoming: Incoming, query: bytes) -> str:
 _HOW = 'Name it in the body, for example "model": "qwen3-8b". See what there is: GET /v1/models'
 
 
+SYSTEM_PROMPT = "system_prompt"
+"""A request default that no engine knows: the system message of conversations that have none."""
+
+
 def with_defaults(body: bytes, parsed: Mapping[str, Any], defaults: Mapping[str, Any]) -> bytes:
     """The body with every default that the request leaves out or sets to null.
 
@@ -100,6 +104,8 @@ def with_defaults(body: bytes, parsed: Mapping[str, Any], defaults: Mapping[str,
     """
     missing = {name: value for name, value in defaults.items() if parsed.get(name) is None}
     missing = {name: value for name, value in missing.items() if value is not None}
+    if prompt := missing.pop(SYSTEM_PROMPT, None):
+        missing.update(_with_prompt(parsed.get("messages"), prompt))
     if not missing:
         return body
     if any(name in parsed for name in missing):
@@ -110,6 +116,16 @@ def with_defaults(body: bytes, parsed: Mapping[str, Any], defaults: Mapping[str,
     begin = body.index(b"{") + 1
     added = json.dumps(missing, separators=(",", ":")).encode()
     return body[:begin] + added[1:-1] + (b"," if parsed else b"") + body[begin:]
+
+
+def _with_prompt(messages: Any, prompt: Any) -> dict[str, Any]:
+    """The messages with this as their system message, where they have none; nothing else is touched."""
+    if not isinstance(messages, list) or not messages:
+        return {}
+    roles = {message.get("role") for message in messages if isinstance(message, dict)}
+    if roles & {"system", "developer"}:
+        return {}
+    return {"messages": [{"role": "system", "content": prompt}, *messages]}
 
 
 def _refuse_constant(name: str) -> Any:

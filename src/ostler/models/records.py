@@ -60,7 +60,8 @@ class Policy:
     `on_demand`: a request may start it. `idle_timeout_s`: seconds without a request after which one
     that was started on demand stops (0: never). `pinned`: never evicted. `auto_start`: started with
     the server. `priority`: higher stays longer. `devices`: ids of the only devices that it may use, the best
-    liked first; "cpu" alone keeps it off GPUs; none: all.
+    liked first; "cpu" alone keeps it off GPUs; none: all. `request_timeout_s`: the longest that a whole answer
+    may take which is no stream; `stream_timeout_s`: the longest silence within a stream.
     """
 
     on_demand: bool = True
@@ -72,6 +73,8 @@ class Policy:
     start_timeout_s: float | None = None
     max_concurrency: int | None = None
     devices: tuple[str, ...] = ()
+    request_timeout_s: float | None = None
+    stream_timeout_s: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Every field."""
@@ -91,11 +94,20 @@ class Policy:
         return cls(**{**given, "devices": tuple(given.get("devices", ()))})
 
 
-_OPTIONAL = {"idle_timeout_s", "restart_limit", "start_timeout_s", "max_concurrency"}
+_OPTIONAL = {
+    "idle_timeout_s",
+    "restart_limit",
+    "start_timeout_s",
+    "max_concurrency",
+    "request_timeout_s",
+    "stream_timeout_s",
+}
 _MINIMUM: Mapping[str, float] = {
     "idle_timeout_s": 0,
     "restart_limit": 0,
     "start_timeout_s": 0.1,
+    "request_timeout_s": 0.1,
+    "stream_timeout_s": 0.1,
     "max_concurrency": 1,
     "priority": -1000,
 }

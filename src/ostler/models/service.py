@@ -52,6 +52,7 @@ _CHANGEABLE = frozenset(
         "source",
         "extra_args",
         "archived",
+        "dialect_data",
         *DOCUMENTS,
     }
 )

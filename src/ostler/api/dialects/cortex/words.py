@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -33,10 +34,15 @@ def read_role(word: str) -> Role:
         raise InvalidField("role", f"unknown role {word[:50]!r}", hint=f"One of: {ADMIN}, {USER}.") from error
 
 
-def task_of(model: Model) -> str:
+def task_word(task: str, options: Mapping[str, Any]) -> str:
     """What a model is for; one that says nothing and is made for embeddings embeds."""
-    embeds = model.options.get("embeddings") is True or model.options.get("runner") == "pooling"
-    return model.task or (EMBED if embeds else GENERATE)
+    embeds = options.get("embeddings") is True or options.get("runner") == "pooling"
+    return task or (EMBED if embeds else GENERATE)
+
+
+def task_of(model: Model) -> str:
+    """The task of a model."""
+    return task_word(model.task, model.options)
 
 
 def order(sort: str | None, known: dict[str, str], default: str) -> dict[str, Any]:

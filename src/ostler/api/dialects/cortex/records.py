@@ -1,0 +1,244 @@
+"""A model as Cortex's bodies have it, as a record of ours, and back.
+
+The rows of `fields.py` are written into the documents of our record and read from them again. What is said
+by our record is shown from it, also where somebody changed it by another way. What a record cannot say (a
+switch that is off, how a list was spaced, fields that mean nothing here) is kept as it was sent, together
+with what the record said then: it is given back for as long as the record still says that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ostler.api.dialects.cortex.errors import Refused
+from ostler.api.dialects.cortex.fields import BY_NAME, DEFAULTS, FIELDS, LLAMACPP, VLLM, fields_of
+from ostler.api.dialects.cortex.groups import GROUPS, Documents, arguments_of, environment_of
+from ostler.api.dialects.cortex.translations import inside, shown
+from ostler.api.shapes import hide_args, hide_env
+from ostler.core.launch import HIDDEN
+from ostler.hub.specs import parse_spec
+from ostler.models.records import Model, NewModel, Source
+from ostler.models.sources import source_of
+
+ORIGIN, SHOWN = "cortex", "cortex_shown"
+"""Keys of `dialect_data`: what is kept as it was sent, and what the record said instead then."""
+
+_DOCUMENTS = ("options", "env", "request_defaults", "policy", "runtime_options")
+_SINGLE = ("engine_command", "extra_args", "task", "name", "source")
+_NEVER_KEPT = frozenset({"mode", "engine_type", "served_model_name", "hf_token", "engine_startup_env_json"})
+_FORBIDDEN_FLAGS = frozenset(
+    "--host --port -h -p --ssl-keyfile --ssl-certfile --ssl-ca-certs --root-path --api-key "
+    "--disable-log-requests --uvicorn-log-level --log-level --env-vars --load-format".split()
+)
+_PROTECTED_VARIABLES = frozenset(
+    "CUDA_VISIBLE_DEVICES NCCL_P2P_DISABLE NCCL_IB_DISABLE NCCL_SHM_DISABLE HF_HUB_OFFLINE VLLM_API_KEY "
+    "PYTORCH_CUDA_ALLOC_CONF".split()
+)
+
+
+def new_model_of(values: Mapping[str, Any], models_dir: Path) -> NewModel:
+    """The record of a body that makes a model, or of a row of Cortex's own table.
+
+    What is absent has no default here: the body's shape gives them. Such a model runs when somebody starts
+    it, not when a request comes, as with Cortex. Raises Refused for what Cortex refuses with a word of its own, and InvalidField.
+    """
+    engine, mode = _engine_and_mode(values)
+    _refuse_forbidden(values)
+    written = _written(values, engine, models_dir)
+    written["source"][""] = _source(values, mode, models_dir)
+    documents = {name: written[name] for name in _DOCUMENTS}
+    documents["policy"] = {"on_demand": False, **written["policy"]}
+    return NewModel(
+        source=written["source"][""],
+        name=written["name"][""],
+        engine=engine,
+        task=written["task"][""],
+        engine_command=written["engine_command"].get(""),
+        extra_args=written["extra_args"][""],
+        origin=ORIGIN,
+        dialect_data=_with_kept({}, values, _read(written, engine, models_dir), engine),
+        **documents,
+    )
+
+
+def at_file(new: NewModel, path: Path, models_dir: Path) -> NewModel:
+    """The same for a file inside the folder that was sent as local_path, which is still what is shown."""
+    kept, instead = (dict(new.dialect_data.get(name) or {}) for name in (ORIGIN, SHOWN))
+    folder = new.source.path if isinstance(new.source, Source) else None
+    kept.setdefault("local_path", shown(folder, models_dir))
+    instead["local_path"] = shown(str(path), models_dir)
+    data = {**new.dialect_data, ORIGIN: kept, SHOWN: instead}
+    return replace(new, source=Source("file", path=str(path)), dialect_data=data)
+
+
+def changes_of(patch: Mapping[str, Any], model: Model, models_dir: Path) -> dict[str, Any]:
+    """The changes of our record that a body means which changes a model.
+
+    Only what belongs to the fields in it is touched. Hidden secrets that come back stay as they are. Raises
+    as `new_model_of` does.
+    """
+    given = {name: value for name, value in patch.items() if name in BY_NAME and BY_NAME[name].can_change}
+    if given.get("hf_token") == HIDDEN:
+        del given["hf_token"]
+    if "engine_startup_env_json" in given:
+        variables = environment_of(given["engine_startup_env_json"])
+        real = {name: model.env.get(name, "") if v == HIDDEN else v for name, v in variables.items()}
+        given["engine_startup_env_json"] = [{"key": name, "value": v} for name, v in real.items()]
+    _refuse_forbidden(given)
+    documents = _documents_of(model)
+    before = _read(documents, model.engine, models_dir)
+    after = {**before, **given, **_replaced_defaults(given)}
+    old, new = (_written(values, model.engine, models_dir) for values in (before, after))
+    changes: dict[str, Any] = {}
+    for name in _DOCUMENTS:
+        gone = {key: None for key in old[name] if key not in new[name]}
+        changed = {key: value for key, value in new[name].items() if old[name].get(key) != value}
+        if gone or changed:
+            changes[name] = {**gone, **changed}
+            documents[name] = {k: v for k, v in {**documents[name], **changes[name]}.items() if v is not None}
+    for name in ("engine_command", "extra_args", "name"):
+        if old[name].get("") != new[name].get(""):
+            changes[name] = new[name].get("")
+            documents[name][""] = changes[name]
+    shown_then = _read(documents, model.engine, models_dir)
+    kept, instead = _kept(model, before)
+    still = {name: value for name, value in kept.items() if shown_then.get(name) == instead.get(name)}
+    data = _with_kept(model.dialect_data, {**still, **given}, shown_then, model.engine)
+    if data != model.dialect_data:
+        changes["dialect_data"] = data
+    if patch.get("archived") is not None:
+        changes["archived"] = patch["archived"]
+    return changes
+
+
+def model_fields(model: Model, models_dir: Path) -> dict[str, Any]:
+    """Every field of Cortex's for a model, with its secrets hidden; None for what is not set."""
+    documents = _documents_of(model)
+    documents["env"] = hide_env(documents["env"])
+    documents["extra_args"] = {"": tuple(hide_args(documents["extra_args"][""]))}
+    read = _read(documents, model.engine, models_dir)
+    kept, _ = _kept(model, read)
+    if model.engine == LLAMACPP:
+        split = model.options.get("tensor_split")
+        kept["tp_size"] = len(split) if isinstance(split, list) else 1
+    return {**_NOTHING, "name": model.name, **read, **kept}
+
+
+_NOTHING: Mapping[str, Any] = {field.name: None for field in FIELDS}
+
+
+def _engine_and_mode(values: Mapping[str, Any]) -> tuple[str, str]:
+    engine = values.get("engine_type") or VLLM
+    if engine not in (VLLM, LLAMACPP):
+        raise Refused(
+            "unknown_engine_type", f"there is no engine {str(engine)[:80]!r}", hint="One of: vllm, llamacpp."
+        )
+    mode = values.get("mode")
+    if mode not in ("online", "offline"):
+        raise Refused("invalid_mode", f"mode must be online or offline, not {str(mode)[:80]!r}")
+    if engine == LLAMACPP and mode != "offline":
+        raise Refused(
+            "llamacpp requires offline mode",
+            "a model of llama.cpp is a file in the models folder",
+            hint="Send mode=offline with local_path; POST /ostler/v1/downloads fetches files of the hub.",
+        )
+    return engine, mode
+
+
+def _source(values: Mapping[str, Any], mode: str, models_dir: Path) -> Source:
+    repo, path = (str(values.get(name) or "").strip() for name in ("repo_id", "local_path"))
+    if mode == "online":
+        if not repo:
+            raise Refused("repo_id_required", "an online model needs a repo_id", hint="Such as org/name.")
+        return source_of(parse_spec(repo))
+    if not path:
+        is_llama = values.get("engine_type") == LLAMACPP
+        word = "llamacpp requires local_path" if is_llama else "local_path_required"
+        raise Refused(word, "an offline model needs a local_path", hint="A path inside the models folder.")
+    return Source("file", path=inside(path, models_dir, "local_path"))
+
+
+def _refuse_forbidden(values: Mapping[str, Any]) -> None:
+    for argument in arguments_of(values.get("engine_startup_args_json")):
+        flag = argument.partition("=")[0]
+        if flag in _FORBIDDEN_FLAGS:
+            raise Refused(
+                "forbidden_argument", f"{flag} is not for custom arguments: Ostler sets it", flag=flag
+            )
+    for name in environment_of(values.get("engine_startup_env_json")):
+        if name in _PROTECTED_VARIABLES:
+            raise Refused(
+                "protected_variable",
+                f"the variable {name} is not for custom environments: Ostler sets it",
+                variable=name,
+            )
+
+
+def _replaced_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Which of the fields that end in one document give way to those that are given."""
+    together = {field.name for field in FIELDS if field.place == DEFAULTS} - {"system_prompt"}
+    if not together & given.keys():
+        return {}
+    if "request_defaults_json" in given:
+        return {name: None for name in together - given.keys()}
+    return {"request_defaults_json": None}
+
+
+def _written(values: Mapping[str, Any], engine: str, models_dir: Path) -> Documents:
+    documents: Documents = {name: {} for name in (*_DOCUMENTS, *_SINGLE)}
+    for field in fields_of(engine):
+        value, place = values.get(field.name), field.document
+        if place is not None and value is not None and value != "":
+            ours = field.translation.to_ours(value, models_dir)
+            if ours is not None:
+                documents[place[0]][place[1]] = ours
+    for group in GROUPS.values():
+        group.write(values, engine, models_dir, documents)
+    return documents
+
+
+def _documents_of(model: Model) -> Documents:
+    documents = {name: dict(getattr(model, name)) for name in _DOCUMENTS if name != "policy"}
+    documents["policy"] = model.policy.to_json()
+    return {**documents, **{name: {"": getattr(model, name)} for name in _SINGLE}}
+
+
+def _read(documents: Documents, engine: str, models_dir: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for group in GROUPS.values():
+        found.update(group.read(documents, engine, models_dir))
+    for field in fields_of(engine):
+        if field.document is not None:
+            document, key = field.document
+            ours = documents[document].get(key)
+            found[field.name] = None if ours is None else field.translation.to_theirs(ours, models_dir)
+    return found
+
+
+def _kept(model: Model, read: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """What was kept as it was sent and still counts, and what the record said instead."""
+    kept, instead = model.dialect_data.get(ORIGIN) or {}, model.dialect_data.get(SHOWN) or {}
+    return {name: value for name, value in kept.items() if read.get(name) == instead.get(name)}, instead
+
+
+def _with_kept(
+    data: Mapping[str, Any], sent: Mapping[str, Any], read: Mapping[str, Any], engine: str
+) -> dict[str, Any]:
+    """`dialect_data` with all that was sent and the record does not give back."""
+    never = _NEVER_KEPT | ({"tp_size"} if engine == LLAMACPP else frozenset())
+    arguments = list(arguments_of(sent.get("engine_startup_args_json")))
+    if arguments != hide_args(arguments):
+        never |= {"engine_startup_args_json"}
+    kept = {
+        name: value
+        for name, value in sent.items()
+        if name in BY_NAME and name not in never and value is not None and read.get(name) != value
+    }
+    if kept.get("name") in ("", read["served_model_name"]):
+        del kept["name"]
+    instead = {name: read[name] for name in kept if read.get(name) is not None}
+    others = {name: value for name, value in data.items() if name not in (ORIGIN, SHOWN)}
+    return {**others, **({ORIGIN: kept} if kept else {}), **({SHOWN: instead} if instead else {})}
