@@ -14,6 +14,7 @@ from ostler.core.launch import HOST_SLOT, PORT_SLOT, Handle, LaunchSpec
 from ostler.runtimes.base import (
     Discovered,
     LaunchFailed,
+    LocalImage,
     Observed,
     RuntimeAway,
     RuntimeCheck,
@@ -113,6 +114,7 @@ class FakeRuntime:
         self._ports_to_take = 0
         self.trouble: str | None = None
         self.lack: str | None = None
+        self.images: dict[str, LocalImage] = {}
         self.pull_gate = Gate()
 
     def go_away(self) -> None:
@@ -126,6 +128,10 @@ class FakeRuntime:
     def _answer(self) -> None:
         if self.trouble is not None:
             raise RuntimeAway(self.trouble, retry_after_s=1.0)
+
+    async def image(self, name: str) -> LocalImage | None:
+        self._answer()
+        return self.images.get(name)
 
     async def lacks(self, spec: LaunchSpec) -> str | None:
         return self.lack

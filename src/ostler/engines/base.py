@@ -132,7 +132,8 @@ class Engine(ABC):
     `as_of` is the version of the program whose options the table holds, `programs` are the names (of a
     file, or of a Python module) by which a command line names it. `options_vary`: releases differ so
     much in their flags that options, too, are checked against the program before each start. `serves` is
-    what it does with files of its formats, to be read after the title.
+    what it does with files of its formats, to be read after the title. `image` is that of its containers
+    where a model names none.
     """
 
     name: ClassVar[str]
@@ -146,6 +147,7 @@ class Engine(ABC):
     owned_flags: ClassVar[frozenset[str]]
     secret_env: ClassVar[tuple[str, ...]]
     known_ends: ClassVar[Rules]
+    image: str | None = None
     health_path: ClassVar[str]
     models_path: ClassVar[str] = "/v1/models"
     context_keys: ClassVar[tuple[str, ...]] = ()

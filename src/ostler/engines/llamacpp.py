@@ -87,7 +87,7 @@ class LlamaCpp(Engine):
 
     def __init__(self, command: str | None = None, image: str | None = None) -> None:
         self._setting = command
-        self._image = image
+        self.image = image
         self._prober = Prober()
         self._asker = Asker()
 
@@ -117,7 +117,7 @@ class LlamaCpp(Engine):
             model, options = paths.add(request.model_path), options_inside(self.options, options, paths)
             on_cpu = options.get("gpu_layers") == 0 and not request.devices
             spec = replace(spec, env=request.env, devices=("cpu",) if on_cpu else spec.devices)
-            spec = in_container(spec, request, paths, image=self._image, shm_bytes=SHM_BYTES)
+            spec = in_container(spec, request, paths, image=self.image, shm_bytes=SHM_BYTES)
         arguments = ["--host", HOST_SLOT, "--port", PORT_SLOT, "--model", model]
         arguments += ["--alias", request.model_name, *self.options.to_args(options)]
         return replace(spec, args=(*arguments, *request.extra_args))

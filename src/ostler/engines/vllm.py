@@ -94,7 +94,7 @@ class Vllm(Engine):
 
     def __init__(self, command: str | None = None, image: str | None = None) -> None:
         self._setting = command
-        self._image = image
+        self.image = image
         self._prober = Prober(read_package)
 
     def launch_spec(self, request: LaunchRequest) -> LaunchSpec:
@@ -121,7 +121,7 @@ class Vllm(Engine):
         else:
             paths = ContainerPaths()
             path, options = paths.add(request.model_path), options_inside(self.options, options, paths)
-            spec = in_container(spec, request, paths, image=self._image, shm_bytes=SHM_BYTES)
+            spec = in_container(spec, request, paths, image=self.image, shm_bytes=SHM_BYTES)
         # `vllm serve` takes the model first; as a module, and as an image of any age, it knows --model.
         model = [path] if spec.command[-1:] == ("serve",) else ["--model", path]
         arguments = [*model, "--served-model-name", request.model_name]

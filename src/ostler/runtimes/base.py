@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from ostler.core.errors import Busy, EngineError
@@ -65,6 +66,16 @@ class RuntimeCheck:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class LocalImage:
+    """A container image that is on this host. `tags` are all of its names, `id` its digest."""
+
+    id: str
+    size_bytes: int
+    created_at: datetime | None
+    tags: tuple[str, ...]
+
+
 Tell = Callable[[str], Awaitable[None]]
 """Hears how something goes on, in words for people."""
 
@@ -89,6 +100,12 @@ class Runtime(Protocol):
         """What `provide` would fetch, in one sentence; None where all is here.
 
         Raises LaunchFailed where it could not be fetched.
+        """
+
+    async def image(self, name: str) -> LocalImage | None:
+        """The container image of that name, None where it is not here or there is no such thing.
+
+        Raises RuntimeAway.
         """
 
     async def provide(self, spec: LaunchSpec, tell: Tell) -> None:

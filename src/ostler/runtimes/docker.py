@@ -26,6 +26,7 @@ from ostler.runtimes import docker_errors
 from ostler.runtimes.base import (
     Discovered,
     LaunchFailed,
+    LocalImage,
     Observed,
     RuntimeAway,
     RuntimeCheck,
@@ -86,6 +87,10 @@ class DockerRuntime:
     async def lacks(self, spec: LaunchSpec) -> str | None:
         """See `Runtime.lacks`."""
         return await self._images.lacks(_image(spec))
+
+    async def image(self, name: str) -> LocalImage | None:
+        """See `Runtime.image`."""
+        return await self._images.look_up(name)
 
     async def provide(self, spec: LaunchSpec, tell: Tell) -> None:
         """See `Runtime.provide`: the image is here, or is pulled."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from ostler.core.sizes import size_text
-from ostler.runtimes.base import LaunchFailed, Tell
+from ostler.runtimes.base import LaunchFailed, LocalImage, Tell
 from ostler.runtimes.docker_client import DockerClient
 
 TELL_EVERY_S = 1.0
@@ -30,18 +31,22 @@ class Images:
         self._offline = offline
         self._pulls: dict[str, asyncio.Lock] = {}
 
-    async def is_here(self, image: str) -> bool:
-        """True when the daemon has it. Raises RuntimeAway."""
+    async def look_up(self, image: str) -> LocalImage | None:
+        """What the daemon says of it; None where it has none. Raises LaunchFailed, RuntimeAway."""
         from aiodocker import DockerError
 
         try:
             async with self._client.call() as docker:
-                await docker.images.inspect(image)
+                told = await docker.images.inspect(image)
         except DockerError as error:
             if error.status == 404:
-                return False
+                return None
             raise LaunchFailed(f"the image {image} cannot be looked up: {error.message}") from error
-        return True
+        return _local(told)
+
+    async def is_here(self, image: str) -> bool:
+        """True when the daemon has it. Raises LaunchFailed, RuntimeAway."""
+        return await self.look_up(image) is not None
 
     async def lacks(self, image: str) -> str | None:
         """See `Runtime.lacks`. Raises ImageMissing, RuntimeAway."""
@@ -91,6 +96,25 @@ def missing(image: str, why: str) -> ImageMissing:
         "Here: docker load -i image.tar. Or name another image: runtime_options.image of the model."
     )
     return ImageMissing(f"the image {image} is not here: {why}", hint=hint, image=image)
+
+
+def _local(told: Mapping[str, Any]) -> LocalImage:
+    """An answer of `GET /images/{name}/json`; Docker and Podman leave different fields out."""
+    size, tags = told.get("Size"), told.get("RepoTags")
+    return LocalImage(
+        id=str(told.get("Id") or ""),
+        size_bytes=size if isinstance(size, int) else 0,
+        created_at=_time(told.get("Created")),
+        tags=tuple(sorted(str(tag) for tag in tags)) if isinstance(tags, list) else (),
+    )
+
+
+def _time(text: Any) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _note(layers: dict[str, tuple[int, int]], line: Mapping[str, Any]) -> None:

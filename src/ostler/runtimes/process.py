@@ -22,7 +22,15 @@ from pathlib import Path
 
 from ostler.core.launch import HOST_SLOT, PORT_SLOT, Handle, LaunchSpec
 from ostler.runtimes import oom
-from ostler.runtimes.base import Discovered, LaunchFailed, Observed, RuntimeCheck, StopFailed, Tell
+from ostler.runtimes.base import (
+    Discovered,
+    LaunchFailed,
+    LocalImage,
+    Observed,
+    RuntimeCheck,
+    StopFailed,
+    Tell,
+)
 from ostler.runtimes.environment import clean_environment
 from ostler.runtimes.logfile import LOGS_KEPT, LineCutter, LogFile, log_path, old_logs
 from ostler.runtimes.notes import Note, Notes
@@ -62,6 +70,10 @@ class ProcessRuntime:
         self._told_to_end: set[int] = set()
         self._logs: dict[Path, LogFile] = {}
         self._lock = threading.Lock()
+
+    async def image(self, name: str) -> LocalImage | None:
+        """See `Runtime.image`: a process needs none."""
+        return None
 
     async def lacks(self, spec: LaunchSpec) -> str | None:
         """See `Runtime.lacks`: a program is there or not."""

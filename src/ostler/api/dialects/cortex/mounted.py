@@ -9,6 +9,7 @@ from ostler.api.dialects.cortex import (
     auth,
     chats,
     folders,
+    images,
     keys,
     model_metrics,
     people,
@@ -23,6 +24,7 @@ from ostler.api.dialects.cortex.errors import envelope
 ROUTERS: tuple[APIRouter, ...] = (
     auth.routes,
     folders.routes,
+    images.routes,
     keys.routes,
     people.routes,
     recipes.routes,
