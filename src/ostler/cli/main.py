@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ostler.cli.commands import admin, demo, fit, hub, lifecycle, models, reshaping, run, serve, system
+from ostler.cli.commands import admin, demo, fit, hub, lifecycle, models, reshaping, run, serve, stats, system
 from ostler.cli.connection import Server
 from ostler.cli.failures import INTERRUPTED, CommandFailed, print_failure
 from ostler.core.errors import OstlerError
@@ -37,6 +37,7 @@ SECTIONS: dict[str, dict[str, Callable[..., None]]] = {
         "stop": lifecycle.stop,
         "restart": lifecycle.restart,
         "ps": lifecycle.ps,
+        "stats": stats.stats,
         "logs": lifecycle.logs,
     },
     SERVER: {
