@@ -27,6 +27,7 @@ PARTS = {
     "organisation": "nothing",
     "org": "org",
     "repo": "repo",
+    "served_name": "nothing",
 }
 
 
