@@ -25,7 +25,10 @@ from ostler import __version__
 from ostler.access.asgi import HearOut
 from ostler.access.service import Access
 from ostler.api.app import build_api
+from ostler.api.dialects.cortex.rows import new_model_of
+from ostler.api.dialects.spoken import is_spoken
 from ostler.api.services import Services
+from ostler.chats.service import Chats
 from ostler.core.clock import Clock
 from ostler.core.database import Database
 from ostler.core.errors import Conflict, OstlerError
@@ -45,9 +48,11 @@ from ostler.gateway.app import Gateway
 from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.server import OneWriteProtocol, acceptors, settle_memory
 from ostler.hub.service import Hub
+from ostler.importing.cortex import CortexImport
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
 from ostler.library.service import Library
+from ostler.models.recipes import Recipes
 from ostler.models.service import Models
 from ostler.models.sources import SourceReader
 from ostler.reshaping.service import Reshaping
@@ -160,6 +165,8 @@ def build(
     instances = Instances(
         database, events, clock, live, models, engines, runtimes, secret, node, devices, shapes
     )
+    recipes = Recipes(database, events, clock, models)
+    chats = Chats(database, clock)
     registry = CollectorRegistry()
     counted = GatewayMetrics(registry, lambda: usage_writer.dropped)
     counted.known_urls = lambda: _addresses(instances, pools)
@@ -179,6 +186,9 @@ def build(
         engines=engines,
         runtimes=runtimes,
         models=models,
+        recipes=recipes,
+        chats=chats,
+        cortex_import=CortexImport(access, models, recipes, chats, externals, new_model_of),
         externals=externals,
         pools=pools,
         instances=instances,
@@ -203,6 +213,7 @@ def build(
         settings=live,
         clock=clock,
         pools=pools,
+        is_inner=is_spoken,
     )
     return Ostler(services, gateway, usage_writer)
 

@@ -28,6 +28,13 @@ PARTS = {
     "org": "org",
     "repo": "repo",
     "served_name": "nothing",
+    "recipe_id": "1",
+    "key_id": "1",
+    "user_id": "1",
+    "org_id": "1",
+    "model_id": "1",
+    "session_id": "nothing",
+    "model_name": "nothing",
 }
 
 

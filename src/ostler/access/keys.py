@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
-from ostler.access.addresses import Network, check_addresses, is_within, networks_of
+from ostler.access.addresses import check_addresses, is_within
+from ostler.access.foreign import PREFIX_LENGTH, ForeignSecrets, is_foreign_hash, looks_foreign
+from ostler.access.key_entries import Entry, entry_of, foreign_mark, hash_of, in_future, limits_json
 from ostler.access.names import check_name, check_patterns, check_scopes, read_limits
 from ostler.access.organisations import check_organisation
 from ostler.access.tables import KeyRow, UserRow
 from ostler.core.clock import Clock
-from ostler.core.database import Database, after_commit
+from ostler.core.database import Database, after_commit, row_to_change
 from ostler.core.errors import Conflict, InvalidField, NotAllowed, NotFound, Unauthenticated
 from ostler.core.events import EventLog, NewEvent
 from ostler.core.paging import Page
@@ -99,15 +100,6 @@ class Owner:
 NOBODY = Owner()
 
 
-@dataclass(slots=True)
-class _Entry:
-    sha256: str
-    principal: Principal
-    expires_at: datetime | None
-    disabled: bool
-    networks: tuple[Network, ...] | None
-
-
 def looks_like_key(token: str) -> bool:
     """True for text in the shape of our own keys, so that it is no placeholder."""
     return _SHAPE.fullmatch(token) is not None
@@ -120,10 +112,12 @@ class Keys:
         self._database = database
         self._events = events
         self._clock = clock
-        self._by_hash: dict[str, _Entry] = {}
+        self._by_hash: dict[str, Entry] = {}
+        self.has_foreign = False
         self._changes = 0
         self._used: dict[int, datetime] = {}
         self._on_revoke: list[Callable[[int], None]] = []
+        self._foreign = ForeignSecrets()
 
     def on_revoke(self, listener: Callable[[int], None]) -> None:
         """Hear the id of each key that is revoked."""
@@ -136,14 +130,42 @@ class Keys:
             changes = self._changes
             async with self._database.read() as session:
                 rows = (await session.scalars(select(KeyRow))).all()
-        self._by_hash = {row.sha256: _entry(row) for row in rows}
+        self._by_hash = {row.sha256: entry_of(row) for row in rows}
+        self._count_foreign()
+
+    def _count_foreign(self) -> None:
+        self.has_foreign = any(entry.foreign_hash for entry in self._by_hash.values())
+
+    async def adopt(self, token: str) -> None:
+        """Make a key of another system one of ours, where this is its first use; else do nothing."""
+        if not looks_foreign(token) or hash_of(token) in self._by_hash:
+            return
+        prefix = foreign_mark(token[:PREFIX_LENGTH])
+        entry = self._by_hash.get(prefix)
+        if entry is None or entry.foreign_hash is None:
+            return
+        if not await self._foreign.matches(entry.foreign_hash, token):
+            return
+        async with self._database.write() as session:
+            row = await row_to_change(session, KeyRow, entry.principal.key_id)
+            if row is None or row.foreign_hash != entry.foreign_hash:
+                return
+            row.sha256, row.foreign_hash = hash_of(token), None
+            await session.flush()
+            ours = entry_of(row)
+
+            def exchange() -> None:
+                self._by_hash.pop(prefix, None)
+                self._remember(ours)
+
+            after_commit(session, exchange)
 
     def principal_of(self, token: str, address: str | None = None) -> Principal | None:
         """Who this key stands for; None for one that is not stored. `address` is where it comes from.
 
         Raises KeyExpired, KeyDisabled, WrongAddress.
         """
-        digest = _hash(token)
+        digest = hash_of(token)
         entry = self._by_hash.get(digest)
         if entry is None or not hmac.compare_digest(entry.sha256, digest):
             return None
@@ -185,16 +207,17 @@ class Keys:
         checked_scopes = check_scopes(scopes)
         now = self._clock.now()
         if expires_at is not None:
-            expires_at = _in_future(expires_at, now)
+            expires_at = in_future(expires_at, now)
         checked = limits if isinstance(limits, Limits) else read_limits(limits or {})
         token = PREFIX + secrets.token_urlsafe(32)
         row = KeyRow(
             name=name,
             prefix=token[:SHOWN_PREFIX],
-            sha256=_hash(token),
+            sha256=hash_of(token),
+            foreign_hash=None,
             role=role.label,
             models=None if models is None else list(check_patterns(models)),
-            limits=_limits_json(checked),
+            limits=limits_json(checked),
             user_id=owner.user_id,
             org_id=owner.org_id,
             scopes=None if checked_scopes is None else list(checked_scopes),
@@ -208,6 +231,53 @@ class Keys:
         await self._store(row, principal)
         return self._key(row), token
 
+    async def take_over(
+        self,
+        name: str,
+        prefix: str,
+        foreign_hash: str,
+        principal: Principal,
+        *,
+        owner: Owner = NOBODY,
+        scopes: Iterable[str] | None = None,
+        addresses: Iterable[str] | None = None,
+        expires_at: datetime | None = None,
+        last_used_at: datetime | None = None,
+        disabled: bool = False,
+        dry_run: bool = False,
+    ) -> None:
+        """Store a key of another system, for inference, by its first 8 characters and its bcrypt hash.
+
+        At its first use it becomes one of ours. With `dry_run` it is only checked. Needs the role admin.
+        Raises KeyNameTaken, InvalidField.
+        """
+        principal.require(Role.ADMIN, "make keys")
+        if not is_foreign_hash(foreign_hash):
+            raise InvalidField("foreign_hash", "this is no bcrypt hash")
+        if len(prefix) != PREFIX_LENGTH or not prefix.isalnum():
+            raise InvalidField("prefix", f"a key's prefix has {PREFIX_LENGTH} letters and digits")
+        checked_scopes = check_scopes(scopes)
+        row = KeyRow(
+            name=check_name(name, "name"),
+            prefix=prefix,
+            sha256=foreign_mark(prefix),
+            foreign_hash=foreign_hash,
+            role=Role.USER.label,
+            models=None,
+            limits={},
+            user_id=owner.user_id,
+            org_id=owner.org_id,
+            scopes=None if checked_scopes is None else list(checked_scopes),
+            addresses=None if addresses is None else list(check_addresses(addresses)),
+            disabled=disabled,
+            created_at=self._clock.now(),
+            created_by=principal.name,
+            expires_at=expires_at,
+            last_used_at=last_used_at,
+        )
+        if not dry_run:
+            await self._store(row, principal)
+
     async def _store(self, row: KeyRow, principal: Principal) -> None:
         try:
             async with self._database.write() as session:
@@ -220,7 +290,7 @@ class Keys:
                     "key.created", "key", row.id, row.name, principal.name, data={"role": row.role}
                 )
                 await self._events.add(session, created)
-                entry = _entry(row)
+                entry = entry_of(row)
                 after_commit(session, lambda: self._remember(entry))
         except IntegrityError as error:
             raise KeyNameTaken(f"there is already a key named {row.name!r}", key=row.name) from error
@@ -237,7 +307,10 @@ class Keys:
         limit: int = 50,
         offset: int = 0,
     ) -> Page[Key]:
-        """One page of keys, of an owner, with a prefix, switched off or not. Raises InvalidField."""
+        """One page of keys: of an owner, with this text in the prefix, switched off or not.
+
+        Raises InvalidField.
+        """
         check_sort("keys", sort, SORTS)
         query = select(KeyRow)
         if owner.user_id is not None:
@@ -245,7 +318,7 @@ class Keys:
         if owner.org_id is not None:
             query = query.where(KeyRow.org_id == owner.org_id)
         if prefix:
-            query = query.where(KeyRow.prefix.istartswith(prefix, autoescape=True))
+            query = query.where(KeyRow.prefix.icontains(prefix, autoescape=True))
         if disabled is not None:
             query = query.where(KeyRow.disabled.is_(disabled))
         if search:
@@ -291,7 +364,7 @@ class Keys:
             row.disabled = disabled
             word = "disabled" if disabled else "enabled"
             await self._events.add(session, NewEvent(f"key.{word}", "key", row.id, row.name, principal.name))
-            entry = _entry(row)
+            entry = entry_of(row)
             after_commit(session, lambda: self._remember(entry))
         return self._key(row)
 
@@ -319,13 +392,15 @@ class Keys:
             self._used = {**used, **self._used}
             raise
 
-    def _remember(self, entry: _Entry) -> None:
+    def _remember(self, entry: Entry) -> None:
         self._changes += 1
         self._by_hash[entry.sha256] = entry
+        self._count_foreign()
 
     def _forget(self, key_id: int, digest: str) -> None:
         self._changes += 1
         self._by_hash.pop(digest, None)
+        self._count_foreign()
         self._used.pop(key_id, None)
         for listener in self._on_revoke:
             listener(key_id)
@@ -350,44 +425,5 @@ class Keys:
         )
 
 
-def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 def _which(key: int | str) -> Any:
     return KeyRow.id == key if isinstance(key, int) else KeyRow.name == key
-
-
-def _limits_json(limits: Limits) -> dict[str, Any]:
-    return {name: value for name, value in asdict(limits).items() if value is not None}
-
-
-def _entry(row: KeyRow) -> _Entry:
-    models = None if row.models is None else tuple(row.models)
-    who = Principal(
-        name=row.name,
-        role=Role.parse(row.role),
-        key_id=row.id,
-        user_id=row.user_id,
-        org_id=row.org_id,
-        models=models,
-        scopes=None if row.scopes is None else frozenset(row.scopes),
-        limits=read_limits(row.limits),
-    )
-    return _Entry(
-        row.sha256,
-        who,
-        row.expires_at,
-        row.disabled,
-        None if row.addresses is None else networks_of(tuple(row.addresses)),
-    )
-
-
-def _in_future(expires_at: datetime, now: datetime) -> datetime:
-    if expires_at.tzinfo is None:
-        raise InvalidField(
-            "expires_at", "expires_at needs a time zone", hint="For example 2030-01-31T00:00:00Z"
-        )
-    if expires_at <= now:
-        raise InvalidField("expires_at", "expires_at is in the past")
-    return expires_at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -70,6 +71,12 @@ class Organisations:
         async with self._database.read() as session:
             return (await page_of(session, query, *order, limit=limit, offset=offset)).map(_organisation)
 
+    async def names(self, ids: Collection[int]) -> dict[int, str]:
+        """The names of the organisations with these ids."""
+        query = select(OrganisationRow).where(OrganisationRow.id.in_(ids))
+        async with self._database.read() as session:
+            return {row.id: row.name for row in await session.scalars(query)}
+
     async def get(self, organisation: int | str) -> Organisation:
         """The organisation with this id or name. Raises OrganisationNotFound."""
         async with self._database.read() as session:
@@ -125,6 +132,16 @@ async def check_organisation(session: AsyncSession, org_id: int | None) -> None:
     """Raise InvalidField unless there is such an organisation (None: none is meant)."""
     if org_id is not None and await session.get(OrganisationRow, org_id) is None:
         raise InvalidField("org_id", f"there is no organisation {org_id}", hint=OrganisationNotFound.hint)
+
+
+async def organisation_named(session: AsyncSession, name: str, now: datetime) -> int:
+    """The id of the organisation with this name, made where there is none. Raises InvalidField."""
+    row = await session.scalar(select(OrganisationRow).where(OrganisationRow.name == name))
+    if row is None:
+        row = OrganisationRow(name=check_name(name, "org_name"), created_at=now)
+        session.add(row)
+        await session.flush()
+    return row.id
 
 
 async def _row(session: AsyncSession, which: int | str, *, to_change: bool = False) -> OrganisationRow:

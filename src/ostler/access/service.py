@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import timedelta
 
 from argon2 import PasswordHasher
 from sqlalchemy.exc import SQLAlchemyError
@@ -24,7 +25,7 @@ from ostler.access.headers import Credentials, RawHeaders, read_credentials
 from ostler.access.keys import KeyNameTaken, Keys, looks_like_key
 from ostler.access.limits import Limiter
 from ostler.access.organisations import Organisations
-from ostler.access.sessions import Session, Sessions
+from ostler.access.sessions import LIFETIME, Session, Sessions
 from ostler.access.users import Users, WrongPassword
 from ostler.core.clock import Clock
 from ostler.core.database import Database
@@ -121,6 +122,17 @@ class Access:
         self.check_browser(given)
         return self.authenticate(given, method, peer, trust_origin=trust_origin)
 
+    @property
+    def has_foreign_keys(self) -> bool:
+        """True while there are keys of another system that were not used here yet."""
+        return self.keys.has_foreign
+
+    async def recognise(self, headers: RawHeaders) -> None:
+        """Before `admit`, where `has_foreign_keys`: take over a key of another system at its first use."""
+        token = read_credentials(headers).token
+        if token is not None:
+            await self.keys.adopt(token)
+
     def client_address(self, given: Credentials, peer: str | None) -> str | None:
         """Where a request comes from, behind the proxies that the settings trust."""
         proxies = self._settings().trusted_proxies
@@ -170,7 +182,9 @@ class Access:
             raise UnknownKey("this key is not known here")
         raise Unauthenticated("this server needs a key")
 
-    async def sign_in(self, name: str, password: str, address: str) -> tuple[str, Session]:
+    async def sign_in(
+        self, name: str, password: str, address: str, *, lifetime: timedelta = LIFETIME
+    ) -> tuple[str, Session]:
         """Open a session: the cookie's value and the session. Raises WrongPassword, RateLimited."""
         self._attempts.check(name, address)
         try:
@@ -181,7 +195,7 @@ class Access:
             raise
         self._attempts.succeeded(name, address)
         await self._events.record(NewEvent("user.signed_in", "user", user.id, user.name, user.name))
-        return self.sessions.open(user)
+        return self.sessions.open(user, lifetime)
 
     async def ensure_first_admin_key(self) -> str | None:
         """On an address that others can reach: make an admin key if nobody could come in.

@@ -47,10 +47,10 @@ class Sessions:
         self._clock = clock
         self._users = users
 
-    def open(self, user: User) -> tuple[str, Session]:
+    def open(self, user: User, lifetime: timedelta = LIFETIME) -> tuple[str, Session]:
         """A cookie value for this person, and the session that it means."""
         nonce = secrets.token_urlsafe(16)
-        expires_at = (self._clock.now() + LIFETIME).replace(microsecond=0)
+        expires_at = (self._clock.now() + lifetime).replace(microsecond=0)
         content = {"u": user.id, "e": user.session_epoch, "x": int(expires_at.timestamp()), "n": nonce}
         body = base64.urlsafe_b64encode(json.dumps(content, separators=(",", ":")).encode()).decode()
         cookie = f"{body}.{_sign(self._cookie_key, body)}"

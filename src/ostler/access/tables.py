@@ -23,7 +23,10 @@ class OrganisationRow(Base):
 
 
 class KeyRow(Base):
-    """An API key: only its SHA-256 is kept. `user_id` and `org_id` say whose it is."""
+    """An API key: only its SHA-256 is kept. `user_id` and `org_id` say whose it is.
+
+    One that came from another system has its bcrypt hash in `foreign_hash` until its first use.
+    """
 
     __tablename__ = "keys"
     __table_args__ = {"sqlite_autoincrement": True}
@@ -32,6 +35,7 @@ class KeyRow(Base):
     name: Mapped[str] = mapped_column(Text, unique=True)
     prefix: Mapped[str] = mapped_column(Text)
     sha256: Mapped[str] = mapped_column(Text, unique=True)
+    foreign_hash: Mapped[str | None] = mapped_column(Text)
     role: Mapped[str] = mapped_column(Text)
     models: Mapped[list[str] | None]
     limits: Mapped[dict[str, Any]]

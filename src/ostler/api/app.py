@@ -17,11 +17,13 @@ from ostler.api.native import (
     files,
     fit,
     hub,
+    importing,
     instances,
     jobs,
     keys,
     models,
     organisations,
+    recipes,
     reshaping,
     settings,
     system,
@@ -33,6 +35,7 @@ from ostler.api.services import Services
 
 _NOUNS = (
     models,
+    recipes,
     instances,
     files,
     reshaping,
@@ -48,6 +51,7 @@ _NOUNS = (
     system,
     upstreams,
     usage,
+    importing,
 )
 
 _SECURITY_HEADERS = {

@@ -46,6 +46,8 @@ class Door(APIRoute):
             services: Services = request.app.state.services
             _refuse_nul(request)
             if role is not None:
+                if services.access.has_foreign_keys:
+                    await services.access.recognise(request.scope["headers"])
                 principal = self.admit(request, services.access)
                 principal.require(role, what)
                 request.state.principal = principal

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from ostler.access.service import Access
+    from ostler.chats.service import Chats
     from ostler.core.clock import Clock
     from ostler.core.database import Database
     from ostler.core.events import EventLog
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
     from ostler.fit.devices import Devices
     from ostler.fit.reading import Shapes
     from ostler.hub.service import Hub
+    from ostler.importing.cortex import CortexImport
     from ostler.instances.service import Instances
     from ostler.jobs.service import Jobs
     from ostler.library.service import Library
+    from ostler.models.recipes import Recipes
     from ostler.models.service import Models
     from ostler.reshaping.service import Reshaping
     from ostler.runtimes.base import Runtime
@@ -61,6 +64,9 @@ class Services:
     engines: Engines
     runtimes: Mapping[str, Runtime]
     models: Models
+    recipes: Recipes
+    chats: Chats
+    cortex_import: CortexImport
     externals: Externals
     pools: Pools
     instances: Instances

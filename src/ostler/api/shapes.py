@@ -12,7 +12,7 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from ostler.core.errors import InvalidField
-from ostler.core.launch import HIDDEN
+from ostler.core.launch import HIDDEN, names_secret
 from ostler.core.near import near_names
 from ostler.core.paging import MAX_LIMIT, Page
 from ostler.core.principals import Role
@@ -20,7 +20,6 @@ from ostler.core.principals import Role
 T = TypeVar("T")
 S = TypeVar("S", bound=BaseModel)
 
-_SECRET = re.compile(r"key|secret|passw|credential|token(?!s|iz)", re.IGNORECASE)
 _USER_INFO = re.compile(r"(?<=://)([^/@:\s]*):[^/@\s]+@")
 
 
@@ -161,7 +160,7 @@ Listing = Annotated[Paging, Depends(_paging)]
 
 def hide_env(env: Mapping[str, str]) -> dict[str, str]:
     """Environment variables with the values of those that look secret hidden."""
-    return {name: HIDDEN if _SECRET.search(name) else value for name, value in env.items()}
+    return {name: HIDDEN if names_secret(name) else value for name, value in env.items()}
 
 
 def hide_args(args: Sequence[str]) -> list[str]:
@@ -170,7 +169,7 @@ def hide_args(args: Sequence[str]) -> list[str]:
     hide_next = False
     for argument in args:
         flag, equals, _ = argument.partition("=")
-        secret = flag.startswith("-") and _SECRET.search(flag) is not None
+        secret = flag.startswith("-") and names_secret(flag)
         if hide_next and not argument.startswith("-"):
             hidden.append(HIDDEN)
         elif secret and equals:

@@ -9,7 +9,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ostler.cli.commands import admin, demo, fit, hub, lifecycle, models, reshaping, run, serve, stats, system
+from ostler.cli.commands import (
+    admin,
+    demo,
+    fit,
+    hub,
+    importing,
+    lifecycle,
+    models,
+    reshaping,
+    run,
+    serve,
+    stats,
+    system,
+)
 from ostler.cli.connection import Server
 from ostler.cli.failures import INTERRUPTED, CommandFailed, print_failure
 from ostler.core.errors import OstlerError
@@ -49,6 +62,7 @@ SECTIONS: dict[str, dict[str, Callable[..., None]]] = {
 """Every plain command with the section of `ostler --help` in which it stands."""
 
 GROUPS: dict[str, typer.Typer] = {
+    "import": importing.import_app,
     "jobs": hub.jobs_app,
     "keys": admin.keys_app,
     "settings": admin.settings_app,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -18,6 +19,13 @@ PORT_SLOT = "@OSTLER_PORT@"
 """An argument that the runtime replaces by the port to listen on."""
 HIDDEN = "********"
 """What is shown in place of a secret."""
+
+_SECRET = re.compile(r"key|secret|passw|credential|token(?!s|iz)", re.IGNORECASE)
+
+
+def names_secret(name: str) -> bool:
+    """True for the name of a variable or flag whose value looks like a secret."""
+    return _SECRET.search(name) is not None
 
 
 @dataclass(frozen=True, slots=True)

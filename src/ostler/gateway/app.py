@@ -76,8 +76,8 @@ class DoorkeeperWithLimits(Doorkeeper, Protocol):
 class Gateway:
     """Takes `/v1/*`, hands everything else (lifespan too) to `inner`.
 
-    `settings` gives the settings that hold now. Call `start` before the first request and `close`
-    after the last.
+    `is_inner` names the few paths under `/v1/` that are the inner application's. `settings` gives the
+    settings that hold now. Call `start` before the first request and `close` after the last.
     """
 
     def __init__(
@@ -92,8 +92,10 @@ class Gateway:
         metrics: GatewayMetrics,
         settings: Callable[[], Settings],
         clock: Clock,
+        is_inner: Callable[[str], bool] = lambda path: False,
     ) -> None:
         self._inner = inner
+        self._is_inner = is_inner
         self._access = access
         self._models = models
         self._instances = instances
@@ -126,7 +128,7 @@ class Gateway:
         """Answer one ASGI scope."""
         if scope["type"] in ("http", "websocket"):
             path = scope["path"]
-            if path.startswith(PREFIX) or path == "/v1":
+            if (path.startswith(PREFIX) or path == "/v1") and not self._is_inner(path):
                 if scope["type"] == "websocket":
                     return await _refuse_websocket(receive, send)
                 return await self._serve(scope, receive, send)
@@ -166,6 +168,8 @@ class Gateway:
             self._allow_origin(exchange, exchange.incoming.origin.decode("latin-1"))
         if exchange.method == "OPTIONS":
             return await self._preflight(exchange, headers)
+        if self._access.has_foreign_keys:
+            await self._access.recognise(headers)
         principal = self._access.admit(headers, exchange.method, client[0] if client else None)
         exchange.principal = principal
         self._metrics.let_in(principal)

@@ -24,6 +24,13 @@ class Doorkeeper(Protocol):
     ) -> Principal:
         """Who is asking. Raises Unauthenticated, NotAllowed."""
 
+    @property
+    def has_foreign_keys(self) -> bool:
+        """True while there are keys of another system of which only a slow hash is known."""
+
+    async def recognise(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Before `admit`, where `has_foreign_keys`."""
+
 
 class Ticket(Protocol):
     """One admitted request."""

@@ -1,4 +1,4 @@
-"""The tables of models (recipes) and their other names."""
+"""The tables of models, their other names, and snapshots of them."""
 
 from __future__ import annotations
 
@@ -38,6 +38,24 @@ class ModelRow(Base):
     archived: Mapped[bool]
     revision: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(index=True)
+    updated_at: Mapped[datetime]
+
+
+class RecipeRow(Base):
+    """A snapshot of a model's record under a name of its own; `left_out` names the secrets not in it."""
+
+    __tablename__ = "recipes"
+    __table_args__ = {"sqlite_autoincrement": True}
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(Text, unique=True)
+    description: Mapped[str] = mapped_column(Text)
+    model_id: Mapped[int | None]
+    model_name: Mapped[str] = mapped_column(Text)
+    engine: Mapped[str] = mapped_column(Text)
+    content: Mapped[dict[str, Any]]
+    left_out: Mapped[list[str]]
+    created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 
 

@@ -6,3 +6,8 @@ from ostler.api.dialects.base import Dialect
 from ostler.api.dialects.cortex.mounted import CORTEX
 
 DIALECTS: tuple[Dialect, ...] = (CORTEX,)
+
+
+def is_spoken(path: str) -> bool:
+    """True for a path that belongs to a dialect, also where it lies under `/v1/`."""
+    return any(dialect.owns(path) for dialect in DIALECTS)

@@ -15,6 +15,7 @@ from ostler.api.door import needs, open_to_all, router
 from ostler.api.native.keys import Id, id_or_name, parse_role
 from ostler.api.services import Rooms, Who
 from ostler.api.shapes import Body, Listing, Out, PageOut, page_out, shape_of
+from ostler.chats.service import owner_named
 from ostler.core.principals import Principal, Role
 
 routes = router("users")
@@ -99,8 +100,10 @@ async def change_user(rooms: Rooms, who: Who, user: UserRef, body: UserChanges) 
 
 @routes.delete("/users/{user}", response_model=UserOut, **needs(Role.ADMIN))
 async def delete_user(rooms: Rooms, who: Who, user: UserRef) -> Any:
-    """Remove a person."""
-    return await rooms.access.users.delete(id_or_name(user), who)
+    """Remove a person, and their conversations."""
+    gone = await rooms.access.users.delete(id_or_name(user), who)
+    await rooms.chats.clear(owner_named(gone.id))
+    return gone
 
 
 @routes.get("/session", response_model=SessionOut, tags=["session"], **needs(Role.USER))

@@ -24,6 +24,10 @@ WORDS: Mapping[str, str] = {
     "wrong_password": "invalid_credentials",
     "user_name_taken": "username_exists",
     "organisation_name_taken": "name_exists",
+    "recipe_name_taken": "Recipe name already exists",
+    "recipe_not_found": "Recipe not found",
+    "no_model_for_recipe": "Model not found",
+    "chat_not_found": "Session not found",
 }
 """Cortex's words by the codes of our errors."""
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from ostler.api.dialects.base import Dialect
-from ostler.api.dialects.cortex import auth, model_metrics, system, upstreams, usage
+from ostler.api.dialects.cortex import (
+    auth,
+    chats,
+    keys,
+    model_metrics,
+    people,
+    playground,
+    recipes,
+    system,
+    upstreams,
+    usage,
+)
 from ostler.api.dialects.cortex.errors import envelope
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -14,6 +25,11 @@ ROUTERS: tuple[APIRouter, ...] = (
     upstreams.routes,
     usage.routes,
     system.routes,
+    keys.routes,
+    people.routes,
+    recipes.routes,
+    playground.routes,
+    chats.routes,
 )
 """Every router of the dialect. One with fixed paths stands before one whose paths have an id there."""
 

@@ -1,0 +1,62 @@
+"""Cortex's words and ways that several nouns share: roles, statuses, sorts, bounds of lists."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import Path
+
+from ostler.core.errors import InvalidField
+from ostler.core.principals import Role
+from ostler.models.records import Model
+
+Id = Annotated[int, Path(ge=1, le=2**31 - 1)]
+"""The number of a thing, in a path."""
+
+ADMIN, USER = "Admin", "User"
+ACTIVE, DISABLED = "active", "disabled"
+GENERATE, EMBED = "generate", "embed"
+"""The tasks that a model may have."""
+
+
+def role_word(role: Role) -> str:
+    """Cortex knows two roles: who administers, and everybody else."""
+    return ADMIN if role is Role.ADMIN else USER
+
+
+def read_role(word: str) -> Role:
+    """A role by Cortex's word, or by ours. Raises InvalidField."""
+    try:
+        return Role.parse(word)
+    except ValueError as error:
+        raise InvalidField("role", f"unknown role {word[:50]!r}", hint=f"One of: {ADMIN}, {USER}.") from error
+
+
+def task_of(model: Model) -> str:
+    """What a model is for; one that says nothing and is made for embeddings embeds."""
+    embeds = model.options.get("embeddings") is True or model.options.get("runner") == "pooling"
+    return model.task or (EMBED if embeds else GENERATE)
+
+
+def order(sort: str | None, known: dict[str, str], default: str) -> dict[str, Any]:
+    """`sort` and `descending` of a list from `field:asc`; what is not known is the default, descending."""
+    field, _, direction = (sort or "").partition(":")
+    if field not in known:
+        return {"sort": known[default], "descending": direction.lower() != "asc" or not field}
+    return {"sort": known[field], "descending": direction.lower() != "asc"}
+
+
+def part(limit: int, offset: int, most: int = 500) -> dict[str, Any]:
+    """Which part of a list: Cortex brings what is out of bounds back into them."""
+    return {"limit": max(1, min(limit, most)), "offset": max(0, min(offset, 2**31 - 1))}
+
+
+def with_zone(at: datetime | None) -> datetime | None:
+    """A time without a zone is UTC with Cortex."""
+    return at if at is None or at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def csv(text: str) -> list[str]:
+    """The entries of a list with commas."""
+    return [entry.strip() for entry in text.split(",") if entry.strip()]

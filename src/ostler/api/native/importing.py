@@ -1,0 +1,53 @@
+"""Taking over what another system keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, SecretStr
+
+from ostler.api.door import needs, router
+from ostler.api.services import Rooms, Who
+from ostler.api.shapes import Body, Out
+from ostler.core.principals import Role
+from ostler.importing.report import Outcome
+
+routes = router("import")
+
+
+class CortexIn(Body):
+    """Where Cortex's database is; nothing is changed in it. `dry_run`: nothing is changed here either."""
+
+    database_url: SecretStr = Field(examples=["postgresql://cortex:PASSWORD@localhost:15432/cortex"])
+    dry_run: bool = False
+
+
+class ItemOut(Out):
+    """One thing of the other system. `note` says why it was not taken, or what is left to do."""
+
+    kind: str
+    name: str
+    outcome: Outcome
+    note: str | None
+
+
+class ReportOut(Out):
+    """What was taken (with `dry_run`: would be), what was here before, and what could not be taken."""
+
+    dry_run: bool
+    taken: int
+    there: int
+    refused: int
+    items: list[ItemOut]
+
+
+@routes.post("/import/cortex", response_model=ReportOut, **needs(Role.ADMIN))
+async def import_cortex(rooms: Rooms, who: Who, body: CortexIn) -> Any:
+    """Take over models, keys, people, organisations, upstreams, recipes and conversations of a Cortex.
+
+    Keys and passwords go on working; every model is stopped. What was taken before is passed over.
+    """
+    url = body.database_url.get_secret_value()
+    report = await rooms.cortex_import.take(url, who, dry_run=body.dry_run)
+    counts = {outcome.value: report.count(outcome) for outcome in Outcome}
+    return {"dry_run": report.dry_run, **counts, "items": report.items}
