@@ -109,11 +109,10 @@ async def add_entry(rooms: Rooms, who: Who, body: EntryIn) -> dict[str, str]:
 
 @routes.delete("/admin/models/registry/{served_name:path}", **needs(Role.ADMIN))
 async def remove_entry(rooms: Rooms, who: Who, served_name: ServedName) -> dict[str, str]:
-    """Take an entry out; a name that is not there is gone already."""
-    if any(external.name == served_name for external in rooms.externals.all()):
-        await rooms.externals.remove(served_name, who)
-    elif rooms.models.find(served_name) is not None:
+    """Take an entry out. Raises OwnModel, ExternalNotFound."""
+    if rooms.models.find(served_name) is not None:
         raise OwnModel(f"{served_name} is a model of this server", model=served_name)
+    await rooms.externals.remove(served_name, who)
     return {"status": "ok"}
 
 
