@@ -171,6 +171,9 @@ class Settings(BaseModel):
         "Image of vLLM for models in containers that name none.",
         env=("VLLM_IMAGE",),
     )
+    cortex_runtime: Literal["docker", "process"] = _setting(
+        "docker", "Where models run that are made by way of Cortex's API: in containers, or as processes."
+    )
     vllm_command: str | None = _setting(
         None,
         "Command that starts vLLM, or the folder of the virtual environment that it is installed in; by "

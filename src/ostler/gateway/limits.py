@@ -26,7 +26,7 @@ class Limits(NamedTuple):
 
 
 def limits_of(policy: Policy, silence_s: float, *, wants_stream: bool) -> Limits:
-    """A stream may be silent for so long, any other answer be whole within so long; else `silence_s` holds."""
+    """How long a stream may be silent, or any other answer take; else `silence_s` holds."""
     if wants_stream:
         return Limits(policy.stream_timeout_s or silence_s, None)
     whole_s = policy.request_timeout_s

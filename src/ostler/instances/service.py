@@ -39,6 +39,7 @@ from ostler.instances.residence import Residence
 from ostler.instances.scheduler import Scheduler
 from ostler.instances.standing import SYSTEM_ACTOR
 from ostler.instances.store import InstanceStore
+from ostler.instances.trial import Trial, try_out
 from ostler.instances.views import DryRun, InstanceView, StartCause
 from ostler.instances.wanted import Wanted
 from ostler.models.records import Model
@@ -233,13 +234,15 @@ class Instances:
         await self._want(model, DesiredState.STOPPED, ignore_fit=False)
         return self._keeper(model.id).view()
 
-    async def restart(self, name: str | int, principal: Principal) -> InstanceView:
+    async def restart(self, name: str | int, principal: Principal, *, wait: bool = True) -> InstanceView:
         """Stop it and start it anew. Raises as `start` does."""
         principal.require(Role.POWER_USER, "restart models")
         model = self._models.get(name)
         is_new_wish = await self._want(model, DesiredState.RUNNING)
         keeper = self._keeper(model.id)
-        await asyncio.shield(keeper.ask_restart(principal.name, is_new_wish=is_new_wish))
+        started = keeper.ask_restart(principal.name, is_new_wish=is_new_wish)
+        if wait:
+            await asyncio.shield(started)
         return keeper.view()
 
     async def stop_all(self, principal: Principal, *, now: bool = False) -> list[InstanceView]:
@@ -337,6 +340,18 @@ class Instances:
         ModelNotFound, and what preparing a start may raise.
         """
         return await self._lending.lease(model_id, principal, timeout_s, is_batch=is_batch)
+
+    async def try_out(
+        self, model_id: int, path: str, body: Mapping[str, Any], *, timeout_s: float
+    ) -> Trial | None:
+        """What its engine answers to one request; None where it does not run or takes no more requests."""
+        lease = self.try_lease(model_id)
+        if lease is None:
+            return None
+        try:
+            return await try_out(lease, path, body, timeout_s=timeout_s)
+        finally:
+            lease.release()
 
     # Within
 

@@ -60,8 +60,8 @@ class Policy:
     `on_demand`: a request may start it. `idle_timeout_s`: seconds without a request after which one
     that was started on demand stops (0: never). `pinned`: never evicted. `auto_start`: started with
     the server. `priority`: higher stays longer. `devices`: ids of the only devices that it may use, the best
-    liked first; "cpu" alone keeps it off GPUs; none: all. `request_timeout_s`: the longest that a whole answer
-    may take which is no stream; `stream_timeout_s`: the longest silence within a stream.
+    liked first; "cpu" alone keeps it off GPUs; none: all. `request_timeout_s`: the longest that an answer may
+    take which is no stream; `stream_timeout_s`: the longest silence within a stream.
     """
 
     on_demand: bool = True

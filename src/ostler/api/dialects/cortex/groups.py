@@ -35,6 +35,7 @@ SYSTEM_PROMPT = "system_prompt"
 _PENALTY = ("repetition_penalty", "repeat_penalty")
 """One thing: as Cortex and vLLM call it, and as llama-server does."""
 
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """`write` puts the fields into documents, `read` gives those that the documents say."""
@@ -80,7 +81,7 @@ def _read_identity(documents: Documents, engine: str, models_dir: Path) -> dict[
 def _write_devices(values: Values, _: str, __: Path, documents: Documents) -> None:
     if values.get("device") == HOST_DEVICE:
         documents["policy"]["devices"] = [HOST_DEVICE]
-    elif gpus := values.get("selected_gpus"):
+    elif gpus := json_of("selected_gpus", values.get("selected_gpus"), list):
         documents["policy"]["devices"] = [f"cuda:{number}" for number in gpus]
 
 

@@ -11,7 +11,9 @@ from ostler.api.dialects.cortex import (
     folders,
     images,
     keys,
+    lifecycle,
     model_metrics,
+    models,
     people,
     playground,
     recipes,
@@ -34,6 +36,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     upstreams.routes,
     usage.routes,
     system.routes,
+    models.routes,
+    lifecycle.routes,
 )
 """Every router of the dialect. One with fixed paths stands before one whose paths have an id there."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from pydantic import ConfigDict, Field
 
 from ostler.api.dialects.cortex.door import CortexBody, router
-from ostler.api.dialects.cortex.rows import new_model_of
+from ostler.api.dialects.cortex.records import new_model_of
 from ostler.api.dialects.cortex.words import Id, part
 from ostler.api.door import needs
 from ostler.api.services import Rooms, Who
@@ -66,7 +67,8 @@ async def create_recipe(rooms: Rooms, who: Who, body: RecipeIn) -> dict[str, Any
     given = body.model_dump(exclude={"recipe_name", "description"})
     called = body.recipe_name or body.name
     named = {**given, "served_model_name": body.served_model_name or body.name or called}
-    return _detail(await rooms.recipes.create(called, body.description or "", new_model_of(named), who))
+    new = await asyncio.to_thread(new_model_of, named, rooms.settings.current.effective_base_dir)
+    return _detail(await rooms.recipes.create(called, body.description or "", new, who))
 
 
 @routes.post("/admin/recipes/from-model/{model_id}", **needs(Role.ADMIN))

@@ -30,12 +30,17 @@ _DOCUMENTS = ("options", "env", "request_defaults", "policy", "runtime_options")
 _SINGLE = ("engine_command", "extra_args", "task", "name", "source")
 _NEVER_KEPT = frozenset({"mode", "engine_type", "served_model_name", "hf_token", "engine_startup_env_json"})
 _FORBIDDEN_FLAGS = frozenset(
-    "--host --port -h -p --ssl-keyfile --ssl-certfile --ssl-ca-certs --root-path --api-key "
-    "--disable-log-requests --uvicorn-log-level --log-level --env-vars --load-format".split()
+    {
+        *("--host", "--port", "-h", "-p", "--api-key", "--root-path", "--env-vars", "--load-format"),
+        *("--ssl-keyfile", "--ssl-certfile", "--ssl-ca-certs"),
+        *("--disable-log-requests", "--uvicorn-log-level", "--log-level"),
+    }
 )
 _PROTECTED_VARIABLES = frozenset(
-    "CUDA_VISIBLE_DEVICES NCCL_P2P_DISABLE NCCL_IB_DISABLE NCCL_SHM_DISABLE HF_HUB_OFFLINE VLLM_API_KEY "
-    "PYTORCH_CUDA_ALLOC_CONF".split()
+    {
+        *("CUDA_VISIBLE_DEVICES", "NCCL_P2P_DISABLE", "NCCL_IB_DISABLE", "NCCL_SHM_DISABLE"),
+        *("HF_HUB_OFFLINE", "VLLM_API_KEY", "PYTORCH_CUDA_ALLOC_CONF"),
+    }
 )
 
 
@@ -43,14 +48,13 @@ def new_model_of(values: Mapping[str, Any], models_dir: Path) -> NewModel:
     """The record of a body that makes a model, or of a row of Cortex's own table.
 
     What is absent has no default here: the body's shape gives them. Such a model runs when somebody starts
-    it, not when a request comes, as with Cortex. Raises Refused for what Cortex refuses with a word of its own, and InvalidField.
+    it, not when a request comes, as with Cortex. Raises Refused for what Cortex refuses with a word of its
+    own, and InvalidField.
     """
     engine, mode = _engine_and_mode(values)
     _refuse_forbidden(values)
     written = _written(values, engine, models_dir)
     written["source"][""] = _source(values, mode, models_dir)
-    documents = {name: written[name] for name in _DOCUMENTS}
-    documents["policy"] = {"on_demand": False, **written["policy"]}
     return NewModel(
         source=written["source"][""],
         name=written["name"][""],
@@ -60,7 +64,11 @@ def new_model_of(values: Mapping[str, Any], models_dir: Path) -> NewModel:
         extra_args=written["extra_args"][""],
         origin=ORIGIN,
         dialect_data=_with_kept({}, values, _read(written, engine, models_dir), engine),
-        **documents,
+        options=written["options"],
+        env=written["env"],
+        request_defaults=written["request_defaults"],
+        policy={"on_demand": False, **written["policy"]},
+        runtime_options=written["runtime_options"],
     )
 
 
@@ -136,7 +144,7 @@ def _engine_and_mode(values: Mapping[str, Any]) -> tuple[str, str]:
         raise Refused(
             "unknown_engine_type", f"there is no engine {str(engine)[:80]!r}", hint="One of: vllm, llamacpp."
         )
-    mode = values.get("mode")
+    mode = values.get("mode", "offline" if values.get("local_path") else "online")
     if mode not in ("online", "offline"):
         raise Refused("invalid_mode", f"mode must be online or offline, not {str(mode)[:80]!r}")
     if engine == LLAMACPP and mode != "offline":
@@ -183,7 +191,7 @@ def _replaced_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     if not together & given.keys():
         return {}
     if "request_defaults_json" in given:
-        return {name: None for name in together - given.keys()}
+        return dict.fromkeys(together - given.keys())
     return {"request_defaults_json": None}
 
 

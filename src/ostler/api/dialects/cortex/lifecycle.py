@@ -1,0 +1,232 @@
+"""What runs: start, stop and apply, the dry run, logs, readiness and a test of a model.
+
+Cortex's web pages ask for a dry run themselves and start right after it, whatever it said; so a start here
+is refused for errors only, and its answer carries the warnings. The state that is told is the real one:
+a start that has begun is `starting` or `loading`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Annotated, Any
+
+from fastapi import Query
+
+from ostler.api.dialects.cortex.diagnosis import diagnosis_out, summary_out
+from ostler.api.dialects.cortex.door import router
+from ostler.api.dialects.cortex.dry_run import dry_run_view
+from ostler.api.dialects.cortex.errors import Refused
+from ostler.api.dialects.cortex.fields import VLLM
+from ostler.api.dialects.cortex.models import ModelIn, found, in_cortex_words, new_model, place_of
+from ostler.api.dialects.cortex.words import EMBED, Id, task_of
+from ostler.api.door import needs
+from ostler.api.services import Rooms, Services, Who
+from ostler.api.shapes import hide_args
+from ostler.core.errors import Conflict, OstlerError
+from ostler.core.findings import Finding
+from ostler.core.principals import Principal, Role
+from ostler.core.states import InstanceState
+from ostler.fit.estimated import Estimate
+from ostler.instances.dry_runs import MISSING
+from ostler.instances.errors import StartBlocked
+from ostler.instances.looking_ahead import IGNORABLE
+from ostler.instances.views import InstanceView
+from ostler.models.records import Model
+
+routes = router("models")
+
+LOG_LINES = 1_000
+CHAT_TIMEOUT_S, EMBED_TIMEOUT_S = 120.0, 10.0
+MOST_OF_AN_ERROR = 500
+_LOADING = (InstanceState.STARTING, InstanceState.LOADING)
+
+
+class Downloading(Conflict):
+    """The files of an online model are not here; they are being fetched."""
+
+
+Override = Annotated[bool, Query(description="Start it also where errors say that it will fail.")]
+
+
+@routes.post("/admin/models/dry-run", **needs(Role.ADMIN))
+async def dry_run_unsaved(rooms: Rooms, who: Who, body: ModelIn) -> dict[str, Any]:
+    """The dry run of a model that is not made yet."""
+    with in_cortex_words(body.engine_type or VLLM):
+        new = await new_model(rooms, body.model_dump(exclude_unset=True))
+        model = await rooms.models.preview(new, who)
+    return await _dry_run(rooms, model)
+
+
+@routes.post("/admin/models/{model_id}/dry-run", **needs(Role.ADMIN))
+async def dry_run(rooms: Rooms, model_id: Id) -> dict[str, Any]:
+    """What would run, what is known to be wrong with it, and the memory that it would take."""
+    return await _dry_run(rooms, found(rooms, model_id))
+
+
+@routes.post("/admin/models/{model_id}/start", **needs(Role.ADMIN))
+async def start_model(rooms: Rooms, who: Who, model_id: Id, override: Override = False) -> dict[str, Any]:
+    """Begin to start it, unless the dry run finds an error; the answer says the state that it has now.
+
+    The files of an online model are fetched first: the first start begins that and answers 409.
+    """
+    model = found(rooms, model_id)
+    ignore = IGNORABLE if override else frozenset()
+    warnings = await _refuse_errors(rooms, who, model, ignore)
+    view = await rooms.instances.start(model.id, who, wait=False, ignore=ignore)
+    return {"status": view.state.value, **_place(rooms, model, view), "warnings": warnings}
+
+
+@routes.post("/admin/models/{model_id}/stop", **needs(Role.ADMIN))
+async def stop_model(rooms: Rooms, who: Who, model_id: Id) -> dict[str, str]:
+    """Stop it; answered when its engine is gone."""
+    view = await rooms.instances.stop(found(rooms, model_id).id, who)
+    return {"status": view.state.value}
+
+
+@routes.post("/admin/models/{model_id}/apply", **needs(Role.ADMIN))
+async def apply_changes(rooms: Rooms, who: Who, model_id: Id, override: Override = False) -> dict[str, Any]:
+    """Stop it and start it as its record is now, also where it was stopped."""
+    model = found(rooms, model_id)
+    ignore = IGNORABLE if override else frozenset()
+    warnings = await _refuse_errors(rooms, who, model, ignore)
+    if rooms.instances.view(model.id).state.is_active:
+        view = await rooms.instances.restart(model.id, who, wait=False)
+    else:
+        view = await rooms.instances.start(model.id, who, wait=False, ignore=ignore)
+    return {
+        "status": "applied",
+        "state": view.state.value,
+        **_place(rooms, model, view),
+        "warnings": warnings,
+    }
+
+
+@routes.get("/admin/models/{model_id}/logs", **needs(Role.ADMIN))
+async def read_logs(rooms: Rooms, model_id: Id, diagnose: bool = False) -> Any:
+    """The last lines of its engine's log as one text; with `diagnose`, also what they mean."""
+    model = found(rooms, model_id)
+    lines = [line.rstrip("\n") async for line in rooms.instances.logs(model.id, tail=LOG_LINES)]
+    text = "\n".join(lines)
+    if not diagnose:
+        return text
+    view, engine = rooms.instances.view(model.id), rooms.engines.get(model.engine)
+    failure = view.failure or {}
+    diagnosis = diagnosis_out(
+        engine,
+        lines,
+        has_failed=view.state is InstanceState.FAILED,
+        exit_code=failure.get("exit_code"),
+        oom_killed=bool(failure.get("oom_killed")),
+    )
+    state = {"logs": text, "diagnosis": diagnosis, "state": view.state.value, "state_reason": view.reason}
+    return {**state, "summary": summary_out(engine, lines)}
+
+
+@routes.get("/admin/models/{model_id}/readiness", **needs(Role.ADMIN))
+async def show_readiness(rooms: Rooms, model_id: Id) -> dict[str, str | None]:
+    """Whether it answers requests. Asking changes nothing: its keeper knows."""
+    view = rooms.instances.view(found(rooms, model_id).id)
+    if view.state is InstanceState.RUNNING:
+        status = "ready"
+    elif view.state in _LOADING:
+        status = "loading"
+    else:
+        status = "error" if view.state is InstanceState.FAILED else "stopped"
+    return {"status": status, "detail": view.reason or view.state.value}
+
+
+@routes.post("/admin/models/{model_id}/test", **needs(Role.ADMIN))
+async def test_model(rooms: Rooms, model_id: Id) -> dict[str, Any]:
+    """Ask the running model something small, and show what it says."""
+    model = found(rooms, model_id)
+    began, at = perf_counter(), datetime.now(UTC)
+    path, body, timeout_s = _question(model)
+    trial = await rooms.instances.try_out(model.id, path, body, timeout_s=timeout_s)
+    if trial is None:
+        state = rooms.instances.view(model.id).state.value
+        raise Refused("model_not_running", f"{model.name} is {state}", hint="Start it first.")
+    return {
+        "success": trial.error is None,
+        "test_type": "embeddings" if path.endswith("embeddings") else "chat",
+        "request": body,
+        "response": trial.answer,
+        "error": trial.error[:MOST_OF_AN_ERROR] if trial.error else None,
+        "latency_ms": round((perf_counter() - began) * 1000),
+        "timestamp": at.timestamp(),
+    }
+
+
+def _question(model: Model) -> tuple[str, dict[str, Any], float]:
+    if task_of(model).startswith(EMBED):
+        return "/v1/embeddings", {"model": model.name, "input": "test"}, EMBED_TIMEOUT_S
+    hello = [{"role": "user", "content": "Hello"}]
+    body = {"model": model.name, "messages": hello, "max_tokens": 50, "temperature": 0.7}
+    return "/v1/chat/completions", body, CHAT_TIMEOUT_S
+
+
+def _place(rooms: Services, model: Model, view: InstanceView) -> dict[str, Any]:
+    place = place_of(rooms, model, view)
+    return {"container": place["container_name"], "port": place["port"]}
+
+
+async def _refuse_errors(
+    rooms: Services, who: Principal, model: Model, ignore: frozenset[str]
+) -> list[dict[str, Any]]:
+    """What the dry run warns of. Raises StartBlocked for errors, Downloading for files not here yet."""
+    run = await rooms.instances.dry_run(model.id, ignore=ignore)
+    if model.source.kind == "hub" and any(run.has(code) for code in MISSING):
+        await _fetch(rooms, who, model)
+    errors = [finding for finding in run.findings if finding.is_error]
+    if errors:
+        raise StartBlocked(model.name, errors)
+    return [_warning(finding) for finding in run.findings]
+
+
+async def _fetch(rooms: Services, who: Principal, model: Model) -> None:
+    """Begin to fetch the files, or say how far it is. Raises Downloading, always."""
+    job = await rooms.downloads.pull(model.source.label, principal=who)
+    done, total = job.progress.get("bytes_done") or 0, job.progress.get("bytes_total")
+    share = f", {done / total:.0%} is here" if total else ""
+    raise Downloading(
+        f"the files of {model.name} ({model.source.label}) are being fetched{share}",
+        hint="Start it again when the download is over.",
+        job=job.id,
+        state=job.state.value,
+        progress=dict(job.progress),
+    )
+
+
+async def _dry_run(rooms: Services, model: Model) -> dict[str, Any]:
+    run = await rooms.instances.dry_run(model if model.id == 0 else model.id)
+    estimate, parameters = await _estimate(rooms, model)
+    view = dry_run_view(
+        hide_args(list(run.argv)),
+        run.findings,
+        estimate,
+        parameter_count=parameters,
+        options=model.options,
+    )
+    return {
+        **view,
+        "would_stop": list(run.would_stop),
+        "chosen": [dict(line) for line in run.chosen],
+        "image": (run.spec or {}).get("image"),
+    }
+
+
+async def _estimate(rooms: Services, model: Model) -> tuple[Estimate | None, int | None]:
+    """The memory that it would take, and its parameters; None where its files cannot be read."""
+    try:
+        files = await rooms.models.resolve_files(model)
+        shape, beside = await rooms.shapes.of(files)
+        (told,) = await rooms.fits.answer(shape, model.options, await rooms.devices.list(), beside=beside)
+        told = await rooms.instances.experience.better_estimate(told, model, ask=False)
+    except OstlerError:
+        return None, None
+    return told, files.facts.parameters if files.facts else None
+
+
+def _warning(finding: Finding) -> dict[str, Any]:
+    shown = finding.to_json()
+    return {name: shown[name] for name in ("code", "severity", "category", "title", "message", "fix")}
