@@ -50,8 +50,8 @@ from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.server import OneWriteProtocol, acceptors, settle_memory
 from ostler.hub.service import Hub
 from ostler.hub.specs import parse_spec
-from ostler.instances.dry_runs import HubView
 from ostler.importing.cortex import CortexImport
+from ostler.instances.dry_runs import HubView
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
 from ostler.library.service import Library
