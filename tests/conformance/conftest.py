@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,3 +49,29 @@ def container_house(
 def in_containers(container_house: CortexHouse, docker_engine: DockerEngine) -> Iterator[CortexHouse]:
     """A server whose models are containers of a real Docker Engine, with the real llama-server inside."""
     yield from _tidied(container_house)
+
+
+@pytest.fixture
+def small_gpu(tmp_path: Path, demo_model: Path) -> Iterator[CortexHouse]:
+    """As `cortex`, on a machine that is pretended to have one GPU of 1 GiB."""
+    house = CortexHouse(tmp_path, demo_model, {**PROCESSES, "OSTLER_DEVICES": "1x1GiB+64GiB host"})
+    yield from _tidied(house)
+    house.server.end_everything()
+
+
+@pytest.fixture(scope="module")
+def both_house(
+    vllm: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory, demo_model: Path
+) -> Iterator[CortexHouse]:
+    folder = tmp_path_factory.mktemp("cortex")
+    shutil.copytree(shared / "demo-model" / "hf", folder / "models" / "small")
+    settings = {**PROCESSES, "OSTLER_VLLM_COMMAND": str(vllm), "HOME": str(folder)}
+    house = CortexHouse(folder, demo_model, settings)
+    yield house
+    house.server.end_everything()
+
+
+@pytest.fixture
+def with_both(both_house: CortexHouse) -> Iterator[CortexHouse]:
+    """A server whose models are processes of both engines, with the real vLLM for the CPU."""
+    yield from _tidied(both_house)

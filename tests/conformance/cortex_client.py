@@ -80,20 +80,20 @@ class CortexClient:
         """What the page of models says of one."""
         return str(self.models()[number]["state"])
 
-    def until(self, number: int, is_so: Callable[[str], bool]) -> str:
+    def until(self, number: int, is_so: Callable[[str], bool], patience_s: float = PATIENCE_S) -> str:
         """The state once this is so of it; the page is asked again and again, as Cortex's own does."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while not is_so(state := self.state(number)):
             assert time.monotonic() < deadline, self.log(number)
             time.sleep(0.05)
         return state
 
-    def until_state(self, number: int, *states: str) -> str:
-        return self.until(number, lambda state: state in states)
+    def until_state(self, number: int, *states: str, patience_s: float = PATIENCE_S) -> str:
+        return self.until(number, lambda state: state in states, patience_s)
 
     def run(self, number: int) -> None:
-        """Start a model, whatever the warnings, and wait until it runs."""
-        answer = self.do(number, "start", confirm="true")
+        """Start a model and wait until it runs."""
+        answer = self.do(number, "start")
         assert answer.status == 200, answer.body
         assert self.until_state(number, "running", "failed") == "running", self.log(number)
 

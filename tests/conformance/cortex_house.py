@@ -42,7 +42,7 @@ class CortexHouse:
     def __init__(self, folder: Path, demo_model: Path, environment: Mapping[str, str]) -> None:
         self.models_dir = folder / "models"
         for name in ("demo", "demo2", "sharded", "hf", "notes", "old-model-folder"):
-            (self.models_dir / name).mkdir(parents=True)
+            (self.models_dir / name).mkdir(parents=True, exist_ok=True)
         for name in ("demo/demo-Q8_0.gguf", "demo2/other-Q8_0.gguf", "old-model-folder/old-Q8_0.gguf"):
             shutil.copy(demo_model, self.models_dir / name)
         shutil.copy(demo_model, self.models_dir / "root-Q8_0.gguf")
@@ -81,11 +81,17 @@ class CortexHouse:
         }
         return self.client.create(**body)
 
+    def create_vllm(self, served_name: str, **fields: Any) -> int:
+        """A vLLM model of the folder `small`, as Cortex's page makes one."""
+        body = {"mode": "offline", "local_path": "small", "max_model_len": 256, "enforce_eager": True, **fields}
+        return self.client.create(name=served_name, served_model_name=served_name, **body)
+
     def told(self, served_name: str) -> list[str]:
-        """Every state that was told of a model, oldest first."""
-        query = f"subject_name={served_name}&kind=instance.&sort=id&limit=200"
-        items = self.server.ask(f"/ostler/v1/history?{query}")["items"]
-        return [str(event["kind"]).removeprefix("instance.") for event in items]
+        """Every state that was told of a model since its creation, oldest first."""
+        query = f"subject_name={served_name}&sort=id&limit=200"
+        kinds = [str(event["kind"]) for event in self.server.ask(f"/ostler/v1/history?{query}")["items"]]
+        began = max(index for index, kind in enumerate(kinds) if kind == "model.created")
+        return [kind.removeprefix("instance.") for kind in kinds[began:] if kind.startswith("instance.")]
 
     def instance(self, served_name: str) -> dict[str, Any]:
         """What the native API says of it, for what Cortex has no field for."""
