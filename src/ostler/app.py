@@ -230,7 +230,7 @@ def build(
             recipes,
             chats,
             externals,
-            lambda row: new_model_of(row, live.current.effective_base_dir),
+            lambda row: new_model_of(row, live.current.effective_base_dir, live.current.cortex_runtime),
         ),
         externals=externals,
         pools=pools,

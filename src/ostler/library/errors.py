@@ -36,7 +36,7 @@ class PathNotFound(NotFound):
 class OutsideRoots(NotAllowed):
     """A path outside every library folder."""
 
-    hint = "Use a path inside a library folder, or ask an administrator."
+    hint = "Use a path inside a library folder; an administrator may add the folder to the library."
 
 
 class FileSetNotFound(NotFound):
@@ -71,7 +71,7 @@ class RootIsConfigured(Conflict):
 class NestedRoots(Conflict):
     """A root that Ostler fills lies inside one that it must never change, or the other way round."""
 
-    hint = "Give the models folder and the cache separate folders, neither inside the other."
+    hint = "Library folders lie side by side, neither inside the other: name another folder."
 
 
 class DeletionFailed(Conflict):

@@ -31,7 +31,7 @@ OWNED = (
     ),
     Owned(("--hf-repo", "-hf", "-hfr"), PULL, ("LLAMA_ARG_HF_REPO",), meaning="hub"),
     Owned(("--hf-file", "-hff"), PULL, ("LLAMA_ARG_HF_FILE",), meaning="hub_file"),
-    Owned(("--hf-token", "-hft"), "the hub's token is a setting: hf_token", ("HF_TOKEN",)),
+    Owned(("--hf-token", "-hft"), "the hub's token is a setting: hf_token"),
     Owned(("--model-url", "-mu"), PULL, ("LLAMA_ARG_MODEL_URL",)),
     Owned(("--docker-repo", "-dr"), PULL, ("LLAMA_ARG_DOCKER_REPO",)),
     Owned(("--mmproj-url", "-mmu"), PULL, ("LLAMA_ARG_MMPROJ_URL",)),

@@ -26,7 +26,7 @@ OWNED = (
     Owned(("--model",), SOURCE, names=("model_path",), meaning="model"),
     Owned(("--served-model-name",), "the model's name is told to the engine", spread=True, meaning="alias"),
     Owned(("--revision", "--code-revision", "--tokenizer-revision"), PULL),
-    Owned(("--hf-token",), "the hub's token is a setting: hf_token", ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")),
+    Owned(("--hf-token",), "the hub's token is a setting: hf_token"),
     Owned((), "an engine of Ostler's never downloads", ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")),
     Owned(
         (), PRIVATE, ("VLLM_NO_USAGE_STATS", "VLLM_DO_NOT_TRACK", "DO_NOT_TRACK", "VLLM_USAGE_STATS_SERVER")

@@ -68,3 +68,51 @@ def test_a_start_is_summed_up() -> None:
     assert llama is not None and llama["vllm_version"] is None
     assert llama["memory_usage_gib"] == 0.004 and llama["warnings"]
     assert summary_out(LlamaCpp(), lines_of("llamacpp/not_a_gguf")) is None
+
+
+CORTEX_KNEW = [
+    ("LocalEntryNotFoundError: Cannot find an appropriate cached snapshot folder for the specified "
+     "revision on the local disk and outgoing traffic has been disabled.", "model"),
+    ("OfflineModeIsEnabled: Cannot reach https://huggingface.co/api/x: offline mode is enabled.", "model"),
+    ("ValueError: The checkpoint you are trying to load has model type `qwen3` but Transformers does not "
+     "recognize this architecture.", "model"),
+    ("ValueError: Free memory on device (9.1/23.6 GiB) on startup is less than desired GPU memory "
+     "utilization (0.9, 21.2 GiB).", "memory"),
+    ("api_server.py: error: unrecognized arguments: --temperature 0.7", "args"),
+    ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", "memory"),
+    ("ModuleNotFoundError: No module named 'flash_attn'", "system"),
+    ("urllib3.exceptions.NewConnectionError: Failed to establish a new connection: Connection refused",
+     "network"),
+    ("Watchdog caught collective operation timeout: WorkNCCL(SeqNum=1, OpType=ALLREDUCE)", "multi_gpu"),
+    ("RuntimeError: NCCL error: ncclInternalError: Internal check failed.", "multi_gpu"),
+    ("AssertionError: Error in memory profiling. Initial free memory 10.0 GiB, current free memory 12.0 GiB.",
+     "memory"),
+    ("huggingface_hub.errors.RepositoryNotFoundError: Repository Not Found for url", "model"),
+    ("ValueError: World size (4) is larger than the number of available GPUs (2) in this node.", None),
+    ("nvidia-container-cli: requirement error: unsatisfied condition: cuda>=12.9, please update your driver",
+     "system"),
+    ("RuntimeError: The NVIDIA driver on your system is too old (found version 11040).", "system"),
+    ("CUDA driver version is insufficient for CUDA runtime version", "system"),
+]  # fmt: skip
+"""What Cortex had a rule for, in the words of the engines; the rest are notes of a healthy start."""
+
+
+@pytest.mark.parametrize(("line", "error_type"), CORTEX_KNEW)
+def test_what_cortex_could_explain_is_explained(line: str, error_type: str | None) -> None:
+    found = diagnosis_out(Vllm(), ["INFO starting", line], has_failed=True, exit_code=1)
+    assert found is not None and found["detected"] and found["title"] != "vLLM gave up"
+    assert error_type is None or found["error_type"] == error_type
+    assert line.startswith(found["line"][:400])
+
+
+@pytest.mark.parametrize(
+    ("line", "severity"),
+    [
+        ("WARNING With `vllm serve`, you should provide the model as a positional argument", "info"),
+        ("ValueError: As of transformers v4.44, default chat template is no longer allowed", "warning"),
+        ("INFO No available shared memory broadcast block found in 60 seconds.", "info"),
+    ],
+)
+def test_what_cortex_warned_of_is_a_note(line: str, severity: str) -> None:
+    found = diagnosis_out(Vllm(), [line], has_failed=False)
+    assert found is not None and (found["detected"], found["severity"]) == (True, severity)

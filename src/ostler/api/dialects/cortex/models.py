@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from fastapi import Response
-from pydantic import ConfigDict, create_model
+from pydantic import BaseModel, create_model
 
 from ostler.api.dialects.cortex.door import CortexBody, router
 from ostler.api.dialects.cortex.errors import Refused
-from ostler.api.dialects.cortex.fields import FIELDS, LLAMACPP, VLLM, fields_of
+from ostler.api.dialects.cortex.fields import FIELDS, LLAMACPP, VLLM, Field, fields_of
 from ostler.api.dialects.cortex.records import at_file, changes_of, model_fields, new_model_of
 from ostler.api.dialects.cortex.words import Id
 from ostler.api.door import needs
@@ -30,28 +29,39 @@ from ostler.library.filesets import FileSet
 from ostler.models.index import ModelNotFound
 from ostler.models.records import Model, NewModel, Source
 
+S = TypeVar("S", bound=BaseModel)
+
 routes = router("models")
 
 FILES_KEPT = "The model's record is gone; its files are where they were, untouched."
 
 
-class _ModelFields(CortexBody):
-    """Fields of a model; each is described in `fields.py`."""
+def _with_fields(fields: Iterable[Field]) -> Callable[[type[S]], type[S]]:
+    """Makes a class the shape of a body that has these fields too; each may be left out."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+    def complete(shape: type[S]) -> type[S]:
+        more: dict[str, Any] = {f.name: (f.kind | None, None) for f in fields if f.name != "mode"}
+        made: Any = create_model(
+            shape.__name__, __base__=shape, __module__=shape.__module__, __doc__=shape.__doc__, **more
+        )
+        return cast(type[S], made)
+
+    return complete
 
 
-def _shape(name: str, doc: str, fields: Mapping[str, Any]) -> Any:
-    return create_model(name, __base__=_ModelFields, __doc__=doc, **fields)
+@_with_fields(FIELDS)
+class ModelIn(CortexBody):
+    """A new model; `fields.py` has its fields."""
+
+    mode: str
+    engine_type: str | None = None
 
 
-_FIELDS: Mapping[str, Any] = {field.name: (field.kind | None, None) for field in FIELDS}
-ModelIn = _shape("ModelIn", "A new model.", {**_FIELDS, "mode": (str, ...)})
-ModelChanges = _shape(
-    "ModelChanges",
-    "What to change; what is left out stays, null takes a value away.",
-    {"archived": (bool | None, None), **{f.name: _FIELDS[f.name] for f in FIELDS if f.can_change}},
-)
+@_with_fields(field for field in FIELDS if field.can_change)
+class ModelChanges(CortexBody):
+    """What to change; what is left out stays, null takes a value away."""
+
+    archived: bool | None = None
 
 
 @routes.get("/admin/models", **needs(Role.ADMIN))
@@ -141,10 +151,10 @@ async def new_model(rooms: Services, given: dict[str, Any]) -> NewModel:
     values = {**defaults, **given}
     if HIDDEN in (str(values.get("hf_token")), *_env_values(values)):
         raise InvalidField("hf_token", f"{HIDDEN} stands for a hidden secret", hint="Send the real value.")
-    new = await asyncio.to_thread(new_model_of, values, settings.effective_base_dir)
+    new = await asyncio.to_thread(new_model_of, values, settings.effective_base_dir, settings.cortex_runtime)
     if not new.name:
         raise InvalidField("served_model_name", "a model needs a served_model_name", hint="Such as qwen3-8b.")
-    return await _with_files(rooms, replace(new, runtime=settings.cortex_runtime))
+    return await _with_files(rooms, new)
 
 
 def _env_values(values: dict[str, Any]) -> list[str]:

@@ -67,7 +67,8 @@ async def create_recipe(rooms: Rooms, who: Who, body: RecipeIn) -> dict[str, Any
     given = body.model_dump(exclude={"recipe_name", "description"})
     called = body.recipe_name or body.name
     named = {**given, "served_model_name": body.served_model_name or body.name or called}
-    new = await asyncio.to_thread(new_model_of, named, rooms.settings.current.effective_base_dir)
+    settings = rooms.settings.current
+    new = await asyncio.to_thread(new_model_of, named, settings.effective_base_dir, settings.cortex_runtime)
     return _detail(await rooms.recipes.create(called, body.description or "", new, who))
 
 

@@ -44,7 +44,7 @@ _PROTECTED_VARIABLES = frozenset(
 )
 
 
-def new_model_of(values: Mapping[str, Any], models_dir: Path) -> NewModel:
+def new_model_of(values: Mapping[str, Any], models_dir: Path, runtime: str) -> NewModel:
     """The record of a body that makes a model, or of a row of Cortex's own table.
 
     What is absent has no default here: the body's shape gives them. Such a model runs when somebody starts
@@ -59,6 +59,7 @@ def new_model_of(values: Mapping[str, Any], models_dir: Path) -> NewModel:
         source=written["source"][""],
         name=written["name"][""],
         engine=engine,
+        runtime=runtime,
         task=written["task"][""],
         engine_command=written["engine_command"].get(""),
         extra_args=written["extra_args"][""],
