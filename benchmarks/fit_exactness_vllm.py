@@ -196,6 +196,7 @@ def _more(rng: random.Random, model_type: str, values: Mapping[str, Any]) -> dic
         },
         "lfm2": {
             "conv_dim": values["hidden_size"],
+            "block_dim": values["hidden_size"],
             "layer_types": ["full_attention" if n % 3 == 1 else "conv" for n in every],
         },
     }
@@ -341,7 +342,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--docs", action="store_true", help="write the table into docs/fit.md")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--each", type=int, default=8, help="settings for each type")
+    parser.add_argument("--each", type=int, default=4, help="settings for each type")
     asked = parser.parse_args()
     python = vllm_python()
     if python is None:

@@ -27,6 +27,8 @@ def write(folder: Path, configurations: list[dict[str, Any]]) -> None:
         config = CONFIG_MAPPING[values["model_type"]](**values)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
         model.save_pretrained(place)
+        file = place / "config.json"  # on the hub it has keys that transformers leaves out, and vLLM reads
+        file.write_text(json.dumps({**values, **json.loads(file.read_text())}))
 
 
 def ask(cases: list[dict[str, Any]], rank: int, world: int, port: int) -> None:

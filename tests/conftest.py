@@ -31,6 +31,7 @@ def no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
     for name in list(os.environ):
         if name.startswith(("OSTLER_", "HF_", "HUGGING", "LLAMA_ARG_")) and name != "OSTLER_SHARED":
             monkeypatch.delenv(name)
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))

@@ -44,6 +44,7 @@ class Running:
     """What the model list would say."""
 
     state: InstanceState = InstanceState.RUNNING
+    context_length: int | None = None
 
 
 class OneEngine:
@@ -64,7 +65,9 @@ class OneEngine:
         )
         self._routes.publish(1, endpoint)
 
-    async def lease(self, model_id: int, *, principal: Principal, timeout_s: float) -> Lease:
+    async def lease(
+        self, model_id: int, *, principal: Principal, timeout_s: float, is_batch: bool = False
+    ) -> Lease:
         """Never needed."""
         raise Busy("not running", retry_after_s=1)
 

@@ -35,6 +35,7 @@ from ostler.core.errors import Conflict, OstlerError
 from ostler.core.events import EventLog
 from ostler.core.live_settings import LiveSettings
 from ostler.core.migrate import upgrade
+from ostler.core.principals import SYSTEM
 from ostler.core.secrets import ServerSecret
 from ostler.core.server_lock import ServerLock
 from ostler.core.settings import LoadedSettings, Settings
@@ -43,12 +44,14 @@ from ostler.engines.registry import Engines, default_engines
 from ostler.fit.answering import Fits
 from ostler.fit.devices import Devices
 from ostler.fit.pretend import pretended
-from ostler.fit.reading import Shapes
+from ostler.fit.reading import Read, Shapes, shape_on_hub
 from ostler.gateway.app import Gateway
 from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.server import OneWriteProtocol, acceptors, settle_memory
 from ostler.hub.service import Hub
+from ostler.hub.specs import parse_spec
 from ostler.importing.cortex import CortexImport
+from ostler.instances.dry_runs import HubView
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
 from ostler.library.service import Library
@@ -57,6 +60,9 @@ from ostler.models.service import Models
 from ostler.models.sources import SourceReader
 from ostler.reshaping.service import Reshaping
 from ostler.runtimes.base import Runtime
+from ostler.runtimes.container_config import House
+from ostler.runtimes.docker import DockerRuntime
+from ostler.runtimes.docker_client import find_host
 from ostler.runtimes.process import ProcessRuntime
 from ostler.upstreams.entries import Externals
 from ostler.upstreams.pools import Pools
@@ -75,9 +81,27 @@ class PortInUse(Conflict):
     hint = "Choose another port with --port, or --port 0 for a free one."
 
 
-def default_runtimes(settings: Settings) -> Mapping[str, Runtime]:
-    """The runtimes of this version."""
-    return {"process": ProcessRuntime(settings.data_dir / "engines", settings.engine_log_bytes)}
+def default_runtimes(settings: Settings, secret: ServerSecret, clock: Clock) -> Mapping[str, Runtime]:
+    """The runtimes of this version; whether this host can carry one, its `check` says."""
+    engines_dir = settings.data_dir / "engines"
+    return {
+        "process": ProcessRuntime(engines_dir, settings.engine_log_bytes),
+        "docker": docker_runtime(settings, secret.derive("identity on container daemons")[:16], clock),
+    }
+
+
+def docker_runtime(settings: Settings, server_id: str, clock: Clock) -> DockerRuntime:
+    """The docker runtime as the settings say; `server_id` marks the containers that are ours."""
+    house = House(
+        server_id=server_id,
+        hub_cache=settings.hub_cache_dir,
+        network=settings.docker_network,
+        name_prefix=settings.docker_name_prefix,
+        log_bytes=settings.engine_log_bytes,
+    )
+    host = find_host(settings.docker_host, os.environ)
+    logs_dir = settings.data_dir / "engines" / "container-logs"
+    return DockerRuntime(host, house, logs_dir, offline=settings.offline, clock=clock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,15 +179,27 @@ def build(
     engines = engines or default_engines(settings)
     sources = SourceReader(library, settings.effective_models_dir)
     models = Models(database, events, clock, engines, sources, node)
+    runtimes = runtimes or default_runtimes(settings, secret, clock)
     externals = Externals(database, events, clock, engines, models.find)
     pools = Pools(live, clock, externals.all)
-    runtimes = runtimes or default_runtimes(settings)
     shapes = Shapes()
     devices = Devices(
         pretend=pretended(settings.devices) if settings.devices else (), listed=engines.listed_devices
     )
     instances = Instances(
-        database, events, clock, live, models, engines, runtimes, secret, node, devices, shapes
+        database,
+        events,
+        clock,
+        live,
+        models,
+        engines,
+        runtimes,
+        secret,
+        node,
+        devices,
+        shapes,
+        _asked_of(hub, downloads),
+        gpus_are_chosen=any(name.endswith("_VISIBLE_DEVICES") for name in os.environ),
     )
     recipes = Recipes(database, events, clock, models)
     chats = Chats(database, clock)
@@ -198,7 +234,7 @@ def build(
         host=HostSeries(clock, lambda: live.current.effective_models_dir),
         devices=devices,
         shapes=shapes,
-        fits=Fits(devices),
+        fits=Fits(devices, lambda: live.current.reserve_by_device),
         metrics=registry,
         node=node,
         version=__version__,
@@ -216,6 +252,15 @@ def build(
         is_inner=is_spoken,
     )
     return Ostler(services, gateway, usage_writer)
+
+
+def _asked_of(hub: Hub, downloads: Downloads) -> HubView:
+    """What a dry run asks about files that are not here."""
+
+    async def read(spec: str) -> Read:
+        return shape_on_hub(await hub.inspect(parse_spec(spec, endpoint=hub.endpoint)))
+
+    return HubView(lambda spec: downloads.plan(spec, principal=SYSTEM), read)
 
 
 class Server(uvicorn.Server):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,10 +19,37 @@ async def test_a_stored_model_is_told_by_device_and_sums_up(api: Api, demo_model
     await api.model(demo_model, "demo", options={"context_length": 512, "parallel_slots": 1})
     told = (await api.post("/fit", {"model": "demo"})).json()
     assert (told["engine"], told["context_length"], told["parallel"]) == ("llamacpp", 512, 1)
-    assert told["fits"] is True and told["exactness"] == "estimated"
+    assert told["fits"] is True
     for place in (*told["devices"], told["host"]):
         assert place["total_bytes"] == sum(place[name] for name in PARTS[:-1])
         assert place["fits"] == (place["total_bytes"] <= place["free_bytes"])
+
+
+async def test_the_answer_says_whether_it_is_counted_the_engines_or_measured(
+    api: Api, demo_model: Path
+) -> None:
+    await api.model(demo_model, "demo", options={"context_length": 512})
+
+    async def exactness(**question: Any) -> str:
+        answer = await api.post("/fit", {"model": "demo", **question})
+        return str(answer.json()["exactness"])
+
+    assert await exactness() == "engine"
+    assert await exactness(on="8GiB") == "estimated"
+    assert await exactness(contexts=[256, 512]) == "estimated"
+    assert (await api.post("/fit", {"path": str(demo_model)})).json()["exactness"] == "engine"
+
+    assert (await api.post("/models/demo/start")).status_code == 200
+    assert (await api.post("/models/demo/stop")).status_code == 200
+    assert await exactness() == "measured"
+    assert await exactness(contexts=[512]) == "measured"
+    assert await exactness(options={"kv_cache_type": "q8_0"}) == "engine"
+    memory = (await api.get("/models/demo")).json()["memory"]
+    assert memory["exactness"] == "measured" and len(memory["load_seconds"]) == 1
+    (host,) = memory["devices"]
+    assert host["planned_bytes"] == host["measured_bytes"] > host["estimated_bytes"]
+    run = (await api.post("/models/demo/dry-run")).json()
+    assert run["needs"]["exactness"] == "measured" and run["expected_load_s"] == memory["load_seconds"][0]
 
 
 async def test_options_of_the_question_win_over_those_of_the_recipe(api: Api, demo_model: Path) -> None:

@@ -90,7 +90,9 @@ async def test_a_model_that_cannot_fit_is_refused_with_numbers_unless_told_other
     api = await make_api(devices="cpu:10MiB", device_reserve="0")
     await api.model(demo_model, "large", options={"context_length": 4096})
     dry = (await api.post("/models/large/dry-run")).json()
-    assert dry["fits"] is False and dry["blocked_by"] == "will_not_fit" and dry["fit"][0]["id"] == "cpu"
+    (error,) = (found for found in dry["findings"] if found["severity"] == "error")
+    assert dry["fits"] is False and dry["can_start"] is False and dry["fit"][0]["id"] == "cpu"
+    assert (error["code"], error["category"], error["can_ignore"]) == ("does_not_fit", "memory", True)
     for call in (
         api.post("/models/large/start"),
         api.post("/models/large/start", {"wait": True, "ignore_fit": False}),

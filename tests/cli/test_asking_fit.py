@@ -36,7 +36,7 @@ def test_unified_memory_is_one_sum(cli: Cli, demo: str) -> None:
         told["devices"][0]["total_bytes"],
     )
     assert "One memory for the GPU and cpu: together " in cli.ok("fit", demo, "--on", "m3-max-64gb")
-    assert cli("fit", demo, "--on", "500MiB unified", "--ngl", "all").code == 3
+    assert cli("fit", demo, "--on", "60MiB unified", "--ngl", "all").code == 3
 
 
 def test_hardware_comes_from_a_file_of_the_persons_own(cli: Cli, demo: str, tmp_path: Path) -> None:
@@ -73,3 +73,29 @@ def test_a_repo_is_answered_from_its_headers_and_nothing_is_downloaded(
         "unfetched" not in job["title"] for job in with_hub.json("jobs")["items"]
     )
     assert "unfetched" not in with_hub.ok("list", "--files", "--json")
+
+
+def test_it_says_in_words_whether_the_numbers_are_the_engines_or_measured(cli: Cli, demo: str) -> None:
+    assert "(exact, by the engine)" in cli.ok("fit", demo, "--ctx", "512").splitlines()[0]
+    assert "(estimated)" in cli.ok("fit", demo, "--on", "8GiB").splitlines()[0]
+    cli.ok("start", demo)
+    cli.ok("stop", demo)
+    assert "(measured when it ran)" in cli.ok("fit", demo).splitlines()[0]
+    shown = cli.ok("show", demo)
+    assert " measured, " in shown and "last loads took" in shown
+    assert "takes" in cli.ok("start", demo, "--dry-run")
+
+
+def test_the_dry_run_of_a_repo_or_a_file_makes_nothing_of_it(
+    with_hub: Cli, hub: HubServer, demo_model: Path
+) -> None:
+    hub.add_repo("org/untouched-GGUF", {"tiny-Q8_0.gguf": demo_model})
+    planned = with_hub("start", "org/untouched-GGUF:Q8_0", "--dry-run")
+    assert planned.code == 1 and "ostler pull org/untouched-GGUF:Q8_0" in planned.err
+    assert "to download" in planned.out and "context_length = 1024" in planned.out
+    elsewhere = with_hub.home / "elsewhere-Q8_0.gguf"
+    elsewhere.write_bytes(demo_model.read_bytes())
+    assert "--ctx-size 1024" in with_hub.ok("start", str(elsewhere), "--dry-run")
+    assert not any("untouched" in job["title"] for job in with_hub.json("jobs")["items"])
+    listed = with_hub.ok("list")
+    assert "untouched" not in listed and "elsewhere" not in listed

@@ -52,6 +52,42 @@ def test_a_dry_run_shows_the_command_the_fit_and_who_would_leave(tight: Cli) -> 
     assert refused.code == 3 and "does not fit" in refused.err
 
 
+def test_what_is_left_open_is_chosen_and_shown_until_it_is_set(tight: Cli, demo_model: Path) -> None:
+    tight.ok("add", str(demo_model), "--name", "open")
+    assert re.search(
+        r"Chosen.*\n +context_length = 1024 +as long as the model was trained for", tight.ok("show", "open")
+    )
+    assert "context_length = 1024" in tight.ok("start", "open", "--dry-run")
+    assert "Chosen: context_length = 1024: " in tight.ok("fit", "open")
+    assert "ostler start open" in tight.ok("set", "open", "context_length=512", "threads=1")
+    assert tight.model("open")["options"] == {"context_length": 512, "threads": 1}
+    assert "Chosen" not in tight.ok("show", "open")
+    tight.ok("set", "open", "threads=")
+    assert tight.model("open")["options"] == {"context_length": 512}
+    assert tight("set", "open", "contxt=1").code == 2 and tight("set", "open", "threads").code == 2
+
+
+def test_errors_have_codes_that_a_start_can_ignore(tight: Cli, demo_model: Path) -> None:
+    recipe = tight.home / "odd.json"
+    options = {"context_length": 256, "kv_cache_type": "q8_0", "flash_attention": "off"}
+    recipe.write_text(json.dumps({"source": {"path": str(demo_model)}, "options": options}))
+    tight.ok("create", "odd", "--file", str(recipe))
+    planned = tight("start", "odd", "--dry-run")
+    assert planned.code == 1 and "[v_cache_needs_flash_attention]" in planned.err
+    refused = tight("start", "odd")
+    assert refused.code == 1 and "--ignore v_cache_needs_flash_attention" in refused.err
+    assert tight("start", "odd", "--dry-run", "--ignore", "v_cache_needs_flash_attention").code == 0
+    assert tight("start", "odd", "--ignore", "nonsense").code == 2
+    assert tight("start", "odd", "--ignore", "v_cache_needs_flash_attention").code == 6, "the engine refuses"
+
+
+def test_what_fits_once_others_have_left_is_no_failure(tight: Cli) -> None:
+    tight.ok("start", "small")
+    told = tight.ok("fit", "other")
+    assert "It fits once those who are named below have left." in told
+    assert re.search(r"Would leave: small \(idle for \d+ s", told)
+
+
 def test_doctor_shows_the_ledger(tight: Cli) -> None:
     tight.ok("start", "small")
     found = {check["name"]: check["found"] for check in tight.json("doctor")["checks"]}

@@ -148,6 +148,7 @@ def test_doctor_finds_what_is_there(cli: Cli) -> None:
     assert "llamacpp" in checks["engines"]["found"]
     assert checks["database"]["level"] == "ok" and "ostler.db" in checks["database"]["found"]
     assert "memory free" in checks["cpu"]["found"]
+    assert checks["docker"]["level"] != "failed" and "unix://" in checks["docker"]["found"]
     assert "version" in checks["server"]["found"]
 
 

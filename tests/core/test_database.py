@@ -5,16 +5,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from ostler.core.database import Database
 from ostler.core.migrate import DatabaseIsNewer, upgrade
-from ostler.core.tables import SettingRow
-from tests.core.schema import schema_differences
+from ostler.core.tables import EventRow, SettingRow
+from tests.core.schema import make_schema, schema_differences
 
 
 def setting(name: str) -> SettingRow:
     return SettingRow(name=name, value={"a": [1]}, changed_at=datetime.now(UTC), changed_by="somebody")
+
+
+def event(name: str) -> EventRow:
+    return EventRow(
+        at=datetime.now(UTC), kind="a", subject_type="b", subject_id="1", subject_name=name, actor="somebody",
+        cause="", data={}
+    )  # fmt: skip
 
 
 async def test_the_migrations_make_exactly_the_tables_of_the_rooms(database: Database) -> None:
@@ -28,6 +35,20 @@ async def test_upgrading_twice_changes_nothing(database: Database) -> None:
     async with database.read() as session:
         row = await session.get_one(SettingRow, "kept")
         assert row.value == {"a": [1]} and row.changed_at.tzinfo is UTC
+
+
+async def test_a_database_of_the_first_schema_keeps_its_rows_when_it_is_upgraded(database_url: str) -> None:
+    database = Database(database_url)
+    await make_schema(database, "0001")
+    async with database.write() as session:
+        session.add(setting("kept"))
+        session.add(event("kept"))
+    await upgrade(database)
+    assert await schema_differences(database) == [] and await database.check() == []
+    async with database.read() as session:
+        assert (await session.get_one(SettingRow, "kept")).value == {"a": [1]}
+        assert (await session.scalars(select(EventRow.subject_name))).all() == ["kept"]
+    await database.close()
 
 
 async def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:

@@ -38,8 +38,17 @@ def _kinds_in(module: ast.Module) -> Iterator[str]:
                 ast.AnnAssign(target=ast.Name(id="kind"), value=ast.expr() as value)
                 | ast.Assign(targets=[ast.Name(id="kind")], value=value)
             ):
-                for part in value.values if isinstance(value, ast.BoolOp) else [value]:
+                for part in _alternatives(value):
                     yield from _kinds_of(part)
+
+
+def _alternatives(value: ast.expr) -> list[ast.expr]:
+    match value:
+        case ast.BoolOp(values=values):
+            return values
+        case ast.IfExp(body=one, orelse=other):
+            return [one, other]
+    return [value]
 
 
 def _kinds_of(value: ast.expr) -> Iterator[str]:

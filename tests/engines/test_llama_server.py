@@ -22,6 +22,7 @@ from ostler.engines.llama_server.fields import (
     REFUSED,
     SAMPLED,
 )
+from ostler.engines.llama_server.main import FIT_MEMORY
 from ostler.engines.llama_server.special import SPECIAL
 from ostler.engines.llamacpp_diagnosis import DIAGNOSIS
 from ostler.engines.llamacpp_options import TABLE
@@ -208,7 +209,7 @@ def test_help_names_what_it_honours_and_nothing_else() -> None:
     )
     flags = read_flags(done.stdout)
     honoured = {f for o in TABLE if o.name not in REFUSED for f in (*o.flags, *o.negative_flags)}
-    assert honoured <= flags <= TABLE.flags()
+    assert honoured <= flags <= TABLE.flags() | {FIT_MEMORY}
     assert not flags & {TABLE.get(name).flag for name in REFUSED}
 
 

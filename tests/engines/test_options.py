@@ -170,3 +170,11 @@ def test_whatever_is_given_is_checked_or_refused_and_what_passes_is_stable(optio
         return
     assert TABLE.validate(checked) == checked
     assert all(isinstance(argument, str) for argument in TABLE.to_args(checked))
+
+
+def test_what_somebody_has_set_is_found_wherever_it_stands() -> None:
+    env = {"LLAMA_ARG_CTX_SIZE": "4096", "LLAMA_ARG_N_GPU_LAYERS": "3", "OTHER": "x"}
+    told = TABLE.told({"n_ctx": 512}, ("-ngl", "7", "--new-flag", "x"), env)
+    assert told == {"context_length": 512, "gpu_layers": 7}, "arguments over options over variables"
+    assert TABLE.told({}, (), {"LLAMA_ARG_CTX_SIZE": "many"}) == {"context_length": "many"}
+    assert TABLE.told({"threads": 2}, ("--ctx-size",)) == {"threads": 2}, "its launch says what is wrong"

@@ -23,12 +23,18 @@ PRINTED = {
     "flag_unknown": "Unknown flag",
     "folder_missing": "Model not found",
     "heads_not_divisible": "Model cannot be split like that",
+    "hub_absent": "Model not found",
+    "hub_gated": "Access to the repo is restricted",
     "hub_offline": "Files missing, and engines are offline",
+    "hub_unreachable": "No connection",
     "kv_cache_none": "No memory left for the KV cache",
     "kv_cache_over_memory": "Host has less free memory than asked for",
+    "library_missing": "Library missing",
     "lora_missing": "Adapter not usable",
     "model_type_unknown": "Model too new for this vLLM",
+    "module_missing": "Python package missing",
     "needs_remote_code": "Model needs code of its own",
+    "permission_denied": "Not permitted",
     "port_taken": "Port in use",
     "quantization_mismatch": "Model is not quantized like that",
     "quantization_unknown": "Quantization not supported",
@@ -36,6 +42,7 @@ PRINTED = {
     "shard_missing": "Weights missing",
     "tokenizer_missing": "Tokenizer missing",
     "tokenizer_offline": "Files missing, and engines are offline",
+    "too_many_parallel": "More parts than GPUs",
     "tool_parser_missing": "Parser missing",
     "tool_parser_unknown": "Unknown parser",
     "value_invalid": "Bad value",
@@ -121,6 +128,11 @@ SAID_BY_SOURCES = [
         "died unexpectedly "
         "(exit code: -9), shutting down executor.",
         "Part of the engine was killed",
+    ),
+    (
+        "(EngineCore pid=7) ERROR 11-25 14:46:43 [multiproc_executor.py:315] Worker proc VllmWorker-0 died "
+        "unexpectedly (exit code: -4), shutting down executor.",
+        "Processor cannot compute that",
     ),
 ]
 """What needs a GPU, a full disk or a killer: the words of vLLM's, PyTorch's and NVIDIA's sources."""

@@ -1,4 +1,4 @@
-"""Makers of small models of Gemma 4, with embeddings for each layer."""
+"""Makers of small models of Gemma 3n and Gemma 4, with embeddings for each layer."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from tests.fit.small_writer import Writer
 
-PER_LAYER = 64
-"""Width of what each layer gets for each token."""
+PER_LAYER = {"gemma3n": 256, "gemma4": 64}
+"""Width of what each layer gets for each token; that of Gemma 3n is fixed in the engine."""
 
 
 def _per_layer_ends(w: Writer) -> None:
-    s, width = w.sizes, PER_LAYER
+    s, width = w.sizes, PER_LAYER[w.name]
     w.number("embedding_length_per_layer_input", width)
     w.matrix("per_layer_token_embd", width * s.layers, s.vocab)
     w.matrix("per_layer_model_proj", s.n_embd, width * s.layers)
@@ -20,14 +20,39 @@ def _per_layer_ends(w: Writer) -> None:
 
 
 def _per_layer(w: Writer, block: str) -> None:
-    w.matrix(f"{block}.inp_gate", w.sizes.n_embd, PER_LAYER)
-    w.matrix(f"{block}.proj", PER_LAYER, w.sizes.n_embd)
+    w.matrix(f"{block}.inp_gate", w.sizes.n_embd, PER_LAYER[w.name])
+    w.matrix(f"{block}.proj", PER_LAYER[w.name], w.sizes.n_embd)
     w.vector(f"{block}.post_norm.weight", w.sizes.n_embd)
 
 
 def _norms(w: Writer, block: str) -> None:
     w.vector(f"{block}.post_attention_norm.weight", w.sizes.n_embd)
     w.vector(f"{block}.post_ffw_norm.weight", w.sizes.n_embd)
+
+
+def _gemma3n(w: Writer) -> None:
+    s, inputs, rank = w.sizes, 4, 64
+    w.fill = 0.01  # streams are divided by their length
+    w.basics()
+    w.number("attention.sliding_window", s.window)
+    w.number("altup.num_inputs", inputs)
+    _per_layer_ends(w)
+    w.ends(output=False)
+    w.matrix("altup_proj", s.n_embd, s.n_embd, inputs - 1)
+    w.matrix("altup_unembd_proj", s.n_embd, s.n_embd, inputs - 1)
+    for block in w.blocks():
+        w.attention(block, norms=True)
+        w.dense(block)
+        _norms(w, block)
+        _per_layer(w, block)
+        w.matrix(f"{block}.altup_correct_coef", inputs, inputs)
+        w.vector(f"{block}.altup_correct_scale.weight", s.n_embd)
+        w.matrix(f"{block}.altup_predict_coef", inputs, inputs * inputs)
+        w.matrix(f"{block}.altup_router", s.n_embd, inputs)
+        w.vector(f"{block}.altup_router_norm.weight", s.n_embd)
+        w.matrix(f"{block}.laurel_l", s.n_embd, rank)
+        w.matrix(f"{block}.laurel_r", rank, s.n_embd)
+        w.vector(f"{block}.laurel_post_norm.weight", s.n_embd)
 
 
 def _gemma4(w: Writer) -> None:
@@ -55,5 +80,5 @@ def _gemma4(w: Writer) -> None:
     w.sizes = s
 
 
-GEMMA_MAKERS: dict[str, Callable[[Writer], None]] = {"gemma4": _gemma4}
+GEMMA_MAKERS: dict[str, Callable[[Writer], None]] = {"gemma3n": _gemma3n, "gemma4": _gemma4}
 """Who writes which architecture."""

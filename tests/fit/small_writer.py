@@ -35,6 +35,7 @@ class Writer:
 
     def __init__(self, path: Path, name: str, sizes: Sizes, dtype: type[np.generic] = np.float16) -> None:
         self.path, self.name, self.sizes, self._dtype = path, name, sizes, dtype
+        self.fill = 0.0
         self.file = gguf.GGUFWriter(str(path), name)
 
     def number(self, key: str, value: int) -> None:
@@ -45,7 +46,7 @@ class Writer:
 
     def matrix(self, name: str, *shape: int) -> None:
         """A weight, its row length first, as the engine counts."""
-        self.file.add_tensor(f"{name}.weight", np.zeros(tuple(reversed(shape)), dtype=self._dtype))
+        self.file.add_tensor(f"{name}.weight", np.full(tuple(reversed(shape)), self.fill, dtype=self._dtype))
 
     def vector(self, name: str, *shape: int) -> None:
         self.file.add_tensor(name, np.ones(tuple(reversed(shape)), dtype=np.float32))

@@ -104,6 +104,7 @@ class ScriptedEngine:
 @dataclass
 class Looks:
     state: InstanceState
+    context_length: int | None = None
 
 
 class HeldInstances:
@@ -113,6 +114,7 @@ class HeldInstances:
         self.routes = Routes()
         self.broken: list[int] = []
         self.asked: list[tuple[int, str, float]] = []
+        self.batch: list[bool] = []
         self.may_start = asyncio.Event()
         self.waiting = asyncio.Event()
         self.gave_up = asyncio.Event()
@@ -137,7 +139,10 @@ class HeldInstances:
     def try_lease(self, model_id: int) -> Lease | None:
         return self.routes.try_lease(model_id)
 
-    async def lease(self, model_id: int, *, principal: Principal, timeout_s: float) -> Lease:
+    async def lease(
+        self, model_id: int, *, principal: Principal, timeout_s: float, is_batch: bool = False
+    ) -> Lease:
+        self.batch.append(is_batch)
         self.asked.append((model_id, principal.name, timeout_s))
         self.waiting.set()
         try:
@@ -152,8 +157,10 @@ class HeldInstances:
         return lease
 
     def view(self, model_id: int) -> Looks:
-        running = model_id in self.endpoints
-        return Looks(InstanceState.RUNNING if running else InstanceState.STOPPED)
+        endpoint = self.endpoints.get(model_id)
+        if endpoint is None:
+            return Looks(InstanceState.STOPPED)
+        return Looks(InstanceState.RUNNING, endpoint.context_length)
 
 
 class HeldSettings:

@@ -15,6 +15,14 @@ async def test_the_list_has_openais_shape_and_the_state_beside_it(stand: Stand) 
     assert isinstance(demo["created"], int)
 
 
+async def test_the_list_says_how_many_tokens_a_request_may_have_where_the_model_runs(stand: Stand) -> None:
+    stand.add("cold", running=False)
+    stand.instances.endpoints[1].context_length = 4096
+    cold, demo = (await stand.get("/v1/models")).json()["data"]
+    assert (demo["context_length"], demo["max_model_len"]) == (4096, 4096)
+    assert (cold["context_length"], cold["max_model_len"]) == (None, None)
+
+
 async def test_the_list_never_says_where_an_engine_or_a_file_is(stand: Stand) -> None:
     text = (await stand.get("/v1/models")).body.decode()
     assert stand.engine.url.split("//")[1] not in text and "/secret/place" not in text

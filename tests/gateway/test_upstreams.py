@@ -95,7 +95,7 @@ async def test_a_server_that_keeps_failing_is_left_alone_and_tried_again_later(s
     assert refused.error["code"] == "no_upstream" and int(refused.headers["retry-after"]) > 500
     member = stand.pools.members[0]
     assert (member.breaker.state, member.breaker.failures) == ("open", 2)
-    stand.settings.change(vllm_gen_urls=(url,), breaker_failures=2, breaker_cooldown_s=0.001)
+    stand.settings.change(vllm_gen_urls=(url,), breaker_failures=2, breaker_cooldown_s=1e-9)
     assert member.breaker.state == "half_open"
     assert (await stand.post(CHAT, ask("big"))).error["code"] == "engine_gone"
 

@@ -247,8 +247,8 @@ async def test_models_with_auto_start_start_with_the_server_by_priority(server: 
         await second.until("instance.running")
         await second.until("instance.refused")
         assert second.runtime.starts == ["b"], "what starts with the server pushes nobody out"
-        view = second.instances.views()[0]
-        assert (view.model_name, view.cause, view.expires_at) == ("b", "auto", None)
+        view = second.instances.view(second.models.get("b").id)
+        assert (view.state, view.cause, view.expires_at) == ("running", "auto", None)
 
 
 async def test_engines_can_be_stopped_with_the_server(server: Server, world: World) -> None:

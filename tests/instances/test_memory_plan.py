@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ostler.fit.devices import Device
 from ostler.fit.ledger import Claim, Ledger, open_ledger
 from ostler.instances.leaving import MOST_TRIED, cheapest
-from ostler.instances.plan import Candidate, Plan, Resident, Verdict, plan_room
+from ostler.instances.plan import Candidate, Plan, Resident, Seat, Verdict, plan_room
 
 
 def device(total: int, free: int | None = None, id: str = "cuda:0") -> Device:
@@ -86,6 +86,40 @@ def test_an_idle_one_that_is_not_enough_stays_while_the_other_serves() -> None:
     assert plan(wants(90), residents).evict == ()
 
 
+def seats(*needs: dict[str, int]) -> tuple[Seat, ...]:
+    return tuple(Seat(tuple(need), need) for need in needs)
+
+
+def test_of_several_seats_the_one_is_taken_for_which_nobody_has_to_leave() -> None:
+    devices = [device(100), device(100, id="cuda:1")]
+    wanted = wants({}, seats=seats({"cuda:0": 50}, {"cuda:1": 50}))
+    assert plan(wanted, [], devices).seat.devices == ("cuda:0",)
+    assert plan(wanted, [holds(1, 20)], devices).seat.devices == ("cuda:1",), "there is more room"
+    made = plan(wanted, [holds(1, 60), holds(2, {"cuda:1": 90})], [device(120), devices[1]])
+    assert (made.verdict, made.seat.devices) == (Verdict.GO, ("cuda:0",))
+
+
+def test_of_several_seats_the_cheapest_model_leaves_and_a_leave_that_has_begun_is_waited_for() -> None:
+    devices = [device(100), device(100, id="cuda:1")]
+    wanted = wants({}, seats=seats({"cuda:0": 50}, {"cuda:1": 50}))
+    dear, cheap = holds(1, 90, load_s=100.0), holds(2, {"cuda:1": 90}, load_s=2.0)
+    assert plan(wanted, [dear, cheap], devices).evict == (2,)
+    busy = replace(cheap, is_busy=True)
+    assert plan(wanted, [dear, busy], devices).evict == (1,), "one that is idle before one that serves"
+    leaving = replace(dear, is_leaving=True)
+    made = plan(wanted, [leaving, cheap], devices)
+    assert (made.evict, made.seat.devices) == ((), ("cuda:0",))
+
+
+def test_a_seat_that_is_liked_less_is_taken_where_the_other_is_refused() -> None:
+    devices = [device(100), device(100, id="cuda:1")]
+    one = Seat(("cuda:0",), {"cuda:0": 50})
+    both = Seat((), {"cuda:0": 30, "cuda:1": 30}, rank=9)
+    pinned = holds(1, 60, may_leave=False)
+    assert plan(wants({}, seats=(one, both)), [], devices).seat == one
+    assert plan(wants({}, seats=(one, both)), [pinned], devices).seat == both
+
+
 def test_a_refusal_says_how_much_is_needed_and_who_holds_it() -> None:
     refused = plan(wants(60), [holds(1, 50, may_leave=False)], [device(100, free=90)])
     assert refused.verdict is Verdict.REFUSE
@@ -151,13 +185,26 @@ def some_residents(draw: st.DrawFn, most: int = 7) -> list[Resident]:
 
 
 @settings(max_examples=400, deadline=None)
-@given(some_residents(), AMOUNTS, st.integers(0, 5), st.booleans(), st.integers(0, 120))
+@given(
+    some_residents(),
+    st.lists(AMOUNTS, min_size=1, max_size=3),
+    st.integers(0, 5),
+    st.booleans(),
+    st.integers(0, 120),
+)
 def test_a_plan_never_overcommits_and_never_stops_more_than_needed(
-    residents: list[Resident], need: dict[str, int], max_running: int, may_evict: bool, free: int
+    residents: list[Resident], needs: list[dict[str, int]], max_running: int, may_evict: bool, free: int
 ) -> None:
     devices = [device(120, free, id) for id in DEVICES]
     ledger = open_ledger(devices, [], [r.claim for r in residents], {})
-    made = plan_room(wants(need, may_evict=may_evict), residents, max_running, ledger)
+    several = tuple(Seat((f"seat {n}",), need) for n, need in enumerate(needs))
+    made = plan_room(wants({}, may_evict=may_evict, seats=several), residents, max_running, ledger)
+    need = made.seat.need or {}
+    alone = [plan_room(wants(n, may_evict=may_evict), residents, max_running, ledger) for n in needs]
+    for verdict in (Verdict.GO, Verdict.WAIT, Verdict.REFUSE):
+        if any(one.verdict is verdict for one in alone):
+            assert made.verdict is verdict, "the best of the seats is taken"
+            break
     by_id = {r.model_id: r for r in residents}
     stopped = [by_id[id] for id in (*made.evict, *made.finish)]
     staying = [r for r in residents if not r.is_leaving]
@@ -226,7 +273,7 @@ class World:
             self.running[id] = replace(self.running[id], is_leaving=True)
         if made.verdict is Verdict.GO:
             id = candidate.model_id
-            claim = Claim(dict(candidate.need or {}))
+            claim = Claim(dict(made.seat.need or {}))
             self.running[id] = Resident(id, f"m{id}", False, True, id % 5 != 4, 0.0, claim=claim)
             self.age[id] = 0
         return made
@@ -234,20 +281,20 @@ class World:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(AMOUNTS, min_size=1, max_size=8),
+    st.lists(st.lists(AMOUNTS, min_size=1, max_size=3), min_size=1, max_size=8),
     st.lists(st.integers(0, 7), max_size=30),
     st.integers(0, 4),
     st.integers(30, 150),
 )
 def test_whoever_waits_gets_its_turn_or_is_refused_though_all_others_serve_without_a_pause(
-    needs: list[dict[str, int]], asked: list[int], turn_steps: int, total: int
+    needs: list[list[dict[str, int]]], asked: list[int], turn_steps: int, total: int
 ) -> None:
     world = World(open_ledger([device(total, id=id) for id in DEVICES], [], [], {}), turn_steps)
     for number in asked:
         id = number % len(needs)
         if id in world.running:
             continue
-        candidate = Candidate(id, f"m{id}", need=needs[id])
+        candidate = Candidate(id, f"m{id}", seats=seats(*needs[id]))
         for _ in range(turn_steps + 4):
             if world.ask(candidate).verdict is not Verdict.WAIT:
                 break

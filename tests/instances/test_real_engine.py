@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -12,8 +13,9 @@ from pyreqwest.client import ClientBuilder
 
 from ostler.core.database import Database
 from ostler.core.principals import LOCAL_ADMIN
-from ostler.instances.errors import StartFailed
+from ostler.instances.errors import StartFailed, WillNotFit
 from ostler.runtimes.process import ProcessRuntime
+from tests.fit.small_models import Sizes, write_model
 from tests.instances.conftest import House, running_house
 
 
@@ -38,6 +40,16 @@ async def test_the_engine_answers_through_a_lease_with_its_own_key_only(real: Ho
     assert (await answer.json())["choices"]
     view = real.instances.view(model.id)
     assert view.memory_bytes is not None and view.memory_bytes > 10_000_000
+
+
+async def test_what_it_takes_is_measured_and_kept(real: House) -> None:
+    model = await real.add("a")
+    (await real.lease(model)).release()
+    await real.instances.stop("a", LOCAL_ADMIN)
+    report = await real.instances.memory_of(model)
+    assert report is not None and report["exactness"] == "measured" and report["has_served"]
+    host = report["devices"][-1]
+    assert host["id"] == "cpu" and host["measured_bytes"] > 10_000_000 and report["load_seconds"][0] > 0
 
 
 async def test_a_file_that_is_cut_short_after_the_create_is_a_failure_in_words(
@@ -82,3 +94,51 @@ async def test_its_log_can_be_followed_until_it_stops(real: House) -> None:
     await real.instances.stop("a", LOCAL_ADMIN)
     rest = [line async for line in log]
     assert rest
+
+
+async def test_what_is_chosen_really_runs_and_so_does_the_way_out_of_a_refusal(
+    database: Database, tmp_path: Path, models_dir: Path
+) -> None:
+    sizes = Sizes(n_embd=512, heads=8, kv_heads=8, head=64, n_ff=256, vocab=2_000, context=65_536)
+    write_model(models_dir, "llama", sizes).rename(models_dir / "d.gguf")
+    runtime = ProcessRuntime(tmp_path / "engines", 1_000_000)
+    settings = {"devices": "cpu:512MiB", "device_reserve": "0"}
+    async with running_house(database, tmp_path, runtime, settings=settings) as house:
+        model = await house.add("d")
+        (chosen,) = (await house.instances.dry_run("d")).chosen
+        assert chosen["name"] == "context_length" and 8192 < chosen["value"] < 65_536
+        lease = await house.lease(model)
+        async with ClientBuilder().build() as client:
+            answer = await client.get(f"{lease.base_url}/props").bearer_auth(lease.api_key).build().send()
+        assert (await answer.json())["default_generation_settings"]["n_ctx"] == chosen["value"]
+        lease.release()
+        view = house.instances.view(model.id)
+        assert view.memory_bytes and view.estimated_bytes
+        assert abs(view.memory_bytes - view.estimated_bytes) < 0.15 * view.estimated_bytes
+
+        await house.instances.stop("d", LOCAL_ADMIN)
+        await house.models.update("d", {"options": {"context_length": 65_536}}, LOCAL_ADMIN)
+        with pytest.raises(WillNotFit) as refused:
+            await house.instances.start("d", LOCAL_ADMIN)
+        fitting = refused.value.facts["context_length_that_fits"]
+        await house.models.update("d", {"options": {"context_length": fitting}}, LOCAL_ADMIN)
+        await house.instances.start("d", LOCAL_ADMIN)
+        assert house.state(model) == "running"
+        await house.instances.stop_all(LOCAL_ADMIN, now=True)
+
+
+async def test_the_context_of_one_request_is_told_and_a_longer_prompt_is_refused_not_cut(real: House) -> None:
+    model = await real.add("a", options={"context_length": 1024, "parallel": 2, "kv_unified": False})
+    lease = await real.lease(model)
+    async with asyncio.timeout(20):
+        while (told := real.instances.view(model.id).context_length) is None:
+            await asyncio.sleep(0.01)
+    assert told == 512, "each of two slots has a half"
+    async with ClientBuilder().build() as client:
+        body = {"model": "a", "messages": [{"role": "user", "content": "word " * 600}], "max_tokens": 4}
+        request = client.post(lease.base_url + "/v1/chat/completions").bearer_auth(lease.api_key)
+        answer = await request.body_json(body).build().send()
+        said = (await answer.json())["error"]
+    lease.release()
+    assert answer.status == 400
+    assert "exceed" in said["message"] and "512" in said["message"]

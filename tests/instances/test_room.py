@@ -10,6 +10,7 @@ from ostler.core.principals import LOCAL_ADMIN
 from ostler.core.states import DesiredState
 from ostler.instances.errors import NoRoom, QueueFull, StillLoading
 from ostler.instances.plan import Candidate, Resident, Verdict, plan_room
+from ostler.models.records import Model
 from tests.instances.conftest import Fake
 
 CANDIDATE = Candidate(99, "new")
@@ -187,3 +188,50 @@ async def test_those_who_wait_at_a_limit_start_anew_when_the_engine_dies(house: 
     second.release()
     (await next(task for task in waiting if task not in done)).release()
     assert house.instances.view(model.id).in_flight == 0
+
+
+async def use(house: Fake, model: Model, *, is_batch: bool) -> None:
+    """One short request."""
+    lease = await house.instances.lease(model.id, principal=LOCAL_ADMIN, timeout_s=20, is_batch=is_batch)
+    lease.release()
+
+
+async def test_a_model_for_interactive_work_starts_before_one_for_batch_work(house: Fake) -> None:
+    house.settings.change(max_running=1)
+    first, batch, interactive = [await house.add(name) for name in "abc"]
+    stream = await house.lease(first)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(use(house, batch, is_batch=True))
+        await asyncio.sleep(0.05)
+        tasks.create_task(use(house, interactive, is_batch=False))
+        await asyncio.sleep(0.05)
+        stream.release()
+    assert house.runtime.starts == ["a", "c", "b"]
+
+
+async def test_an_interactive_request_lifts_the_batch_start_that_it_joins(house: Fake) -> None:
+    house.settings.change(max_running=1)
+    first, batch, later = [await house.add(name) for name in "abc"]
+    stream = await house.lease(first)
+
+    async with asyncio.TaskGroup() as tasks:
+        for model, is_batch in ((batch, True), (later, False), (batch, False)):
+            tasks.create_task(use(house, model, is_batch=is_batch))
+            await asyncio.sleep(0.05)
+        stream.release()
+    assert house.runtime.starts == ["a", "b", "c"]
+
+
+async def test_batch_work_leaves_half_of_the_waiting_places_to_others(house: Fake) -> None:
+    house.settings.change(max_queue=2)
+    model = await house.add("a")
+    house.runtime.load_gate.hold()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(use(house, model, is_batch=True))
+        await house.until("instance.loading")
+        with pytest.raises(QueueFull, match="1 requests already wait"):
+            await use(house, model, is_batch=True)
+        tasks.create_task(use(house, model, is_batch=False))
+        await asyncio.sleep(0)
+        house.runtime.load_gate.release()

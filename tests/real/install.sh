@@ -14,6 +14,9 @@ root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi; }
 
 packages() { # one name of a program or file to look for, and the package that brings it, per line
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || echo postgresql
+    command -v dockerd >/dev/null || echo docker.io
+    command -v podman >/dev/null || echo podman
+    [ -x /usr/libexec/podman/catatonit ] || command -v catatonit >/dev/null || echo catatonit
     [ -x "$KEPT" ] || [ -x "$WANTED_AT" ] || command -v llama-server >/dev/null || {
         command -v cmake >/dev/null || echo cmake
         command -v ninja >/dev/null || echo ninja-build

@@ -116,16 +116,6 @@ def _not_readable(folder: Path, stack: ExitStack) -> Fault:
     return Fault(prefix=("setpriv", lost, "--inh-caps=-all") if os.geteuid() == 0 else ())
 
 
-def _disk_full(folder: Path, stack: ExitStack) -> Fault:
-    """Its caches lie on a file system that is full (`/dev/full` for a file; root mounts a small one)."""
-    small = folder / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(small)], check=True)
-    stack.callback(subprocess.run, ["umount", "-l", str(small)], check=True)
-    (small / "filler").write_bytes(b"x" * 60_000)
-    return Fault(env={"TMPDIR": str(small), "VLLM_CACHE_ROOT": str(small / "cache")})
-
-
 def _hub(status: str) -> Build:
     def build(folder: Path, stack: ExitStack) -> Fault:
         hub = stack.enter_context(HubServer())
@@ -157,7 +147,6 @@ FAULTS: Mapping[str, Build] = {
     "choice_invalid": _flags("--dtype", "int3"),
     "value_invalid": _flags("--max-num-seqs", "many"),
     "context_too_long": _flags("--max-model-len", "1000000"),
-    "kv_cache_too_small": _flags("--kv-cache-memory-bytes", "200000", "--max-model-len", "1024"),
     "kv_cache_none": _flags("--num-gpu-blocks-override", "1", "--max-model-len", "1024"),
     "kv_cache_over_memory": _flags(VLLM_CPU_KVCACHE_SPACE="4000"),
     "too_many_parallel": _flags("--tensor-parallel-size", "4"),
@@ -185,9 +174,6 @@ FAULTS: Mapping[str, Build] = {
     "tokenizer_missing": _missing("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     "port_taken": _port_taken,
     "permission_denied": _not_readable,
-    "disk_full": _disk_full,
-    "json_invalid": _flags("--hf-overrides", "{broken"),
-    "embedding_of_text_model": _flags("--runner", "draft"),
 }
 
 
@@ -239,8 +225,12 @@ class Forker:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="provoke-"))) / "model"
             shutil.copytree(SHARED / "demo-model" / "hf", folder)
             fault = FAULTS[name](folder, stack)
-            if "HF_ENDPOINT" in fault.env or fault.prefix:  # a fresh one: both hold from its first moment
-                return Forker(self._python, fault)._run(name, fault, folder)
+            if (
+                fault.env.keys() & {"HF_ENDPOINT", "PYTHONPATH"} or fault.prefix
+            ):  # a fresh one: both hold from its first moment
+                fresh = Forker(self._python, fault)
+                stack.callback(fresh.close)
+                return fresh._run(name, fault, folder)
             return self._run(name, fault, folder)
 
     def _run(self, name: str, fault: Fault, folder: Path) -> tuple[int, list[str]]:

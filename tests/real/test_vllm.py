@@ -23,7 +23,7 @@ from tests.serving import ServerProcess
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 START_LIMIT_S = 600.0
-SMALL = {"context_length": 256, "enforce_eager": True, "cpu_kv_cache_gib": 1, "dtype": "bfloat16"}
+SMALL = {"context_length": 256, "enforce_eager": True, "cpu_kv_cache_gib": 1}
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +59,13 @@ class Served:
         """Start it; another thread's patience is not tested here, so the answer is polled for."""
         self.ask(f"/ostler/v1/models/{name}/start", {"wait": False})
 
-    def start_by_request(self, name: str) -> None:
-        """A client's first request: it waits until the model runs."""
-        deadline = time.monotonic() + START_LIMIT_S
-        while (
-            self.server.status("/v1/completions", {"model": name, "prompt": "Hello", "max_tokens": 2}) != 200
-        ):
-            assert time.monotonic() < deadline and self.state(name) != "failed", self.instance(name)
+    def complete(self, name: str) -> Any:
+        """A client's request, which waits until the model runs."""
+        body = json.dumps({"model": name, "prompt": "Hello", "max_tokens": 2}).encode()
+        request = urllib.request.Request(f"{self.server.url}/v1/completions", body)
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=START_LIMIT_S) as answer:
+            return json.loads(answer.read())
 
     def until(self, name: str, *states: str) -> Any:
         """The instance as soon as it is in one of these states."""
@@ -75,10 +75,14 @@ class Served:
             time.sleep(0.2)
         return found
 
-    def told(self, name: str) -> list[str]:
-        """Every state of the model that was told so far, oldest first."""
+    def history(self, name: str) -> list[Any]:
+        """Everything that was told of the model's instances, oldest first."""
         query = f"/ostler/v1/history?subject_name={name}&kind=instance.&sort=id&limit=200"
-        return [str(event["kind"]).removeprefix("instance.") for event in self.ask(query)["items"]]
+        return list(self.ask(query)["items"])
+
+    def told(self, name: str) -> list[str]:
+        """Every state of it that was told."""
+        return [str(event["kind"]).removeprefix("instance.") for event in self.history(name)]
 
     def processes(self) -> list[psutil.Process]:
         """Every process of an engine: vLLM's server, its core and its workers."""
@@ -197,8 +201,11 @@ def test_a_model_lives_from_its_creation_to_its_end(served: Served, shared: Path
         child for child in served.processes() if "EngineCore" in child.name() + " ".join(child.cmdline())
     )
     core.kill()
-    served.until("small", "starting", "loading", "failed")
-    assert served.until("small", "running", "failed")["state"] == "running"
+    served.until("small", "failed", "starting", "loading")
+    served.until("small", "running")
+    failed = next(event for event in served.history("small") if event["kind"] == "instance.failed")
+    assert failed["data"]["diagnosis"] == "Part of the engine ended"
+    assert served.told("small")[3:] == ["failed", "restarting", "starting", "loading", "running"]
     assert served.ask("/v1/chat/completions", question)["choices"]
 
     leftover = served.processes()
@@ -210,9 +217,9 @@ def test_a_model_lives_from_its_creation_to_its_end(served: Served, shared: Path
 
 def test_a_request_starts_it_and_it_leaves_when_idle(served: Served, shared: Path) -> None:
     served.create("lazy", shared / "demo-model" / "hf", policy={"idle_timeout_s": 1})
-    served.start_by_request("lazy")
+    assert served.complete("lazy")["choices"]
     served.until("lazy", "stopped")
-    assert served.told("lazy") == ["starting", "loading", "running", "stopping", "stopped"]
+    assert served.told("lazy") == ["starting", "loading", "running", "idle", "stopped"]
 
 
 def test_a_text_model_embeds_where_its_recipe_says_so(served: Served, shared: Path) -> None:
@@ -241,7 +248,7 @@ def test_a_flag_that_it_does_not_have_is_refused_before_it_is_started(served: Se
     assert served.server.status("/ostler/v1/models/wrong/start", {}) == 422
     run = served.ask("/ostler/v1/models/wrong/dry-run", {})
     assert "--max-model-len" in " ".join(run["errors"])
-    assert served.told("wrong") == []
+    assert served.told("wrong") == ["refused"]
 
 
 def test_without_vllm_a_person_is_told_how_to_get_it(shared: Path, tmp_path: Path) -> None:

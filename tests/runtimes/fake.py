@@ -11,7 +11,15 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
 from ostler.core.launch import HOST_SLOT, PORT_SLOT, Handle, LaunchSpec
-from ostler.runtimes.base import Discovered, LaunchFailed, Observed, RuntimeCheck, StopFailed
+from ostler.runtimes.base import (
+    Discovered,
+    LaunchFailed,
+    Observed,
+    RuntimeAway,
+    RuntimeCheck,
+    StopFailed,
+    Tell,
+)
 from ostler.runtimes.logfile import LineCutter
 from tests.runtimes.stand_in import StandIn, parse
 
@@ -85,7 +93,10 @@ async def end(engine: FakeEngine, code: int | None, *, oom_killed: bool = False)
 
 
 class FakeRuntime:
-    """See the module. `starts` and `stops` are the names of models in the order of the acts."""
+    """See the module. `starts` and `stops` are the names of models in the order of the acts.
+
+    `memory_bytes` is what each of its engines holds.
+    """
 
     def __init__(self, world: World | None = None, name: str = "process") -> None:
         self.name = name
@@ -97,8 +108,37 @@ class FakeRuntime:
         self.load_gate = Gate()
         self.launch_error: LaunchFailed | None = None
         self.stop_error: StopFailed | None = None
+        self.memory_bytes = 1_000_000
         self.next_exits: list[tuple[int, tuple[str, ...], bool]] = []
         self._ports_to_take = 0
+        self.trouble: str | None = None
+        self.lack: str | None = None
+        self.pull_gate = Gate()
+
+    def go_away(self) -> None:
+        """From now on it does not answer, as a daemon that is stopped; its engines live."""
+        self.trouble = "the runtime does not answer"
+
+    def come_back(self) -> None:
+        """It answers again."""
+        self.trouble = None
+
+    def _answer(self) -> None:
+        if self.trouble is not None:
+            raise RuntimeAway(self.trouble, retry_after_s=1.0)
+
+    async def lacks(self, spec: LaunchSpec) -> str | None:
+        return self.lack
+
+    async def provide(self, spec: LaunchSpec, tell: Tell) -> None:
+        self._answer()
+        if self.lack is not None:
+            await tell(f"pulling {self.lack}")
+            await self.pull_gate.enter()
+            self.lack = None
+
+    async def close(self) -> None:
+        """Nothing to close."""
 
     def exit_while_loading(self, code: int, *lines: str, oom_killed: bool = False, times: int = 1) -> None:
         """The next engines print these lines and end with this code before they are ready."""
@@ -113,6 +153,7 @@ class FakeRuntime:
         await end(self.world.engine(model_name), code, oom_killed=oom_killed)
 
     async def launch(self, spec: LaunchSpec, *, instance_id: int, secrets: Mapping[str, str]) -> Handle:
+        self._answer()
         self.starts.append(spec.model_name)
         await self.start_gate.enter()
         if self.launch_error is not None:
@@ -156,11 +197,14 @@ class FakeRuntime:
             await engine.server.load()
 
     async def inspect(self, handle: Handle) -> Observed:
+        self._answer()
         engine = self._find(handle)
         if engine is None:
             return Observed("gone")
         if not engine.ended.is_set():
-            return Observed("alive", pid=engine.pid, memory_bytes=1_000_000, port_taken=engine.port_taken)
+            return Observed(
+                "alive", pid=engine.pid, memory_bytes=self.memory_bytes, port_taken=engine.port_taken
+            )
         if engine.exit_code is None:
             return Observed("gone", pid=engine.pid)
         return Observed("exited", engine.exit_code, engine.oom_killed, engine.pid, None, engine.port_taken)
@@ -169,9 +213,12 @@ class FakeRuntime:
         engine = self._find(handle)
         if engine is not None:
             await engine.ended.wait()
+        while self.trouble is not None:
+            await asyncio.sleep(0.01)
         return await self.inspect(handle)
 
     async def stop(self, handle: Handle, *, grace_s: float) -> None:
+        self._answer()
         engine = self._find(handle)
         if engine is None or engine.is_forgotten:
             return
@@ -205,6 +252,7 @@ class FakeRuntime:
             yield line
 
     async def discover(self) -> list[Discovered]:
+        self._answer()
         return [
             Discovered(e.handle, e.spec.model_id, e.instance_id, e.spec.digest())
             for e in self.world.engines

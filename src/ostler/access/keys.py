@@ -362,8 +362,8 @@ class Keys:
             if row.user_id is None or row.user_id != principal.user_id:
                 principal.require(Role.ADMIN, "switch keys off and on")
             row.disabled = disabled
-            word = "disabled" if disabled else "enabled"
-            await self._events.add(session, NewEvent(f"key.{word}", "key", row.id, row.name, principal.name))
+            kind = "key.disabled" if disabled else "key.enabled"
+            await self._events.add(session, NewEvent(kind, "key", row.id, row.name, principal.name))
             entry = entry_of(row)
             after_commit(session, lambda: self._remember(entry))
         return self._key(row)

@@ -90,7 +90,7 @@ class Organisations:
             async with self._database.write() as session:
                 session.add(row)
                 await session.flush()
-                await self._tell(session, "created", row, principal)
+                await self._tell(session, "organisation.created", row, principal)
         except IntegrityError as error:
             raise _taken(name) from error
         return _organisation(row)
@@ -103,7 +103,7 @@ class Organisations:
                 row = await _row(session, organisation, to_change=True)
                 row.name = check_name(name, "name")
                 await session.flush()
-                await self._tell(session, "renamed", row, principal)
+                await self._tell(session, "organisation.renamed", row, principal)
         except IntegrityError as error:
             raise _taken(name) from error
         return _organisation(row)
@@ -117,15 +117,13 @@ class Organisations:
             for table in (UserRow, KeyRow):
                 await session.execute(update(table).where(table.org_id == gone.id).values(org_id=None))
             await session.delete(row)
-            await self._tell(session, "deleted", row, principal)
+            await self._tell(session, "organisation.deleted", row, principal)
         return gone
 
     async def _tell(
-        self, session: AsyncSession, what: str, row: OrganisationRow, principal: Principal
+        self, session: AsyncSession, kind: str, row: OrganisationRow, principal: Principal
     ) -> None:
-        await self._events.add(
-            session, NewEvent(f"organisation.{what}", "organisation", row.id, row.name, principal.name)
-        )
+        await self._events.add(session, NewEvent(kind, "organisation", row.id, row.name, principal.name))
 
 
 async def check_organisation(session: AsyncSession, org_id: int | None) -> None:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ostler.cli import human
 from ostler.cli.client import Json, ServerUnreachable
@@ -19,6 +19,9 @@ from ostler.cli.connection import Server, find_running
 from ostler.cli.failures import CommandFailed
 from ostler.core.errors import OstlerError
 from ostler.core.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from ostler.runtimes.base import RuntimeCheck
 
 HUB_TIMEOUT_S = 5.0
 LOW_DISK_BYTES = 5_000_000_000
@@ -149,7 +152,32 @@ def _port(settings: Settings) -> Check:
     return Check("port", "ok", f"{where} is free")
 
 
-_CHECKS: tuple[Callable[[Settings], Check], ...] = (_data_dir, _disk, _database, _engines, _port)
+def _docker(settings: Settings) -> Check:
+    """Models run as processes where there is no Docker, so its absence alone is no fault."""
+    checked = asyncio.run(_ask_docker(settings))
+    facts = checked.facts
+    if checked.ok:
+        gpus = "no GPUs for containers" if facts["gpus"] == "none" else f"{facts['gpus']} GPUs for containers"
+        manner = ", rootless" if facts["rootless"] else ""
+        return Check("docker", "ok", f"{facts['version']} at {facts['docker_host']}{manner}, {gpus}")
+    socket_file = Path(facts["docker_host"].removeprefix("unix://"))
+    if settings.docker_host is None and not socket_file.exists():
+        return Check("docker", "ok", f"none found at {facts['docker_host']}: models run as processes")
+    return Check("docker", "warning", checked.reason, facts["hint"])
+
+
+async def _ask_docker(settings: Settings) -> RuntimeCheck:
+    from ostler.app import docker_runtime
+    from ostler.core.clock import Clock
+
+    runtime = docker_runtime(settings, "doctor", Clock())
+    try:
+        return await runtime.check()
+    finally:
+        await runtime.close()
+
+
+_CHECKS: tuple[Callable[[Settings], Check], ...] = (_data_dir, _disk, _database, _engines, _docker, _port)
 
 
 def _devices(settings: Settings, server: Server) -> list[Check]:

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from ostler.cli.commands import (
     admin,
+    changing,
     demo,
     fit,
     hub,
@@ -40,6 +41,7 @@ SECTIONS: dict[str, dict[str, Callable[..., None]]] = {
         "fit": fit.fit,
         "add": models.add,
         "create": models.create,
+        "set": changing.set_options,
         "cp": models.copy,
         "rm": models.remove,
         "merge": reshaping.merge,

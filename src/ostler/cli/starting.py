@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ostler.cli import human
 from ostler.cli.client import API, Client, Json, model_path
@@ -26,15 +26,20 @@ _LAST = ("instance.running", "instance.failed")
 
 
 def start_and_watch(
-    client: Client, name: str, *, say: Callable[[str], None], keep: bool = True, ignore_fit: bool = False
+    client: Client,
+    name: str,
+    *,
+    say: Callable[[str], None],
+    keep: bool = True,
+    ignore: Sequence[str] = (),
 ) -> Json:
     """Start a model, wait until it is running and hand each state to `say`; the instance is returned.
 
     The states come from the event stream, which is opened before the start so that none is missed.
     One that runs already is returned at once. Without `keep` it stops again when idle;
-    with `ignore_fit` it starts also where its memory is not there. Raises CommandFailed with the reason.
+    `ignore` are codes of errors in its dry run that do not matter. Raises CommandFailed with the reason.
     """
-    path, order = model_path(name, "start"), {"wait": True, "keep": keep, "ignore_fit": ignore_fit}
+    path, order = model_path(name, "start"), {"wait": True, "keep": keep, "ignore": list(ignore)}
     if client.get(model_path(name)).get("state") == "running":
         return client.post(path, order, timeout_s=START_TIMEOUT_S)
     watch = _Watch(client, name, say)

@@ -97,21 +97,31 @@ def resolve_model(client: Client, text: str) -> Json:
 
     Raises CommandFailed: not found with near names, or what the pull or the server says.
     """
-    meant = what_is_meant(client, text)
-    if meant.model is not None:
-        return meant.model
-    if meant.path is not None:
-        return new_model_from_path(client, Path(meant.path), None, reuse=True)
-    spec = str(meant.hub)
-    if known := _model_of_repo(client, spec):
+    known, meant = known_model(client, text)
+    if known is not None:
         return known
+    if meant.path is not None:
+        return new_model_from_path(client, Path(meant.path), None)
     from ostler.cli.pulling import pull_model
 
-    return pull_model(client, spec)
+    return pull_model(client, str(meant.hub))
 
 
-def new_model_from_path(client: Client, path: Path, name: str | None, *, reuse: bool = False) -> Json:
-    """Register a file or folder in place. `reuse`: a model that already has this source is good too."""
+def known_model(client: Client, text: str) -> tuple[Json | None, Meant]:
+    """The model that a person means, where there is one, and what the text means.
+
+    Raises CommandFailed: not found, with near names, where the text is nothing that a model can be made of.
+    """
+    meant = what_is_meant(client, text)
+    if meant.path is not None:
+        return _model_of_path(client, existing(Path(meant.path))), meant
+    if meant.hub is not None:
+        return _model_of_repo(client, meant.hub), meant
+    return meant.model, meant
+
+
+def existing(path: Path) -> Path:
+    """The path from the root. Raises CommandFailed where nothing is there."""
     path = absolute_path(path)
     if not path.exists():
         raise CommandFailed(
@@ -119,14 +129,24 @@ def new_model_from_path(client: Client, path: Path, name: str | None, *, reuse: 
             hint="See the files that are known: ostler list --files",
             exit_code=NOT_FOUND,
         )
-    if reuse:
-        for model in client.every("/models")["items"]:
-            if (model.get("source") or {}).get("path") in (str(path), str(path.resolve())):
-                return dict(model)
+    return path
+
+
+def new_model_from_path(client: Client, path: Path, name: str | None) -> Json:
+    """Register a file or folder in place."""
+    path = existing(path)
     body: dict[str, Any] = {"source": {"path": str(path)}}
     if name:
         body["name"] = name
     return client.post("/models", body)
+
+
+def _model_of_path(client: Client, path: Path) -> Json | None:
+    """A model that already has this source."""
+    for model in client.every("/models")["items"]:
+        if (model.get("source") or {}).get("path") in (str(path), str(path.resolve())):
+            return dict(model)
+    return None
 
 
 def _model_of_repo(client: Client, spec: str) -> Json | None:

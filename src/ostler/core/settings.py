@@ -141,6 +141,30 @@ class Settings(BaseModel):
         "Command that starts llama-server; by default `llama-server` on PATH, else the built-in one.",
         env=("LLAMA_SERVER_COMMAND",),
     )
+    docker_host: str | None = _setting(
+        None,
+        "Where the Docker Engine listens, or Podman's compatible service: `unix:///path`, `tcp://host:port`. "
+        "By default the usual sockets are looked for, rootless ones too.",
+        env=("DOCKER_HOST",),
+    )
+    docker_network: str = _setting(
+        "ostler", "Network of engines in containers, made where it is missing; `host` for the host's own."
+    )
+    docker_name_prefix: str = _setting(
+        "",
+        "What stands before the names of containers (`llamacpp-model-7`), for a second Ostler on one daemon.",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,30})?$",
+    )
+    llamacpp_image: str = _setting(
+        "ghcr.io/ggml-org/llama.cpp:server-cuda",
+        "Image of llama.cpp's server for models in containers that name none.",
+        env=("LLAMACPP_IMAGE",),
+    )
+    vllm_image: str = _setting(
+        "vllm/vllm-openai:latest",
+        "Image of vLLM for models in containers that name none.",
+        env=("VLLM_IMAGE",),
+    )
     vllm_command: str | None = _setting(
         None,
         "Command that starts vLLM, or the folder of the virtual environment that it is installed in; by "
@@ -178,7 +202,11 @@ class Settings(BaseModel):
         ge=0,
     )
     max_queue: int = _setting(
-        64, "How many requests may wait for models to start; above it the answer is 503.", live=True, ge=0
+        64,
+        "How many requests may wait for models to start; above it the answer is 503. Batch work is refused "
+        "at the half of it.",
+        live=True,
+        ge=0,
     )
     start_timeout_s: float = _setting(
         600.0, "How long an engine may load before it counts as failed.", live=True, gt=0
@@ -189,6 +217,13 @@ class Settings(BaseModel):
     idle_timeout_s: float = _setting(
         900.0,
         "A model started on demand stops after this long without a request; 0 means never.",
+        live=True,
+        ge=0,
+    )
+    max_keep_alive_s: float = _setting(
+        3600.0,
+        "How long a request may ask (with `keep_alive`) that a model started on demand stays without another "
+        "request; never longer than the model's own `idle_timeout_s`. 0 means that requests have no say.",
         live=True,
         ge=0,
     )

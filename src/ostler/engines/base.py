@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from ostler.core.errors import EngineError, InvalidField, NotFound
 from ostler.core.launch import LaunchSpec
+from ostler.engines.fit_memory import EngineMemory
 from ostler.engines.listed_devices import ListedDevice
 from ostler.engines.options import OptionTable
 
@@ -29,10 +31,11 @@ class NoExecutable(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class LaunchRequest:
-    """Everything an engine needs to say what will run; paths are as the engine will see them.
+    """Everything an engine needs to say what will run; paths are those of the host.
 
     `options` are checked again; `command_override` is a model's own command line of the
     executable ("/opt/llama.cpp/llama-server"); `devices` are device ids ("cuda:0"), empty for all.
+    `runtime_options` are the model's wishes for its container, the image among them.
     """
 
     model_id: int
@@ -45,6 +48,7 @@ class LaunchRequest:
     runtime: str = "process"
     command_override: str | None = None
     devices: tuple[str, ...] = ()
+    runtime_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Health(StrEnum):
@@ -108,7 +112,8 @@ class Engine(ABC):
     """One inference program. Engines hold no state of instances and start nothing.
 
     `as_of` is the version of the program whose options the table holds, `programs` are the names (of a
-    file, or of a Python module) by which a command line names it.
+    file, or of a Python module) by which a command line names it. `options_vary`: releases differ so
+    much in their flags that options, too, are checked against the program before each start.
     """
 
     name: ClassVar[str]
@@ -117,13 +122,20 @@ class Engine(ABC):
     title: ClassVar[str]
     formats: ClassVar[frozenset[str]]
     options: ClassVar[OptionTable]
+    options_vary: ClassVar[bool] = False
     owned_flags: ClassVar[frozenset[str]]
     secret_env: ClassVar[tuple[str, ...]]
     health_path: ClassVar[str]
     models_path: ClassVar[str] = "/v1/models"
+    context_keys: ClassVar[tuple[str, ...]] = ()
+    """Where an entry of its model list says how many tokens one request may have, key by key."""
     metrics_path: ClassVar[str | None] = None
+    spreads_over_gpus: ClassVar[bool] = False
+    """Left alone, it shares a model out over every GPU that it sees."""
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     slots_path: ClassVar[str | None] = None
+    no_memory: ClassVar[frozenset[str]] = frozenset()
+    """Options that surely do not change how much memory the engine takes."""
 
     @abstractmethod
     def launch_spec(self, request: LaunchRequest) -> LaunchSpec:
@@ -148,10 +160,31 @@ class Engine(ABC):
         """
         return None
 
+    def read_context(self, body: str) -> int | None:
+        """The tokens that one request may have, from the engine's model list; None where it does not say."""
+        try:
+            found = json.loads(body)["data"][0]
+            for key in self.context_keys:
+                found = found[key]
+        except (ValueError, RecursionError, LookupError, TypeError):
+            return None
+        return found if type(found) is int and found > 0 else None
+
     async def sees_gpus(self, request: LaunchRequest) -> bool | None:
         """Whether the program would use this host's GPUs; None where it does not say. Raises NoExecutable."""
         found = await self.devices(request)
         return None if found is None else bool(found)
+
+    async def memory(self, request: LaunchRequest, *, ask: bool = True) -> EngineMemory | None:
+        """What the program itself says that it would allocate; None where it cannot be asked.
+
+        Without `ask` only an answer that it gave before. Raises what `launch_spec` raises.
+        """
+        return None
+
+    async def knows(self, request: LaunchRequest, option: str) -> bool | None:
+        """Whether the program takes this option; None where it does not say. Raises NoExecutable."""
+        return True
 
     @abstractmethod
     async def executable(self, request: LaunchRequest) -> Executable:

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from ostler.core.launch import HOST_SLOT, PORT_SLOT, LaunchSpec
@@ -19,13 +20,18 @@ from ostler.engines.base import (
     LaunchRequest,
 )
 from ostler.engines.command_line import is_flag
+from ostler.engines.container_paths import ContainerPaths, in_container, options_inside
+from ostler.engines.fit_memory import Asker, EngineMemory
 from ostler.engines.listed_devices import ListedDevice, device_env
 from ostler.engines.llamacpp_diagnosis import DIAGNOSIS
-from ostler.engines.llamacpp_options import AS_OF, TABLE
+from ostler.engines.llamacpp_options import AS_OF, NO_MEMORY, TABLE
 from ostler.engines.options import OptionTable
 from ostler.engines.probe import Prober
 from ostler.engines.programs import resolve_command, unknown_flag
+from ostler.engines.sameness import file_state, program_state
 
+SHM_BYTES = 8 * 1024**3
+"""Shared memory of its containers, as Cortex gave them; a limit, not a reservation."""
 BUILT_IN = (sys.executable, "-m", "ostler.engines.llama_server")
 """The llama.cpp that comes with Ostler; started as a module so that it works from any folder."""
 
@@ -38,7 +44,10 @@ HINTS = {
 
 
 class LlamaCpp(Engine):
-    """llama-server, Ostler's own or another. `command` is the setting `llama_server_command`."""
+    """llama-server, Ostler's own or another.
+
+    `command` is the setting `llama_server_command`, `image` the setting `llamacpp_image`.
+    """
 
     name: ClassVar[str] = "llamacpp"
     as_of: ClassVar[str] = AS_OF
@@ -51,6 +60,9 @@ class LlamaCpp(Engine):
     health_path: ClassVar[str] = "/health"
     metrics_path: ClassVar[str | None] = "/metrics"
     slots_path: ClassVar[str | None] = "/slots"
+    no_memory: ClassVar[frozenset[str]] = NO_MEMORY
+    context_keys: ClassVar[tuple[str, ...]] = ("meta", "n_ctx")
+    spreads_over_gpus: ClassVar[bool] = True
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "prompt_tokens_total": ("llamacpp:prompt_tokens_total",),
         "cached_prompt_tokens_total": ("llamacpp:prompt_tokens_cached_total",),
@@ -70,9 +82,11 @@ class LlamaCpp(Engine):
         "longest_context_tokens": ("llamacpp:n_tokens_max",),
     }
 
-    def __init__(self, command: str | None = None) -> None:
+    def __init__(self, command: str | None = None, image: str | None = None) -> None:
         self._setting = command
+        self._image = image
         self._prober = Prober()
+        self._asker = Asker()
 
     def launch_spec(self, request: LaunchRequest) -> LaunchSpec:
         """What exactly will run; metrics and slots are switched on unless an option says otherwise."""
@@ -81,22 +95,29 @@ class LlamaCpp(Engine):
         options = self.options.validate(request.options)
         options.setdefault("metrics", True)
         options.setdefault("slots", True)
-        arguments = ["--host", HOST_SLOT, "--port", PORT_SLOT]
-        arguments += ["--model", str(request.model_path), "--alias", request.model_name]
-        if request.mmproj_path is not None and "mmproj" not in options:
-            arguments += ["--mmproj", str(request.mmproj_path)]
-        arguments += self.options.to_args(options)
-        return LaunchSpec(
+        model, projector = str(request.model_path), request.mmproj_path
+        if projector is not None and "mmproj" not in options:
+            options["mmproj"] = str(projector)
+        spec = LaunchSpec(
             model_id=request.model_id,
             model_name=request.model_name,
             engine=self.name,
             runtime=request.runtime,
-            command=self._command(request)[0],
-            args=(*arguments, *request.extra_args),
-            env={**device_env(request.devices), **request.env},
             secret_env=self.secret_env,
             devices=request.devices,
         )
+        if request.runtime == "process":
+            env = {**device_env(request.devices), **request.env}
+            spec = replace(spec, command=self._command(request)[0], env=env)
+        else:
+            paths = ContainerPaths()
+            model, options = paths.add(request.model_path), options_inside(self.options, options, paths)
+            on_cpu = options.get("gpu_layers") == 0 and not request.devices
+            spec = replace(spec, env=request.env, devices=("cpu",) if on_cpu else spec.devices)
+            spec = in_container(spec, request, paths, image=self._image, shm_bytes=SHM_BYTES)
+        arguments = ["--host", HOST_SLOT, "--port", PORT_SLOT, "--model", model]
+        arguments += ["--alias", request.model_name, *self.options.to_args(options)]
+        return replace(spec, args=(*arguments, *request.extra_args))
 
     def _command(self, request: LaunchRequest) -> tuple[tuple[str, ...], str]:
         """The executable with its leading arguments, and where it was found."""
@@ -124,16 +145,41 @@ class LlamaCpp(Engine):
     async def devices(
         self, request: LaunchRequest, *, fresh: bool = False
     ) -> tuple[ListedDevice, ...] | None:
-        """By its `--list-devices`: a build for the CPU lists none."""
+        """By its `--list-devices`: a build for the CPU lists none. The program of an image is not asked."""
+        if request.runtime != "process":
+            return () if request.devices == ("cpu",) else None
         command, _ = self._command(request)
         return await self._prober.devices(command, fresh=fresh)
+
+    async def memory(self, request: LaunchRequest, *, ask: bool = True) -> EngineMemory | None:
+        """By the built-in engine's `--fit-memory`; llama-server has nothing of the kind."""
+        spec = await asyncio.to_thread(self.launch_spec, request)
+        if spec.command != BUILT_IN or request.mmproj_path or "mmproj" in request.options:
+            return None  # it does not count a projector
+        key = await asyncio.to_thread(_memory_key, spec, request)
+        return await self._asker.ask(spec, key) if ask else self._asker.known(key)
+
+    async def knows(self, request: LaunchRequest, option: str) -> bool | None:
+        """By its `--help`; the built-in one takes every option of the table."""
+        command, source = self._command(request)
+        if source == "built-in":
+            return True
+        row = self.options.get(option)
+        flags = {self.options.get(name).flag for name in row.stands_for or (row.name,)}
+        known = (await self.capabilities(command)).flags
+        return None if known is None else flags <= known
 
     async def capabilities(self, command: Sequence[str]) -> Capabilities:
         """The flags in its `--help`. Never raises."""
         return await self._prober.probe(tuple(command))
 
     async def check(self, request: LaunchRequest) -> list[str]:
-        """Check every flag that would be written against the program's own help; returns warnings."""
+        """Check every flag that would be written against the program's own help; returns warnings.
+
+        The program of an image is not asked: it says itself what it does not know when it starts.
+        """
+        if request.runtime != "process":
+            return []
         spec = await asyncio.to_thread(self.launch_spec, request)
         capabilities = await self.capabilities(spec.command)
         warnings = [capabilities.warning] if capabilities.warning else []
@@ -156,3 +202,9 @@ class LlamaCpp(Engine):
     ) -> Diagnosis | None:
         """The first rule of `llamacpp_diagnosis` that fits."""
         return DIAGNOSIS.diagnose(log_tail, exit_code, oom_killed=oom_killed)
+
+
+def _memory_key(spec: LaunchSpec, request: LaunchRequest) -> str:
+    """Changes with whatever could change the program's answer."""
+    facts = (program_state(spec), spec.args, sorted(spec.env.items()), file_state(request.model_path))
+    return repr(facts)

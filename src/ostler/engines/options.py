@@ -206,6 +206,20 @@ class OptionTable:
             if one := self._owned_env.get(name):
                 raise OwnedOption("env", f"{name} cannot be given: {one.why}", variable=name)
 
+    def told(
+        self, options: Mapping[str, Any], extra_args: Sequence[str] = (), env: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Every option that somebody has set, be it as such, as an argument or as a variable of the engine.
+
+        A value that cannot be read stays as it is. Raises what `validate` raises for `options`.
+        """
+        named = {row.name: value for name, value in (env or {}).items() if (row := self.for_env(name))}
+        found = {**_readable(self, named), **self.validate(options)}
+        try:
+            return {**found, **self.parse_command(list(extra_args)).options}
+        except InvalidField:  # whoever launches it says what is wrong
+            return found
+
     def parse_command(self, command: str | Sequence[str]) -> ParsedCommand:
         """Read a pasted command line. Raises BadCommand, BadOptionValue."""
         from ostler.engines.command_line import parse_command
@@ -232,3 +246,13 @@ class OptionTable:
             else f"The options are listed in docs/engines/{self.engine}.md",
             near=near,
         )
+
+
+def _readable(table: OptionTable, named: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in named.items():
+        try:
+            found |= table.validate({name: value})
+        except InvalidField:
+            found[name] = value
+    return found

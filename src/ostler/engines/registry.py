@@ -80,4 +80,5 @@ ENGINES: tuple[type[Engine], ...] = (LlamaCpp, Vllm)
 
 def default_engines(settings: Settings) -> Engines:
     """Every engine, as the settings say."""
-    return Engines([LlamaCpp(settings.llama_server_command), Vllm(settings.vllm_command)])
+    llamacpp = LlamaCpp(settings.llama_server_command, settings.llamacpp_image)
+    return Engines([llamacpp, Vllm(settings.vllm_command, settings.vllm_image)])

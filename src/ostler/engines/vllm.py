@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,6 +21,7 @@ from ostler.engines.base import (
     NoExecutable,
 )
 from ostler.engines.command_line import is_flag
+from ostler.engines.container_paths import ContainerPaths, in_container, options_inside
 from ostler.engines.listed_devices import device_env
 from ostler.engines.options import OptionTable
 from ostler.engines.probe import Prober
@@ -40,13 +42,18 @@ QUIET = {
     "NO_COLOR": "1",
 }
 """An engine of ours loads what is on disk, tells nobody about itself and logs plain text."""
+SHM_BYTES = 2 * 1024**3
+"""Shared memory of its containers, as Cortex gave them; a limit, not a reservation."""
 CPU_KV_CACHE_GIB = 4
 """On a CPU vLLM would take 92 % of the host's memory for its KV cache; builds for GPUs do not read this."""
 SIZES_OF_MEMORY = ("cpu_kv_cache_gib", "gpu_memory_utilization", "kv_cache_memory_bytes")
 
 
 class Vllm(Engine):
-    """vLLM, in an environment of its own. `command` is the setting `vllm_command`."""
+    """vLLM, in an environment of its own or in a container.
+
+    `command` is the setting `vllm_command`, `image` the setting `vllm_image`.
+    """
 
     name: ClassVar[str] = "vllm"
     as_of: ClassVar[str] = AS_OF
@@ -54,6 +61,7 @@ class Vllm(Engine):
     title: ClassVar[str] = "vLLM"
     formats: ClassVar[frozenset[str]] = frozenset({"safetensors"})
     options: ClassVar[OptionTable] = TABLE
+    options_vary: ClassVar[bool] = True
     owned_flags: ClassVar[frozenset[str]] = frozenset(flag for one in TABLE.owned for flag in one.flags)
     secret_env: ClassVar[tuple[str, ...]] = ("VLLM_API_KEY",)
     health_path: ClassVar[str] = "/health"
@@ -81,8 +89,9 @@ class Vllm(Engine):
         "accepted_draft_tokens_total": ("vllm:spec_decode_num_accepted_tokens_total",),
     }
 
-    def __init__(self, command: str | None = None) -> None:
+    def __init__(self, command: str | None = None, image: str | None = None) -> None:
         self._setting = command
+        self._image = image
         self._prober = Prober(read_package)
 
     def launch_spec(self, request: LaunchRequest) -> LaunchSpec:
@@ -93,24 +102,28 @@ class Vllm(Engine):
         options.setdefault("disable_uvicorn_access_log", True)  # else every health probe is a line
         if not options.keys() & set(SIZES_OF_MEMORY):
             options["cpu_kv_cache_gib"] = CPU_KV_CACHE_GIB
-        command = self._command(request)[0] if request.runtime == "process" else ()
-        # `vllm serve` takes the model first; as a module, and as an image of any age, it knows --model.
-        model = (
-            [str(request.model_path)] if command[-1:] == ("serve",) else ["--model", str(request.model_path)]
-        )
-        arguments = [*model, "--served-model-name", request.model_name]
-        arguments += ["--host", HOST_SLOT, "--port", PORT_SLOT, *self.options.to_args(options)]
-        return LaunchSpec(
+        path, env = str(request.model_path), {**QUIET, **self.options.to_env(options), **request.env}
+        spec = LaunchSpec(
             model_id=request.model_id,
             model_name=request.model_name,
             engine=self.name,
             runtime=request.runtime,
-            command=command,
-            args=(*arguments, *request.extra_args),
-            env={**QUIET, **device_env(request.devices), **self.options.to_env(options), **request.env},
+            env=env,
             secret_env=self.secret_env,
             devices=request.devices,
         )
+        if request.runtime == "process":
+            env = {**device_env(request.devices), **env}
+            spec = replace(spec, command=self._command(request)[0], env=env)
+        else:
+            paths = ContainerPaths()
+            path, options = paths.add(request.model_path), options_inside(self.options, options, paths)
+            spec = in_container(spec, request, paths, image=self._image, shm_bytes=SHM_BYTES)
+        # `vllm serve` takes the model first; as a module, and as an image of any age, it knows --model.
+        model = [path] if spec.command[-1:] == ("serve",) else ["--model", path]
+        arguments = [*model, "--served-model-name", request.model_name]
+        arguments += ["--host", HOST_SLOT, "--port", PORT_SLOT, *self.options.to_args(options)]
+        return replace(spec, args=(*arguments, *request.extra_args))
 
     def _command(self, request: LaunchRequest) -> tuple[tuple[str, ...], str]:
         """The program with its leading arguments, and where it was found. Raises NoExecutable."""
@@ -145,7 +158,9 @@ class Vllm(Engine):
         return Executable(command, source, (await self.capabilities(command)).version)
 
     async def sees_gpus(self, request: LaunchRequest) -> bool | None:
-        """By the packages beside it: a vLLM or a PyTorch built for the CPU sees none."""
+        """By the packages beside it: one built for the CPU sees none. An image is not asked."""
+        if request.runtime != "process":
+            return False if request.devices == ("cpu",) else None
         command, _ = await asyncio.to_thread(self._command, request)
         return (await self.capabilities(command)).sees_gpus
 
@@ -162,8 +177,8 @@ class Vllm(Engine):
             for name in given
             if (row := self.options.get(name)).until
         ]
-        if not spec.command:
-            return warnings
+        if request.runtime != "process":
+            return warnings  # the program of an image is not asked
         capabilities = await self.capabilities(spec.command)
         if capabilities.warning:
             warnings.append(capabilities.warning)

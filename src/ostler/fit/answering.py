@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ostler.core.errors import InvalidField
 from ostler.fit.beside import Beside
-from ostler.fit.counting import Shape, counter_for
+from ostler.fit.choosing import Choices
+from ostler.fit.counting import Shape, counter_for, engine_of
 from ostler.fit.devices import Device, Devices
 from ostler.fit.estimated import Estimate
 from ostler.fit.hardware import hardware_from_json, parse_hardware
+from ostler.fit.ledger import Bytes
 
 MAX_CONTEXTS = 100
 
 
 class Fits:
-    """Answers for any shape, on the devices of this host or on described ones."""
+    """Answers for any shape, on the devices of this host or on described ones.
 
-    def __init__(self, devices: Devices) -> None:
+    `reserve` gives the bytes by device that models never get.
+    """
+
+    def __init__(self, devices: Devices, reserve: Callable[[], Bytes] = dict) -> None:
         self._devices = devices
+        self._reserve = reserve
+        self._choices = Choices()
 
     async def hardware(
         self,
@@ -53,17 +61,34 @@ class Fits:
     ) -> tuple[Estimate, ...]:
         """One estimate for each context length in tokens; without any, for that of the options.
 
-        `options` are canonical engine options. Raises ImpossibleOption, InvalidField.
+        `options` are canonical engine options; what they leave open is chosen as a start would, and named.
+        Raises ImpossibleOption, InvalidField.
         """
         if len(contexts) > MAX_CONTEXTS:
             raise InvalidField("contexts", f"at most {MAX_CONTEXTS} context lengths are tried at once")
-        wanted: list[int | None] = [*contexts] or [options.get("context_length")]
+        asked = [{**options, "context_length": context} for context in contexts] or [dict(options)]
 
-        def count() -> tuple[Estimate, ...]:
-            counter = counter_for(shape, options, devices, beside)
-            return tuple(counter.at(context) for context in wanted)
+        def answers() -> tuple[Estimate, ...]:
+            return tuple(self._answer(shape, one, devices, beside) for one in asked)
 
-        return await asyncio.to_thread(count)
+        return await asyncio.to_thread(answers)
+
+    def _answer(
+        self,
+        shape: Shape,
+        options: Mapping[str, Any],
+        devices: Sequence[Device],
+        beside: Beside | None,
+    ) -> Estimate:
+        choice = self._choices.of(engine_of(shape), shape, options, devices, self._reserve(), beside)
+        together = {**options, **choice.options}
+        counter = counter_for(shape, together, devices, beside)
+        found = counter.at(together.get("context_length"))
+        warnings = found.warnings
+        if choice.unknown_why is not None:
+            warnings = (*warnings, f"no options were chosen: {choice.unknown_why}")
+        told = {**found.options, **choice.options}
+        return replace(found, options=told, chosen=tuple(choice.to_json()), warnings=warnings)
 
 
 def _chosen(devices: Sequence[Device], gpus: Sequence[int]) -> list[Device]:

@@ -62,7 +62,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         *(Architecture(name, rotary=False) for name in _UNTURNED.split()),
         Architecture("gemma2", window_period=2, window_tokens=4096),
         Architecture("gemma3", window_period=6),
-        Architecture("gemma3n", window_period=5, rough="the alternating updates (AltUp)"),
+        Architecture("gemma3n", window_period=5, outputs="late", normed_values=True),
         Architecture("gemma4", window_period=0, outputs="normed", normed_values=True),
         Architecture("cohere2", window_period=4),
         Architecture("gpt-oss", window_period=2, outputs="late"),

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ostler.fit.graph_altup import PROJECTION as STREAMS
+from ostler.fit.graph_altup import AltUp, laurel
 from ostler.fit.graph_attention import AttentionInputs, attention, attention_inputs, projection
 from ostler.fit.graph_feed_forward import feed_forward, norm
 from ostler.fit.graph_memory import Graph, Piece
@@ -63,13 +65,25 @@ def compute_bytes(shape: ModelShape, settings: Settings, part: Part) -> int:
     per_layer = None
     if part.layers and PROJECTION in shape.loose:
         per_layer = PerLayer(graph, shape, settings, stream)
+    altup = AltUp(graph, shape, settings) if part.layers and STREAMS in shape.loose else None
+    if altup is not None:
+        stream = altup.stacked(stream)
     if part.layers and is_rwkv(part.layers[0]):
         stream = rwkv(graph, shape, settings, part.layers, stream, wanted)
     for layer in () if is_rwkv(shape.layers[0]) else part.layers:
         cut = wanted if layer is shape.layers[-1] and shape.architecture.outputs == "layer" else None
+        if altup is not None and per_layer is not None:
+            predicted = altup.predicted(stream)
+            result = _layer(graph, shape, settings, layer, altup.active(predicted), inputs, None)
+            corrected = altup.corrected(predicted, result)
+            first = graph.op(result.n_bytes, corrected)
+            stream = altup.joined(corrected, per_layer.vector(layer, first))
+            continue
         stream = _layer(graph, shape, settings, layer, stream, inputs, cut)
         if per_layer is not None and layer.has("inp_gate.weight"):
             stream = per_layer.added(layer, stream)
+    if altup is not None:
+        stream = altup.merged(stream)
     if part.last:
         _output(graph, shape, settings, stream, wanted)
     return graph.peak_bytes()
@@ -129,6 +143,8 @@ def _layer(
     if layer.has("post_attention_norm.weight") and layer.has("ffn_norm.weight"):
         out = norm(graph, out)
     residual = graph.change(out, stream)
+    if layer.has("laurel_l.weight"):
+        residual = laurel(graph, shape, layer, normed, residual)
     if layer.has("attn_output_norm.weight"):
         residual = norm(graph, residual, bias=layer.has("attn_output_norm.bias"))
     if not layer.has("ffn_down.weight") and not layer.has("ffn_down_exps.weight"):

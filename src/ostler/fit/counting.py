@@ -17,6 +17,14 @@ Shape = ModelShape | VllmShape
 """A model as its files describe it; what counts it is `counter_for`."""
 
 
+LLAMACPP, VLLM = "llamacpp", "vllm"
+
+
+def engine_of(shape: Shape) -> str:
+    """The name of the engine that serves models of this shape."""
+    return VLLM if isinstance(shape, VllmShape) else LLAMACPP
+
+
 class Counts(Protocol):
     """Counts one launch at different contexts, in tokens; None is what the engine would take by itself."""
 

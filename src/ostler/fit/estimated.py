@@ -14,9 +14,10 @@ class Need:
     """What is needed of one device, in bytes. `free_bytes` is None where nobody knows.
 
     `compute_bytes` holds the activations of one batch and, on the host, the buffer of results;
-    `overhead_bytes` what the driver takes for itself. `shared_bytes` is what other devices need out of
-    the same memory, where they have none of their own. `limit_bytes` is the most that the engine lets
-    itself take; None for one that has no such limit.
+    `overhead_bytes` what the driver and the program take for themselves. `shared_bytes` is what other
+    devices need out of the same memory, where they have none of their own. `limit_bytes` is the most that
+    the engine lets itself take; None for one that has no such limit. `measured_bytes` is the most that an
+    earlier run of the same launch took, None where there was none.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Need:
     free_bytes: int | None
     shared_bytes: int = 0
     limit_bytes: int | None = None
+    measured_bytes: int | None = None
 
     @property
     def total_bytes(self) -> int:
@@ -72,9 +74,9 @@ class Estimate:
     """What one launch needs. `context_length` is in tokens over all `parallel` slots.
 
     `max_context_length` is the largest that fits with the same GPU layers; None where none does.
-    `options` are the choices that were made where the caller left them open. `details` are numbers that only
-    this engine has. `bounds` is given where the architecture is not known; then every other number is the
-    upper bound.
+    `options` are the choices that were made where the caller left them open, `chosen` the same with a
+    reason for each. `details` are numbers that only this engine has. `bounds` is given where the architecture
+    is not known; then every other number is the upper bound.
     """
 
     context_length: int
@@ -88,6 +90,7 @@ class Estimate:
     engine: str = "llamacpp"
     details: Mapping[str, Any] = field(default_factory=dict)
     bounds: Bounds | None = None
+    chosen: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -109,6 +112,7 @@ class Estimate:
             "fits": self.fits,
             "max_context_length": self.max_context_length,
             "options": dict(self.options),
+            "chosen": list(self.chosen),
             "exactness": self.exactness,
             "warnings": list(self.warnings),
             **({"bounds": asdict(self.bounds)} if self.bounds else {}),

@@ -38,7 +38,7 @@ class AttentionInputs:
     v_places: tuple[Piece, Piece]
     k_turns: tuple[Piece, Piece]
     v_turns: tuple[Piece, Piece]
-    rotation: Rotation
+    rotations: tuple[Rotation, Rotation]
 
 
 def attention_inputs(graph: Graph, shape: ModelShape, settings: Settings) -> AttentionInputs:
@@ -47,19 +47,19 @@ def attention_inputs(graph: Graph, shape: ModelShape, settings: Settings) -> Att
     uses_cache = shape.architecture.memory != "none"
     mask_bytes = F16_BYTES if settings.flash_attention else F32_BYTES
     rows = 1 if settings.flash_attention else shape.widest_values
-    rotation = rotation_of(shape, settings)
+    rotations = (rotation_of(shape, settings, sliding=False), rotation_of(shape, settings, sliding=True))
     kinds = list(dict.fromkeys(layer.sliding for layer in shape.layers if not layer.recurrent))
     empty = graph.input(0)
     masks, k_places, v_places, k_turns, v_turns = ([empty, empty] for _ in range(5))
     if uses_cache and kinds:  # the first query meets its rotation before its position
-        k_turns[kinds[0]] = graph.input(rotation.k**2 * F32_BYTES)
+        k_turns[kinds[0]] = graph.input(rotations[kinds[0]].k ** 2 * F32_BYTES)
     positions = graph.input(tokens * 4)
     for sliding in kinds:
         cells = (settings.window_cells if sliding else settings.cells) if uses_cache else tokens
         if uses_cache:
             if sliding != kinds[0]:
-                k_turns[sliding] = graph.input(rotation.k**2 * F32_BYTES)
-            v_turns[sliding] = graph.input(rotation.v**2 * F32_BYTES)
+                k_turns[sliding] = graph.input(rotations[sliding].k ** 2 * F32_BYTES)
+            v_turns[sliding] = graph.input(rotations[sliding].v ** 2 * F32_BYTES)
             k_places[sliding] = graph.input(tokens * INDEX_BYTES)
             v_places[sliding] = graph.input(0 if shape.mla else tokens * rows * INDEX_BYTES)
         masks[sliding] = graph.input(cells * tokens * mask_bytes)
@@ -70,14 +70,14 @@ def attention_inputs(graph: Graph, shape: ModelShape, settings: Settings) -> Att
         v_places=(v_places[0], v_places[1]),
         k_turns=(k_turns[0], k_turns[1]),
         v_turns=(v_turns[0], v_turns[1]),
-        rotation=rotation,
+        rotations=rotations,
     )
 
 
-def rotation_of(shape: ModelShape, settings: Settings) -> Rotation:
-    """Which rotations the cache's types and the heads' widths ask for."""
-    heads_k = {layer.head_k for layer in shape.layers if layer.kv}
-    heads_v = {layer.head_v for layer in shape.layers if layer.kv}
+def rotation_of(shape: ModelShape, settings: Settings, *, sliding: bool) -> Rotation:
+    """Which rotations the cache's types and the heads' widths ask for, in one of the two caches."""
+    cached = [layer for layer in shape.layers if layer.kv and layer.sliding == sliding]
+    heads_k, heads_v = {layer.head_k for layer in cached}, {layer.head_v for layer in cached}
     turn_k = settings.type_k.quantized and len(heads_k) == 1 and next(iter(heads_k)) % ROTATION_STEP == 0
     turn_v = settings.type_v.quantized and len(heads_v) == 1 and next(iter(heads_v)) % ROTATION_STEP == 0
     if shape.mla:
@@ -106,7 +106,7 @@ def projection(
     graph: Graph, shape: ModelShape, settings: Settings, layer: Layer, mixed: Piece, inputs: AttentionInputs
 ) -> Piece:
     """From what the heads give to the width of the stream; turned values are turned back first."""
-    if inputs.rotation.v and layer.kv:
+    if inputs.rotations[layer.sliding].v and layer.kv:
         mixed = graph.op(mixed.n_bytes, mixed, inputs.v_turns[layer.sliding])
     return product(graph, shape, settings.batch_tokens * shape.n_embd * F32_BYTES, mixed)
 
@@ -119,7 +119,7 @@ def _plain(
     normed: Piece,
     inputs: AttentionInputs,
 ) -> Piece:
-    tokens, rotation = settings.batch_tokens, inputs.rotation
+    tokens, rotation = settings.batch_tokens, inputs.rotations[layer.sliding]
     cached = layer.kv
     rows = layer.rows("attn_qkv")
     fused = product(graph, shape, tokens * rows * F32_BYTES, normed) if rows else None

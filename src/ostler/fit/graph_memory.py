@@ -54,9 +54,9 @@ class Graph:
         """A step like a norm or an addition: as large as its source, and in its place if possible."""
         return self.op(source.n_bytes, source, *others, in_place=True, kept=kept)
 
-    def view(self, source: Piece) -> Piece:
-        """The same memory in another shape."""
-        return Piece(source.n_bytes, original=source.original or source)
+    def view(self, source: Piece, n_bytes: int | None = None) -> Piece:
+        """The same memory in another shape, or so many bytes of it."""
+        return Piece(source.n_bytes if n_bytes is None else n_bytes, original=source.original or source)
 
     def consume(self, *sources: Piece) -> None:
         """A step that writes to memory which is not the graph's, such as the cache."""

@@ -27,13 +27,17 @@ class PerLayer:
         self._selected = graph.op(self._n_bytes, looked_up)
         self._vectors: Piece | None = None
 
-    def added(self, layer: Layer, stream: Piece) -> Piece:
-        """The stream after a layer with what its vector adds."""
+    def vector(self, layer: Layer, stream: Piece) -> Piece:
+        """What the layer's vector adds, gated by the stream."""
         graph, shape = self._graph, self._shape
         gate = graph.change(product(graph, shape, self._tokens * layer.rows("inp_gate") * F32_BYTES, stream))
         gate = graph.change(gate, self._together())
-        added = norm(graph, product(graph, shape, stream.n_bytes, gate))
-        stream = graph.change(stream, added)
+        return norm(graph, product(graph, shape, self._tokens * shape.n_embd * F32_BYTES, gate))
+
+    def added(self, layer: Layer, stream: Piece) -> Piece:
+        """The stream after a layer with what its vector adds."""
+        graph = self._graph
+        stream = graph.change(stream, self.vector(layer, stream))
         return graph.change(stream) if layer.has("layer_output_scale.weight") else stream
 
     def _together(self) -> Piece:

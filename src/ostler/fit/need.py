@@ -14,6 +14,7 @@ from ostler.fit.beside import Beside
 from ostler.fit.counting import Shape
 from ostler.fit.device import Device, kept_back, pooled
 from ostler.fit.estimate import Counter, last_true
+from ostler.fit.estimated import Exactness
 from ostler.fit.ledger import Bytes
 from ostler.fit.model_shape import ModelShape
 from ostler.fit.placement import usable_gpus
@@ -31,15 +32,19 @@ class Need:
     """Bytes by device that a model will hold.
 
     `unknown_why` says why the need is not known; then `by_device` is empty and memory does not count.
-    `shortened_to` is the context length in tokens to which the engine itself will come down. `note` is
-    what a person should know of how it was counted. `shared_bytes` stand in `by_device` twice: on a GPU that
-    takes from the host's memory, and on the host.
+    `shortened_to` is the context length in tokens where it is less than trained, to fit. `note` is
+    what a person should know of how it was counted. `overhead` is the part of `by_device` that is a set
+    sum, not counted. `estimated` is what `by_device` was before something better was known. `shared_bytes`
+    stand in `by_device` twice: on a GPU that takes from the host's memory, and on the host.
     """
 
     by_device: Bytes = field(default_factory=dict)
     unknown_why: str | None = None
     shortened_to: int | None = None
     note: str | None = None
+    overhead: Bytes = field(default_factory=dict)
+    estimated: Bytes = field(default_factory=dict)
+    exactness: Exactness = "estimated"
     shared_bytes: int = 0
 
     @property
@@ -70,18 +75,20 @@ def need_of_shape(
 
     Where `gpu_layers` is left open, as many go to the GPUs as they can hold. Raises ImpossibleOption.
     """
-    alone = [replace(device, free_bytes=_capacity(device, devices, reserve)) for device in devices]
-    counter = Counter(shape, options, alone, beside)
+    by_itself = alone(devices, reserve)
+    counter = Counter(shape, options, by_itself, beside)
 
     def total(tokens: int) -> int:
         return sum(place.total_bytes for place in counter.needs(tokens)[1])
 
     context, places = counter.needs(options.get("context_length"))
-    where = usable_gpus(options, alone) or alone
+    where = usable_gpus(options, by_itself) or by_itself
     shortened_to = _shortened_to(options, context, where, total)
     if shortened_to is not None:
         _, places = counter.needs(shortened_to)
-    return Need({place.id: n for place in places if (n := place.total_bytes)}, shortened_to=shortened_to)
+    by_device = {place.id: n for place in places if (n := place.total_bytes)}
+    overhead = {place.id: n for place in places if (n := place.overhead_bytes)}
+    return Need(by_device, shortened_to=shortened_to, overhead=overhead, estimated=by_device)
 
 
 def need_of_vllm(shape: VllmShape, options: Mapping[str, Any], devices: Sequence[Device]) -> Need:
@@ -100,7 +107,7 @@ def need_of_vllm(shape: VllmShape, options: Mapping[str, Any], devices: Sequence
         least, limit = size_text(too_large[0].total_bytes), size_text(too_large[0].limit_bytes or 0)
         note = f"vLLM will refuse: one request needs {least} on {too_large[0].id}, its share there is {limit}"
     by_device = {place.id: n for place in places if (n := place.total_bytes)}
-    return Need(by_device, shortened_to=shortened_to, note=note)
+    return Need(by_device, shortened_to=shortened_to, note=note, estimated=by_device)
 
 
 def need_for(
@@ -116,7 +123,12 @@ def need_for(
     return need_of_shape(shape, options, devices, reserve, beside)
 
 
-def _capacity(device: Device, devices: Sequence[Device], reserve: Bytes) -> int:
+def alone(devices: Sequence[Device], reserve: Bytes) -> list[Device]:
+    """The devices as they are for a model that has them for itself: free is all that models may have."""
+    return [replace(device, free_bytes=capacity_bytes(device, devices, reserve)) for device in devices]
+
+
+def capacity_bytes(device: Device, devices: Sequence[Device], reserve: Bytes) -> int:
     """What models could have of a device, and of the pool that it takes from."""
     shared = [pool for pool in devices if pool.id in (device.id, device.pool)]
     return max(0, min(one.total_bytes - kept_back(one, reserve) for one in shared))

@@ -13,6 +13,7 @@ from ostler.fit.counting import Shape
 from ostler.fit.errors import NotEstimable
 from ostler.fit.model_shape import ModelShape
 from ostler.fit.vllm_shape import VllmShape
+from ostler.hub.inspecting import RemoteModel
 from ostler.library.bounded_json import read_json_object
 from ostler.library.filesets import FileSet
 from ostler.library.gguf import read_gguf_header
@@ -71,6 +72,15 @@ def _keep(kept: OrderedDict[tuple[object, ...], Kept], key: tuple[object, ...], 
     kept[key] = value
     while len(kept) > MAX_KEPT:
         kept.popitem(last=False)
+
+
+def shape_on_hub(remote: RemoteModel) -> Read:
+    """The same of a model on the hub, whose headers were read there. Raises as `Shapes.of` does."""
+    if remote.safetensors is not None:
+        return VllmShape.of(remote.safetensors.values(), remote.config), Beside()
+    if remote.format != "gguf":
+        raise NotEstimable(f"the memory of a model in the format '{remote.format}' is not known here")
+    return ModelShape.of(remote.gguf), Beside(remote.mmproj_header)
 
 
 def model_files(files: FileSet) -> list[Path]:

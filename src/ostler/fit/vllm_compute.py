@@ -26,7 +26,7 @@ GPU_OVERHEAD_BYTES = 256 * MIB
 """What libraries take on each GPU: a set sum."""
 NCCL_BYTES = 768 * MIB
 """Buffers for the exchange between GPUs, where several work together: a set sum."""
-CPU_SERVER_BYTES, CPU_WORKER_BYTES = 850 * MIB, 450 * MIB
+CPU_SERVER_BYTES, CPU_WORKER_BYTES = 850 * MIB, 640 * MIB
 """On the CPU, the two processes that serve and schedule, and each one that computes: as they were measured
 without a model (docs/fit.md)."""
 

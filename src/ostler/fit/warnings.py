@@ -40,7 +40,7 @@ def _of_the_model(shape: ModelShape, settings: Settings) -> tuple[Rule, ...]:
         (
             not shape.known,
             f"the architecture '{name}' is not known: it is counted as an ordinary decoder with keys and"
-            " values in every layer; the weights are exact, the rest is an upper bound, and 'fits' goes by it",
+            " values in every layer; weights are exact, the rest is an upper bound, and 'fits' goes by it",
         ),
         (shape.architecture.rough is not None, f"the compute buffer leaves out {shape.architecture.rough}"),
         (

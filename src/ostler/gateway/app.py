@@ -50,6 +50,7 @@ from ostler.gateway.ports import (
 from ostler.gateway.routes import MODELS, PREFIX, check_scope, dialect_of, route_of
 from ostler.gateway.upstream import Upstream
 from ostler.gateway.waiting import wait_for_lease
+from ostler.gateway.wishes import Wishes, read_wishes
 from ostler.models.records import Model
 from ostler.upstreams.pools import ExternalModel, Pools
 from ostler.usage import RequestRecord, TokenCounts, read_counts
@@ -192,6 +193,7 @@ class Gateway:
         asked = read_asked(exchange.body, incoming, exchange.query)
         model = self._find(asked.model, principal)
         exchange.model = model
+        wishes = read_wishes(incoming, asked.json, principal)
         wants_stream = False
         if asked.json is not None:
             defaults = model.request_defaults
@@ -203,7 +205,7 @@ class Gateway:
             exchange.ticket.begin_stream()
         watch = ClientWatch(exchange.receive, self._loop or asyncio.get_running_loop())
         try:
-            await self._carry(exchange, settings, wants_stream)
+            await self._carry(exchange, settings, wishes, wants_stream)
         except asyncio.CancelledError:
             if not watch.gone:
                 raise
@@ -214,7 +216,9 @@ class Gateway:
         finally:
             watch.close()
 
-    async def _carry(self, exchange: Exchange, settings: Settings, wants_stream: bool) -> None:
+    async def _carry(
+        self, exchange: Exchange, settings: Settings, wishes: Wishes, wants_stream: bool
+    ) -> None:
         """With a lease, forward; the lease goes back whatever happens."""
         model, principal = exchange.model, exchange.principal
         assert model is not None and principal is not None
@@ -225,8 +229,16 @@ class Gateway:
         lease: Lease | None = self._instances.try_lease(model.id)
         if lease is None:
             lease = await wait_for_lease(
-                exchange, self._instances, model, principal, settings, wants_stream=wants_stream
+                exchange,
+                self._instances,
+                model,
+                principal,
+                settings,
+                is_batch=wishes.is_batch,
+                wants_stream=wants_stream,
             )
+        if wishes.keep_alive is not None:
+            lease.keep_alive(wishes.keep_alive)
         exchange.instance_id = lease.instance_id
         broken = False
         try:

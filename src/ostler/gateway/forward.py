@@ -18,7 +18,7 @@ from ostler.gateway.errors import (
 from ostler.gateway.exchange import Exchange
 from ostler.gateway.headers import HeaderRules
 from ostler.gateway.metrics import GatewayMetrics
-from ostler.gateway.ports import Lease
+from ostler.gateway.ports import Destination
 from ostler.gateway.upstream import Broken, Connection, Silent, Target, Upstream, serialise
 from ostler.upstreams.pools import ExternalModel
 from ostler.usage.counts import HEAD_BYTES, TAIL_BYTES
@@ -41,7 +41,7 @@ class Forwarder:
         self._metrics = metrics
         self._now = now
 
-    async def forward(self, exchange: Exchange, lease: Lease, silence_s: float) -> None:
+    async def forward(self, exchange: Exchange, lease: Destination, silence_s: float) -> None:
         """Send the request and bring the answer; leaving this ends the request at the engine.
 
         Raises EngineGone, EngineSilent, EngineRefused, whether the answer has begun or not.
@@ -166,7 +166,7 @@ async def break_off(exchange: Exchange, error: OstlerError) -> None:
     await exchange.end(gap + error_event(exchange.dialect, body))
 
 
-def _request(exchange: Exchange, lease: Lease, target: Target) -> bytes:
+def _request(exchange: Exchange, lease: Destination, target: Target) -> bytes:
     """The request for the engine: the client's headers that may cross, and our own key."""
     headers = [*exchange.incoming.forward, (b"x-request-id", exchange.request_id.encode())]
     if lease.api_key:

@@ -49,6 +49,7 @@ _NOT_IN = _HOP_BY_HOP | frozenset(
         "x-real-ip",
         "x-request-id",
         "x-ostler-model",
+        "x-ostler-priority",
     ]
 )
 _NOT_OUT = _HOP_BY_HOP | frozenset(
@@ -86,6 +87,7 @@ class Said(Enum):
     REQUEST_ID = 6
     MODEL = 7
     CONNECTION = 8
+    PRIORITY = 9
 
 
 _SAID = {
@@ -98,6 +100,7 @@ _SAID = {
     b"origin": Said.ORIGIN,
     b"x-request-id": Said.REQUEST_ID,
     b"x-ostler-model": Said.MODEL,
+    b"x-ostler-priority": Said.PRIORITY,
     b"connection": Said.CONNECTION,
 }
 
@@ -112,6 +115,7 @@ class Incoming:
         "forward",
         "model",
         "origin",
+        "priority",
         "request_id",
     )
 
@@ -122,6 +126,7 @@ class Incoming:
         self.content_encoding = b""
         self.origin: bytes | None = None
         self.model: bytes | None = None
+        self.priority: bytes | None = None
         self.request_id = request_id
 
 
@@ -214,6 +219,8 @@ def _take(incoming: Incoming, said: Said, value: bytes) -> None:
         incoming.origin = value
     elif said is Said.MODEL:
         incoming.model = value
+    elif said is Said.PRIORITY:
+        incoming.priority = value
 
 
 def _without_named(headers: list[tuple[bytes, bytes]], connection: list[bytes]) -> list[tuple[bytes, bytes]]:

@@ -59,9 +59,13 @@ def _describe_external(model: ExternalModel) -> dict[str, Any]:
 
 
 def describe(model: Model | ExternalModel, instances: EngineLeases) -> dict[str, Any]:
-    """One model: nothing in it says where an engine listens or where files are."""
+    """One model: nothing in it says where an engine listens or where files are.
+
+    The context length is that of the running engine for one request, under our name and under vLLM's.
+    """
     if isinstance(model, ExternalModel):
         return _describe_external(model)
+    seen = instances.view(model.id)
     return {
         "id": model.name,
         "object": "model",
@@ -70,7 +74,9 @@ def describe(model: Model | ExternalModel, instances: EngineLeases) -> dict[str,
         "aliases": list(model.aliases),
         "task": model.task or None,
         "engine": model.engine,
-        "state": str(instances.view(model.id).state),
+        "state": str(seen.state),
+        "context_length": seen.context_length,
+        "max_model_len": seen.context_length,
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Protocol
 
 from ostler.core.principals import Principal
+from ostler.instances.keep_alive import KeepAlive
 from ostler.models.records import Model
 from ostler.usage import RequestRecord
 
@@ -68,12 +69,8 @@ class ModelNames(Protocol):
         """Every model, by name."""
 
 
-class Lease(Protocol):
-    """The right to send one request to one running engine."""
-
-    @property
-    def instance_id(self) -> int | None:
-        """Which instance it is; None for an upstream that is not ours."""
+class Destination(Protocol):
+    """Where one request may be sent."""
 
     @property
     def engine(self) -> str:
@@ -87,6 +84,17 @@ class Lease(Protocol):
     def api_key(self) -> str | None:
         """The engine's internal key; never shown to a client."""
 
+
+class Lease(Destination, Protocol):
+    """The right to send one request to one running engine of ours."""
+
+    @property
+    def instance_id(self) -> int:
+        """Which instance it is."""
+
+    def keep_alive(self, wish: KeepAlive) -> None:
+        """How long the client wants the model to stay after this request."""
+
     def release(self, *, broken: bool = False) -> None:
         """The request is over; `broken` when the engine could not be reached or broke off."""
 
@@ -98,6 +106,10 @@ class SeenInstance(Protocol):
     def state(self) -> str:
         """`running`, `stopped`, ..."""
 
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that one request may have now; None where nothing runs."""
+
 
 class EngineLeases(Protocol):
     """Who hands out leases (instances)."""
@@ -105,8 +117,13 @@ class EngineLeases(Protocol):
     def try_lease(self, model_id: int) -> Lease | None:
         """A lease if the model runs right now."""
 
-    async def lease(self, model_id: int, *, principal: Principal, timeout_s: float) -> Lease:
-        """Wait until it runs, starting it where the policy allows. Raises Busy, EngineError, ..."""
+    async def lease(
+        self, model_id: int, *, principal: Principal, timeout_s: float, is_batch: bool = False
+    ) -> Lease:
+        """Wait until it runs, starting it where the policy allows. Raises Busy, EngineError, ...
+
+        `is_batch`: a start for it may come after those of others.
+        """
 
     def view(self, model_id: int) -> SeenInstance:
         """What is known of its instance; one that never ran is stopped."""

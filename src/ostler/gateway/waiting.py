@@ -20,6 +20,7 @@ async def wait_for_lease(
     principal: Principal,
     settings: Settings,
     *,
+    is_batch: bool,
     wants_stream: bool,
 ) -> Lease:
     """A lease, at the latest after `request_wait_s`; whoever leaves early does not stop the start.
@@ -29,7 +30,7 @@ async def wait_for_lease(
     failure still has its own status. Raises what `instances.lease` raises.
     """
     waiting = asyncio.ensure_future(
-        instances.lease(model.id, principal=principal, timeout_s=settings.request_wait_s)
+        instances.lease(model.id, principal=principal, timeout_s=settings.request_wait_s, is_batch=is_batch)
     )
     try:
         while not waiting.done():

@@ -2,34 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
+from ostler.core.errors import OstlerError
 from ostler.fit.need import Need
 from ostler.instances.errors import NoRoom, WillNotFit
+from ostler.instances.experience import Launch
 from ostler.instances.house import House
 from ostler.instances.orders import Attempt
-from ostler.instances.plan import Candidate
+from ostler.instances.plan import Candidate, Seat, Verdict
+from ostler.instances.preparing import Prepared
+from ostler.instances.seating import Way, model_on, ways
 from ostler.models.records import Model
 
-
-async def need_now(house: House, model: Model, overrides: Mapping[str, Any] | None = None) -> Need:
-    """What a start would need, on the devices that are there now. Raises ModelFileGone, BrokenFile."""
-    await house.memory.look()
-    return await house.memory.need(model, overrides)
+log = logging.getLogger(__name__)
 
 
-def candidate(model: Model, need: Need, *, may_evict: bool = True, ignore_fit: bool = False) -> Candidate:
+def candidate(model: Model, ways: Sequence[Way], attempt: Attempt | None = None) -> Candidate:
     """The start as the scheduler sees it. A need that is not known or does not matter is left out."""
-    counts = need.is_known and not ignore_fit
-    by_device = need.by_device if counts else None
-    return Candidate(model.id, model.name, model.policy.priority, may_evict, by_device)
+    ignore_fit = attempt is not None and model.ignore_fit
+    seats = tuple(
+        Seat(way.devices, way.need.by_device if way.need.is_known and not ignore_fit else None, way.rank)
+        for way in ways
+    )
+    may_evict = attempt is None or attempt.may_evict
+    is_batch = attempt is not None and attempt.is_batch
+    return Candidate(model.id, model.name, model.policy.priority, may_evict, is_batch=is_batch, seats=seats)
 
 
-async def admit(house: House, model: Model, wanted: Candidate, attempt: Attempt) -> None:
-    """Return when it has its place. Raises NoRoom and WillNotFit, with a context length that fits, if any."""
+async def has_room(house: House, model: Model) -> bool:
+    """Would it start now, without anybody leaving for it? False where that cannot be told."""
     try:
-        await house.scheduler.admit(wanted, timeout_s=house.settings().request_wait_s)
+        wanted = candidate(model, await ways(house, model))
+    except OstlerError as error:
+        log.info("whether there is room for %s is not known: %s", model.name, error.message)
+        return False
+    return (await house.scheduler.preview(replace(wanted, may_evict=False))).verdict is Verdict.GO
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A start that has its place: what will run, what it needs, and what its footprint is kept under."""
+
+    prepared: Prepared
+    need: Need
+    launch: Launch | None
+
+
+async def place(
+    house: House, model_id: int, attempt: Attempt, prepared: Prepared, ignore: Collection[str]
+) -> Placed:
+    """What will run and what it needs, once it has its place in the scheduler.
+
+    `prepared` is the launch as the recipe has it; `ignore` are codes of errors that do not matter.
+
+    Raises NoRoom and WillNotFit, with a context length that fits, if any, and what preparing may raise.
+    """
+    model = house.models.get(model_id)
+    attempt.ways = await ways(house, model, attempt.overrides)
+    way = await _admit(house, house.models.get(model_id), attempt)
+    try:
+        if way.devices != model.policy.devices:
+            model = model_on(model, way.devices)
+            prepared = await house.preparer.prepare(model, attempt.overrides, ignore)
+        return Placed(prepared, way.need, await house.experience.launch(model, attempt.overrides))
+    except OstlerError:
+        house.scheduler.release(model_id)
+        raise
+
+
+async def _admit(house: House, model: Model, attempt: Attempt) -> Way:
+    try:
+        wanted = candidate(model, attempt.ways, attempt)
+        seat = await house.scheduler.admit(wanted, timeout_s=house.settings().request_wait_s)
+        return next(way for way in attempt.ways if way.devices == seat.devices)
     except WillNotFit as error:
         fitting = await house.memory.context_that_fits(model, attempt.overrides)
         raise WillNotFit(model.name, error.reason, error.numbers, fitting) from None

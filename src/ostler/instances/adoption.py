@@ -4,12 +4,15 @@ What the database says and what the runtimes remember are compared, one launch a
 
 - alive and known: adopted, in whatever state it truly is (`instance.adopted`);
 - known and dead: marked (`instance.failed` or `instance.stopped`), and started again if it should run;
-- alive and unknown (another database, a deleted model, a launch given up): stopped.
+- alive and unknown (another database, a deleted model, a launch given up): stopped;
+- of a runtime that does not answer: nothing is concluded. It counts as loading until the engine says
+  ready or the runtime can tell.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -24,7 +27,7 @@ from ostler.instances.orders import StopOrder
 from ostler.instances.standing import SYSTEM_ACTOR
 from ostler.instances.store import Note, Record
 from ostler.instances.views import Failure
-from ostler.runtimes.base import Discovered, Observed, Runtime
+from ostler.runtimes.base import Discovered, Observed, Runtime, RuntimeAway
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +41,9 @@ async def adopt(
     """Bring every keeper to the truth. Gives the launches that nobody knows, still to be stopped."""
     found: dict[tuple[str, int], Discovered] = {}
     for name, runtime in runtimes.items():
-        for item in await runtime.discover():
-            found[name, item.instance_id] = item
+        with contextlib.suppress(RuntimeAway):
+            for item in await runtime.discover():
+                found[name, item.instance_id] = item
     for last in await house.store.last_of_each_model():
         if last.state is InstanceState.FAILED:
             keeper = keeper_of(last.model_id)
@@ -77,6 +81,20 @@ async def stop_unknown(runtimes: Mapping[str, Runtime], unknown: Discovered, gra
         log.error("an engine that belongs to nobody cannot be stopped: %s", error.message)
 
 
+async def stop_unknown_later(house: House, runtime: Runtime) -> None:
+    """Wait until a runtime answers that did not at start-up, then end what no launch of ours knows."""
+    while True:
+        try:
+            found = await runtime.discover()
+            break
+        except RuntimeAway as error:
+            await asyncio.sleep(error.retry_after_s)
+    known = {record.id for record in await house.store.active()}
+    for item in found:
+        if item.instance_id not in known:
+            await stop_unknown({runtime.name: runtime}, item, house.settings().stop_grace_s)
+
+
 async def _settle_one(house: House, keeper: Keeper) -> None:
     record = keeper.record
     assert record is not None
@@ -94,12 +112,14 @@ async def _settle_one(house: House, keeper: Keeper) -> None:
             await runtime.stop(handle, grace_s=0)
             await _mark_dead(house, keeper, failure, seen)
             return
+    except RuntimeAway as error:
+        await _take_unseen(house, keeper, error)
+        return
     except OstlerError as error:  # its runtime or engine is not there any more
         await _mark_dead(house, keeper, Failure(error.message, hint=error.hint))
         return
     if record.state is InstanceState.STOPPING:
-        keeper.resume(record, is_ready=False)
-        keeper.ask_stop(StopOrder("the stop was begun before the server restarted", SYSTEM_ACTOR, now=True))
+        _go_on_stopping(keeper, record)
         return
     limit_s = min(PROBE_S, house.settings().probe_timeout_s)
     health = await house.probe.ask(engine, handle.url, timeout_s=limit_s, was_ready=False)
@@ -115,6 +135,23 @@ async def _settle_one(house: House, keeper: Keeper) -> None:
     record = await house.store.move(record, state, note, handle=handle, ready_at=ready_at)
     keeper.observed = seen
     keeper.resume(record, is_ready=is_ready)
+
+
+async def _take_unseen(house: House, keeper: Keeper, error: RuntimeAway) -> None:
+    """Its runtime does not answer: whether it lives is found out by its keeper."""
+    record = keeper.record
+    assert record is not None
+    if record.state is InstanceState.STOPPING:
+        _go_on_stopping(keeper, record)
+        return
+    data = {"was": record.state.value, "state": InstanceState.LOADING.value, "pid": None}
+    note = Note(SYSTEM_ACTOR, error.message, data, "instance.adopted")
+    keeper.resume(await house.store.move(record, InstanceState.LOADING, note), is_ready=False)
+
+
+def _go_on_stopping(keeper: Keeper, record: Record) -> None:
+    keeper.resume(record, is_ready=False)
+    keeper.ask_stop(StopOrder("the stop was begun before the server restarted", SYSTEM_ACTOR, now=True))
 
 
 async def _close_old(house: House, record: Record) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ostler.core.errors import Busy, Conflict, EngineError, Kind, OstlerError
+from ostler.core.findings import Finding
 from ostler.instances.views import Failure
 
 
@@ -20,6 +21,21 @@ class StartFailed(EngineError):
             failure=failure.to_json(),
         )
         self.failure = failure
+
+
+class StartBlocked(Conflict):
+    """What is known beforehand says that it would not start. `findings` are the errors, as data."""
+
+    def __init__(self, model_name: str, findings: Sequence[Finding]) -> None:
+        first, codes = findings[0], ",".join(found.code for found in findings)
+        anyway = f"Start it all the same with: ostler start {model_name} --ignore {codes}"
+        can_ignore = all(found.can_ignore for found in findings)
+        super().__init__(
+            f"{model_name} would not start: {'; '.join(found.message for found in findings)}",
+            hint=" ".join(filter(None, (first.fix, anyway if can_ignore else None))) or None,
+            model=model_name,
+            findings=[found.to_json() for found in findings],
+        )
 
 
 class StartCancelled(Conflict):

@@ -63,9 +63,12 @@ async def explain(watched: Watched, turn: Turn, seen: Observed | None, *, when: 
     if turn is Turn.LATE:
         hint = "Give it more time with the setting start_timeout_s, or use a smaller model."
         return Failure(f"the engine was not ready within {limit:g} s", hint=hint, log_tail=lines)
-    if seen is not None:
-        return Failure("the engine says that it is dead", log_tail=lines)
-    return Failure(f"the engine did not answer {limit:g} health probes in a row", log_tail=lines)
+    what = "the engine says that it is dead"
+    if seen is None:
+        what = f"the engine did not answer {limit:g} health probes in a row"
+    if trouble := watched.runtime.trouble:
+        what = f"{what}, and {trouble}"
+    return Failure(what, log_tail=lines)
 
 
 def explain_error(error: OstlerError) -> Failure:

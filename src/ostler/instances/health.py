@@ -11,6 +11,7 @@ from pyreqwest.exceptions import PyreqwestError, RequestTimeoutError
 from ostler.engines.base import Engine, Health, HealthAnswer
 
 BODY_LIMIT = 4096
+LIST_LIMIT = 256 * 1024
 FIRST_WAIT_S, LONGEST_WAIT_S, WAIT_SHARE = 0.01, 0.25, 0.1
 
 
@@ -48,11 +49,23 @@ class HealthProbe:
             passed = loop.time() - began
             await asyncio.sleep(min(LONGEST_WAIT_S, max(FIRST_WAIT_S, passed * WAIT_SHARE)))
 
-    async def _answer(self, url: str, timeout_s: float) -> HealthAnswer:
-        request = self._client.get(url).timeout(timedelta(seconds=timeout_s))
+    async def context(self, engine: Engine, url: str, key: str, *, timeout_s: float) -> int | None:
+        """The tokens that one request to it may have, prompt and answer together; None where not known."""
         try:
-            async with request.streamed_read_buffer_limit(BODY_LIMIT).build_streamed() as response:
-                body = await response.body_reader.read(BODY_LIMIT)
+            answer = await self._answer(url + engine.models_path, timeout_s, key=key, limit=LIST_LIMIT)
+        except TimeoutError:
+            return None
+        return engine.read_context(answer.body) if answer.status == 200 else None
+
+    async def _answer(
+        self, url: str, timeout_s: float, *, key: str | None = None, limit: int = BODY_LIMIT
+    ) -> HealthAnswer:
+        request = self._client.get(url).timeout(timedelta(seconds=timeout_s))
+        if key is not None:
+            request = request.bearer_auth(key)
+        try:
+            async with request.streamed_read_buffer_limit(limit).build_streamed() as response:
+                body = await response.body_reader.read(limit)
                 return HealthAnswer(response.status, bytes(body or b"").decode(errors="replace"))
         except RequestTimeoutError as error:
             raise TimeoutError from error

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ostler.core.clock import Clock
+from ostler.core.errors import OstlerError
 from ostler.core.launch import Handle
 from ostler.core.secrets import ServerSecret
 from ostler.core.settings import Settings
 from ostler.engines.base import Engine
+from ostler.instances.experience import Experience
 from ostler.instances.health import HealthProbe
 from ostler.instances.leases import Routes
 from ostler.instances.memory import Memory
@@ -22,7 +24,10 @@ from ostler.runtimes.base import Runtime
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """The keepers' common tools. `settings` gives the settings that hold now."""
+    """The keepers' common tools. `settings` gives the settings that hold now.
+
+    `gpus_are_chosen`: the server's own environment limits the GPUs that engines see.
+    """
 
     store: InstanceStore
     clock: Clock
@@ -33,7 +38,9 @@ class House:
     routes: Routes
     scheduler: Scheduler
     memory: Memory
+    experience: Experience
     secret: ServerSecret
+    gpus_are_chosen: bool = False
 
     def engine_key(self, instance_id: int) -> str:
         """The internal key of one engine: derived, so stored nowhere and the same after a restart."""
@@ -42,6 +49,13 @@ class House:
     def engine_of(self, record: Record) -> Engine:
         """The engine of a launch. Raises UnknownEngine."""
         return self.preparer.engine(record.spec.engine)
+
+    def trouble_of(self, record: Record) -> str | None:
+        """Why the runtime of a launch does not answer now; None while all is well."""
+        try:
+            return self.preparer.runtime(record.runtime).trouble
+        except OstlerError as error:
+            return error.message
 
     def runtime_of(self, record: Record) -> tuple[Runtime, Handle]:
         """The runtime and the handle of a launch that has one. Raises UnknownRuntime."""

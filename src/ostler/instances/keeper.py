@@ -7,7 +7,7 @@ steps that follow are taken by one task, in `life.py`; what is known is in `stan
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ostler.instances import orders
@@ -29,24 +29,25 @@ class Keeper(Life):
         actor: str,
         *,
         overrides: Mapping[str, Any] | None = None,
-        may_evict: bool = True,
-        ignore_fit: bool = False,
+        ignore: Collection[str] = frozenset(),
+        is_batch: bool = False,
+        is_new_wish: bool = False,
     ) -> asyncio.Future[None]:
         """Make it run. Two starts are one: all get the future of the start that is under way.
 
-        `ignore_fit`: also where its memory is not there; holds until it is started in another way.
+        `ignore` are codes of errors that do not keep it from being launched; they hold until it is started
+        in another way. `is_batch`: it may come after those that somebody waits for.
+        `is_new_wish`: it was not meant to run before; that is taken back where the start is refused.
         """
         if cause is StartCause.PERSON:
             self.faults.clear()
         if self.attempt is not None:
-            if cause is StartCause.PERSON:
-                self.attempt.cause, self.attempt.actor, self.attempt.not_before = cause, actor, 0.0
-                self._bell.ring()
+            self._join(self.attempt, cause, actor, is_batch, is_new_wish)
             return self.attempt.done
         if self.is_ready:
             return orders.done()
-        self.attempt = Attempt(cause, actor, overrides or {}, may_evict=may_evict)
-        self.ignore_fit = ignore_fit
+        self.attempt = Attempt(cause, actor, overrides or {}, is_batch=is_batch, is_new_wish=is_new_wish)
+        self.ignore = ignore
         self._go_on()
         return self.attempt.done
 
@@ -67,11 +68,11 @@ class Keeper(Life):
             self._go_on()
             await attempt.placed.wait()
 
-    def ask_restart(self, actor: str) -> asyncio.Future[None]:
-        """Stop it and start it anew, in one go."""
+    def ask_restart(self, actor: str, *, is_new_wish: bool = False) -> asyncio.Future[None]:
+        """Stop it and start it anew, in one go; what was ignored is ignored again."""
         if self.record is not None and self.record.state.is_active:
             self.ask_stop(StopOrder("it is started anew", actor))
-        return self.ask_start(StartCause.PERSON, actor)
+        return self.ask_start(StartCause.PERSON, actor, ignore=self.ignore, is_new_wish=is_new_wish)
 
     def keep_for(self, cause: StartCause, actor: str) -> None:
         """It is wanted for another reason from now on."""
@@ -81,6 +82,7 @@ class Keeper(Life):
         """The recipe's policy changed while it runs."""
         if self.endpoint is not None:
             self.endpoint.limit = policy.max_concurrency
+        self._stand_again_in_line()
         self._bell.ring()
 
     def resume(self, record: Record, *, is_ready: bool) -> None:
@@ -94,6 +96,18 @@ class Keeper(Life):
     async def wait_for_room(self) -> None:
         """Return when a request has ended, for a model that is at its limit of requests."""
         await self._line.wait()
+
+    def _join(
+        self, attempt: Attempt, cause: StartCause, actor: str, is_batch: bool, is_new_wish: bool
+    ) -> None:
+        """Somebody else wants the start that is under way: it takes the stronger of both."""
+        attempt.may_evict = True
+        attempt.is_batch &= is_batch
+        attempt.is_new_wish |= is_new_wish
+        if cause is StartCause.PERSON:
+            attempt.cause, attempt.actor, attempt.not_before = cause, actor, 0.0
+            self._bell.ring()
+        self._stand_again_in_line()
 
     async def close(self) -> None:
         """End looking after it; the engine goes on."""

@@ -11,13 +11,19 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from ostler.instances.keep_alive import KeepAlive
+
 
 class _Time(Protocol):
     def monotonic(self) -> float: ...
 
 
 class Endpoint:
-    """One running engine as requests see it. `last_used` is monotonic: the end of the last request."""
+    """One running engine as requests see it. `last_used` is monotonic: the end of the last request.
+
+    `keep_alive` is the last wish of a client how long it should stay, `context_length` the tokens that one
+    request may have (None where the engine does not say).
+    """
 
     __slots__ = (
         "_on_broken",
@@ -26,9 +32,11 @@ class Endpoint:
         "api_key",
         "base_url",
         "closed",
+        "context_length",
         "engine",
         "in_flight",
         "instance_id",
+        "keep_alive",
         "last_used",
         "limit",
     )
@@ -52,6 +60,8 @@ class Endpoint:
         self.limit = limit
         self.in_flight = 0
         self.closed = False
+        self.keep_alive: KeepAlive | None = None
+        self.context_length: int | None = None
         self.last_used = time.monotonic()
         self._time = time
         self._on_release = on_release
@@ -85,6 +95,14 @@ class Lease:
         self.base_url = endpoint.base_url
         self.api_key = endpoint.api_key
         self.engine = endpoint.engine
+
+    def keep_alive(self, wish: KeepAlive) -> None:
+        """How long the client wants the model to stay after this request; holds until the next wish.
+
+        Only models that a request started heed it, within their policy (`KeepAlive.within`).
+        """
+        if self._open:
+            self._endpoint.keep_alive = wish
 
     def release(self, *, broken: bool = False) -> None:
         """The request is over. `broken`: the engine did not answer, so it is looked at at once.

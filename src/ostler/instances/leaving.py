@@ -52,7 +52,7 @@ def cheapest(movable: Sequence[L], is_enough: Callable[[Sequence[L]], bool]) -> 
     if len(ordered) > MOST_TRIED:
         return _grown(ordered, is_enough)
     sets = (some for n in range(len(ordered) + 1) for some in combinations(ordered, n) if is_enough(some))
-    return min(sets, key=_set_cost)
+    return min(sets, key=set_cost)
 
 
 def cost(resident: Leaver) -> float:
@@ -61,7 +61,7 @@ def cost(resident: Leaver) -> float:
     return load_s * IDLE_HALF_S / (IDLE_HALF_S + max(0.0, resident.idle_s))
 
 
-def _set_cost(some: Sequence[Leaver]) -> tuple[int, int, float, float]:
+def set_cost(some: Sequence[Leaver]) -> tuple[int, int, float, float]:
     """By the highest priority in it, how many are busy, the cost, and how lately they were used."""
     highest = max((r.priority for r in some), default=0)
     return highest, sum(r.is_busy for r in some), sum(map(cost, some)), sum(r.idle_since for r in some)

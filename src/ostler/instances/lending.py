@@ -33,7 +33,9 @@ class Lending:
         """No new leases that would have to wait."""
         self._is_closed = True
 
-    async def lease(self, model_id: int, principal: Principal, timeout_s: float) -> Lease:
+    async def lease(
+        self, model_id: int, principal: Principal, timeout_s: float, *, is_batch: bool = False
+    ) -> Lease:
         """See `Instances.lease`."""
         keeper = self._keeper_of(model_id)
         lease = self._house.routes.try_lease(model_id)
@@ -41,20 +43,22 @@ class Lending:
             return lease
         if self._is_closed:
             raise ShuttingDown("the server is ending", retry_after_s=RETRY_AFTER_S)
-        if self._waiting >= self._house.settings().max_queue:
-            await self._refuse(keeper, principal)
+        limit = self._house.settings().max_queue
+        limit = (limit + 1) // 2 if is_batch else limit  # so that batch work leaves places to others
+        if self._waiting >= limit:
+            await self._refuse(keeper, principal, limit)
         self._waiting += 1
         keeper.claims += 1
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._wait(keeper, principal)
+                return await self._wait(keeper, principal, is_batch)
         except TimeoutError:
             raise self._too_late(keeper, timeout_s) from None
         finally:
             self._waiting -= 1
             keeper.claims -= 1
 
-    async def _wait(self, keeper: Keeper, principal: Principal) -> Lease:
+    async def _wait(self, keeper: Keeper, principal: Principal, is_batch: bool) -> Lease:
         while True:
             lease = self._house.routes.try_lease(keeper.model_id)
             if lease is not None:
@@ -63,7 +67,8 @@ class Lending:
                 await keeper.wait_for_room()
                 continue
             self._check(keeper)
-            await asyncio.shield(keeper.ask_start(StartCause.DEMAND, principal.name))
+            started = keeper.ask_start(StartCause.DEMAND, principal.name, is_batch=is_batch)
+            await asyncio.shield(started)
 
     def _check(self, keeper: Keeper) -> None:
         """May a request start it now?"""
@@ -82,8 +87,8 @@ class Lending:
         if keeper.failure is not None and self._house.clock.monotonic() < keeper.faults.blocked_until:
             raise StartFailed(model.name, keeper.failure)
 
-    async def _refuse(self, keeper: Keeper, principal: Principal) -> None:
-        limit, name = self._house.settings().max_queue, keeper.model.name
+    async def _refuse(self, keeper: Keeper, principal: Principal, limit: int) -> None:
+        name = keeper.model.name
         self._refused += 1
         now = self._house.clock.monotonic()
         if now - self._told_at >= REFUSALS_TOLD_EVERY_S:  # a flood of requests is not a flood of events

@@ -8,34 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from ostler.core.errors import Busy, OstlerError
-from ostler.core.states import InstanceState
+from ostler.core.states import DesiredState, InstanceState
 from ostler.instances import admission, failures, orders
-from ostler.instances.errors import StartFailed
+from ostler.instances.ending import Ending
+from ostler.instances.errors import NoRoom, StartFailed, WillNotFit
 from ostler.instances.house import House
-from ostler.instances.leases import Endpoint, WaitingLine
+from ostler.instances.leases import Endpoint
 from ostler.instances.orders import Attempt, StopOrder
-from ostler.instances.preparing import Prepared
+from ostler.instances.provision import provide_and_place
 from ostler.instances.restarts import backoff_s
-from ostler.instances.standing import SYSTEM_ACTOR, Standing
-from ostler.instances.store import Also, Note
+from ostler.instances.standing import SYSTEM_ACTOR
+from ostler.instances.store import Note
 from ostler.instances.views import Failure, StartCause
-from ostler.instances.waiting import Bell, Turn, Watch, Watched, wait_until_ready
+from ostler.instances.waiting import Turn, Watch, Watched, wait_until_ready
 from ostler.models.index import ModelNotFound
-from ostler.runtimes.base import StopFailed
+from ostler.runtimes.base import RuntimeAway
 
 log = logging.getLogger(__name__)
 
 PORT_TRIES = 3
-LEFTOVER_GRACE_S = 2.0
 REFUSAL_SILENCE_S = 60.0
-LOOK_AGAIN_S = 60.0
 _WHY = {
     StartCause.PERSON: "asked for by a person",
     StartCause.DEMAND: "asked for by a request",
@@ -43,16 +39,13 @@ _WHY = {
 }
 
 
-class Life(Standing):
+class Life(Ending):
     """The steps. What may be asked of it is in `Keeper`."""
 
     def __init__(self, model_id: int, house: House) -> None:
         super().__init__(model_id, house)
         self._task: asyncio.Task[None] | None = None
-        self._bell = Bell()
-        self._watch: Watch | None = None
         self._refused = ("", 0.0)
-        self._line = WaitingLine()
 
     def _go_on(self) -> None:
         self._bell.ring()
@@ -100,14 +93,19 @@ class Life(Standing):
                 return
         try:
             await self._sweep()
-            prepared = await self._bell.unless(self._is_asked, self._prepare_and_admit(attempt))
+            placed = await self._bell.unless(self._is_asked, provide_and_place(self, attempt))
+        except RuntimeAway as error:
+            await self._put_off(attempt, error)
+            return
         except OstlerError as error:
             await self._refuse(attempt, error)
             return
         attempt.placed.set()
+        self.is_refused = False
         try:
-            if prepared is None or self._stop is not None:
+            if placed is None or self._stop is not None:
                 return
+            prepared, self.need, self.launch = placed.prepared, placed.need, placed.launch
             self.cause, self.actor, self.failure, self.drift = attempt.cause, attempt.actor, None, False
             why = "after a fault" if attempt.is_restart else _WHY[attempt.cause]
             note = Note(attempt.actor, why, {"restarts": self.faults.count, "digest": prepared.spec.digest()})
@@ -130,15 +128,17 @@ class Life(Standing):
         finally:
             self._give_place_back()
 
-    async def _prepare_and_admit(self, attempt: Attempt) -> Prepared:
-        model, house = self.model, self._house
-        prepared = await house.preparer.prepare(model, attempt.overrides)
-        self.need = await admission.need_now(house, model, attempt.overrides)
-        wanted = admission.candidate(
-            model, self.need, may_evict=attempt.may_evict, ignore_fit=self.ignore_fit
-        )
-        await admission.admit(house, model, wanted, attempt)
-        return prepared
+    def _stand_again_in_line(self) -> None:
+        """What the start asks for has changed while it waits, if it does."""
+        if self.attempt is not None and self.attempt.ways:
+            self._house.scheduler.change(admission.candidate(self.model, self.attempt.ways, self.attempt))
+
+    async def _put_off(self, attempt: Attempt, error: RuntimeAway) -> None:
+        """Who waits is told at once; what the server itself starts is tried until the runtime is back."""
+        await self._refuse(attempt, error)
+        if attempt.is_restart and self._stop is None:
+            self.failure = failures.explain_error(error)
+            self.attempt = attempt.again(self._now() + error.retry_after_s)
 
     async def _load(self) -> None:
         """From an engine that loads to one that is ready, or failed."""
@@ -156,6 +156,7 @@ class Life(Standing):
             await self._move(InstanceState.RUNNING, note, ready_at=ready_at, load_seconds=load_s)
             self.observed = seen
             self._open()
+            self._house.experience.note_ready(record.id, self.launch, self.need, load_s)
             return
         failure = await failures.explain(watched, turn, seen, when="while loading", limit=limit_s)
         await self._fail(failure, port_taken=seen is not None and seen.port_taken)
@@ -164,7 +165,6 @@ class Life(Standing):
         """Requests may come."""
         record, house = self._must_record(), self._house
         _, handle = house.runtime_of(record)
-        self.ready_since = self._now()
         self.failure = None
         self.endpoint = Endpoint(
             record.id,
@@ -176,6 +176,7 @@ class Life(Standing):
             on_release=self._released,
             on_broken=self._suspect,
         )
+        self.ready_since = self.endpoint.last_used
         house.routes.publish(self.model_id, self.endpoint)
         self._settle_attempt()
         house.scheduler.poke()
@@ -183,8 +184,9 @@ class Life(Standing):
     async def _look_after(self) -> None:
         """Watch a running engine until something has to be done, and do it."""
         watched = self._watched()
-        self._watch = watch = Watch(watched, self._bell, self._idle_at, self._is_serving)
+        self._watch = watch = Watch(watched, self._bell, self._idle_at, self._is_serving, self._saw)
         try:
+            await self._bell.unless(self._is_asked, self._learn_context(watched))
             turn, seen = await watch.until_needed(self._is_asked)
         finally:
             self._watch = None
@@ -200,12 +202,20 @@ class Life(Standing):
             probes = watch.failed_probes
             await self._fail(await failures.explain(watched, turn, seen, when="while serving", limit=probes))
 
+    async def _learn_context(self, watched: Watched) -> None:
+        endpoint, probe_s = self.endpoint, self._house.settings().probe_timeout_s
+        if endpoint is not None and endpoint.context_length is None:
+            endpoint.context_length = await watched.probe.context(
+                watched.engine, endpoint.base_url, endpoint.api_key, timeout_s=probe_s
+            )
+
     async def _fail(self, failure: Failure, *, port_taken: bool = False) -> None:
         """The engine is of no use any more: sweep it, say so, and restart it or give up."""
         record, house, attempt = self._must_record(), self._house, self.attempt
         was_running = record.state is InstanceState.RUNNING
         served = self.endpoint.in_flight if self.endpoint else 0
         self._withdraw()
+        await house.experience.forget(record.id)
         await self._sweep()
         data: dict[str, Any] = {
             "exit_code": failure.exit_code,
@@ -243,147 +253,32 @@ class Life(Standing):
         reason = f"restart {faults} of {limit} in {wait_s:g} s"
         await self._tell("instance.restarting", reason, {"wait_s": wait_s, "restarts": faults})
 
-    async def _end(self, order: StopOrder) -> None:
-        """Drain, stop, and say that it is gone."""
-        house, began, failure = self._house, self._now(), None
-        record = self.record
-        self._withdraw()
-        if record is not None and record.state.is_active:
-            in_flight = self.endpoint.in_flight if self.endpoint else 0
-            data = {"in_flight": in_flight, "now": order.now, **order.data}
-            note = Note(order.actor, order.reason, data, order.kind)
-            await self._move(InstanceState.STOPPING, note, also=self._store_desired(order))
-            cut = await self._drain(order)
-            try:
-                if record.handle is not None:
-                    runtime, handle = house.runtime_of(record)
-                    await runtime.stop(handle, grace_s=house.settings().stop_grace_s)
-            except OstlerError as error:
-                failure = failures.explain_error(error)
-            seconds = round(self._now() - began, 3)
-            data = {"seconds": seconds, "cut_requests": cut, "left_for": order.reason}
-            if failure is None:
-                await self._move(InstanceState.STOPPED, Note(order.actor, order.reason, data), failure=None)
-            else:
-                note = Note(order.actor, failure.reason, data)
-                await self._move(InstanceState.FAILED, note, failure=failure)
-        elif record is not None and record.state is InstanceState.FAILED:
-            await self._move(InstanceState.STOPPED, Note(order.actor, order.reason, {"was": "failed"}))
-        self.failure, self.endpoint, self.observed = failure, None, None
-        self._stop = None
-        house.scheduler.release(self.model_id)
-        stop_error = StopFailed(failure.reason, hint=failure.hint) if failure else None
-        orders.settle(order.done, stop_error)
-
-    async def _drain(self, order: StopOrder) -> int:
-        """Wait for the requests in flight, as long as may be; gives how many are cut off."""
-        limit = self._now() + self._house.settings().drain_timeout_s
-        while self.endpoint is not None and self.endpoint.in_flight and not order.now:
-            left = limit - self._now() if order.cuts_requests else LOOK_AGAIN_S
-            if left <= 0:
-                break
-            await self._bell.wait((), left)
-        return self.endpoint.in_flight if self.endpoint else 0
-
     async def _refuse(self, attempt: Attempt, error: OstlerError) -> None:
-        """A start that came to nothing before there was an engine."""
-        if not isinstance(error, Busy):
-            self.failure = failures.explain_error(error)
+        """A start that came to nothing before there was an engine.
+
+        One that a person asked for is over. One that should run waits for room, and shows why.
+        """
         said, at = self._refused
         if said != error.message or self._now() - at > REFUSAL_SILENCE_S:
             self._refused = (error.message, self._now())
             facts = {key: value for key, value in error.facts.items() if key != "model"}
             await self._tell("instance.refused", error.message, {"code": error.code, **facts}, attempt.actor)
+        while attempt.is_new_wish:  # another wish may join while this one is taken back
+            attempt.is_new_wish = False
+            await self._house.models.set_desired(self.model_id, DesiredState.STOPPED, ignore_fit=False)
+        is_auto = attempt.is_restart and self.model.policy.auto_start
+        should_run = is_auto or self.model.desired_state is DesiredState.RUNNING
+        self.is_refused = should_run and isinstance(error, WillNotFit | NoRoom)
+        if self.is_refused or not isinstance(error, Busy):
+            self.failure = failures.explain_error(error)
         self._settle_attempt(error)
-
-    async def _sweep(self) -> None:
-        """Make sure that nothing of the last launch is left. Raises StopFailed."""
-        record = self.record
-        if record is None or record.handle is None:
-            return
-        runtime, handle = self._house.runtime_of(record)
-        if record.state is InstanceState.STOPPED:
-            return
-        try:
-            await runtime.stop(handle, grace_s=LEFTOVER_GRACE_S)
-        except StopFailed as error:
-            if not record.state.is_active:
-                raise
-            log.warning("%s", error.message)
-
-    # Small things
-
-    def _watched(self) -> Watched:
-        record, house = self._must_record(), self._house
-        runtime, handle = house.runtime_of(record)
-        return Watched(
-            runtime, handle, house.engine_of(record), house.probe, house.settings, house.clock.monotonic
-        )
-
-    def _idle_at(self) -> float | None:
-        timeout_s, endpoint = self.idle_timeout_s(), self.endpoint
-        if timeout_s is None or endpoint is None:
-            return None
-        return (self._now() if self.is_busy else endpoint.last_used) + timeout_s
-
-    def _is_serving(self) -> bool:
-        return self.endpoint is not None and self.endpoint.in_flight > 0
-
-    def _is_asked(self) -> bool:
-        return self._stop is not None
-
-    async def _move(self, state: InstanceState, note: Note, **changes: Any) -> None:
-        self.record = await self._house.store.move(self._must_record(), state, note, **changes)
-
-    async def _tell(self, kind: str, reason: str, data: Mapping[str, Any], actor: str = SYSTEM_ACTOR) -> None:
-        name = self.model.name
-        await self._house.store.tell(kind, self.model_id, name, Note(actor, reason, data))
-
-    def _store_desired(self, order: StopOrder) -> Also | None:
-        desired = order.desired
-        if desired is None or self.model.desired_state is desired:
-            return None
-
-        async def store(session: AsyncSession) -> None:
-            await self._house.models.set_desired(self.model_id, desired, session)
-
-        return store
-
-    def _withdraw(self) -> None:
-        if self.endpoint is not None:
-            self._house.routes.withdraw(self.model_id, self.endpoint)
-            self._line.wake_all()
-
-    def _released(self) -> None:
-        """A request has ended."""
-        self._line.wake_one()
-        endpoint = self.endpoint
-        if endpoint is None or endpoint.in_flight == 0:
-            if endpoint is not None and endpoint.closed:
-                self._bell.ring()
-            elif self._house.scheduler.has_waiting:
-                self._house.scheduler.poke()
-
-    def _suspect(self) -> None:
-        """A request found the engine broken: look at it at once."""
-        if self._watch is not None:
-            self._watch.suspect()
-
-    def _settle_attempt(self, error: Exception | None = None) -> None:
-        attempt, self.attempt = self.attempt, None
-        if attempt is not None:
-            attempt.placed.set()
-            orders.settle(attempt.done, error)
-
-    def _give_place_back(self) -> None:
-        if self.record is None or not self.record.state.is_active:
-            self._house.scheduler.release(self.model_id)
 
     def _break_down(self, error: Exception) -> None:
         """Our own code failed: what is true now is not known, and that is what is said."""
         self._withdraw()
         if self.record is not None:
             self.record = replace(self.record, state=InstanceState.FAILED)
+            self._house.experience.lose(self.record.id)
         self.failure = Failure(
             f"Ostler itself failed: {error!r}", hint="See the server's log; then start it."
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ostler.core.states import DesiredState
+from ostler.instances.seating import Way
 from ostler.instances.views import StartCause
 
 
@@ -43,8 +44,11 @@ def settle(future: asyncio.Future[None], error: Exception | None = None) -> None
 class Attempt:
     """A start that is under way or about to be. All who want the model wait for `done`.
 
+    `ways` are the ways to place it, once they are known.
     `not_before` is monotonic; `is_restart` marks one that follows a fault and may be repeated.
     `tries` counts launches that were lost to a taken port. `placed` is set once the scheduler has decided.
+    `is_batch`: nobody but batch work waits for it.
+    `is_new_wish`: with it the model became one that should run; if it is refused, that is taken back.
     """
 
     cause: StartCause
@@ -53,9 +57,16 @@ class Attempt:
     not_before: float = 0.0
     is_restart: bool = False
     may_evict: bool = True
+    is_batch: bool = False
+    is_new_wish: bool = False
     tries: int = 0
+    ways: Sequence[Way] = ()
     placed: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Future[None] = field(default_factory=_future)
+
+    def again(self, not_before: float) -> Attempt:
+        """The same once more, for nobody who waits now."""
+        return Attempt(self.cause, self.actor, self.overrides, not_before, self.is_restart, self.may_evict)
 
 
 @dataclass
@@ -63,7 +74,7 @@ class StopOrder:
     """A stop that is under way or about to be.
 
     `reason` is one sentence for the history, `kind` the kind of the event ("instance.evicted", ...).
-    `now`: do not wait for requests in flight. `desired` is stored with it, where given.
+    `now`: do not wait for requests in flight. `desired` and `ignore_fit` are stored with it, where given.
     `cuts_requests` is False where those in flight are waited for however long they take.
     """
 
@@ -72,10 +83,11 @@ class StopOrder:
     now: bool = False
     kind: str = "instance.stopping"
     desired: DesiredState | None = None
+    ignore_fit: bool | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     cuts_requests: bool = True
     done: asyncio.Future[None] = field(default_factory=_future)
 
     def copy(self) -> StopOrder:
         """The same order for another model, with a future of its own."""
-        return StopOrder(self.reason, self.actor, self.now, self.kind, self.desired, self.data)
+        return replace(self, done=_future())

@@ -8,13 +8,25 @@ carries the decision out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from ostler.fit.ledger import Bytes, Claim, Ledger
 from ostler.instances import shortage
-from ostler.instances.leaving import cheapest
+from ostler.instances.leaving import cheapest, set_cost
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """One way to place a start: the devices that it is given (none: all), and what it needs of each.
+
+    `rank`: the lower the better liked, where two are as good for all others.
+    """
+
+    devices: tuple[str, ...] = ()
+    need: Bytes | None = None
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +34,8 @@ class Candidate:
     """A model that wants to start. `may_evict` is False where it must not push others out.
 
     `need` is bytes by device; None where it is not known, or where a person said to start it all the
-    same: then only places count.
+    same: then only places count. `is_batch`: nobody waits for it but work that may wait.
+    `seats` are the ways to place it where there are several; they have needs of their own.
     """
 
     model_id: int
@@ -30,6 +43,13 @@ class Candidate:
     priority: int = 0
     may_evict: bool = True
     need: Bytes | None = None
+    is_batch: bool = False
+    seats: tuple[Seat, ...] = ()
+
+    @property
+    def choices(self) -> tuple[Seat, ...]:
+        """The ways to place it, at least one."""
+        return self.seats or (Seat(need=self.need),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +90,7 @@ class Plan:
 
     Those in `finish` are busy: they take no new requests, end those in flight and leave. `facts` are the
     numbers of a shortage of memory. `others_hold_it`: it would go if no program but ours used the devices.
+    `is_coming`: those that leave already free enough. `seat` is the way of placing it that this is about.
     """
 
     verdict: Verdict
@@ -78,6 +99,8 @@ class Plan:
     finish: tuple[int, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     others_hold_it: bool = False
+    is_coming: bool = False
+    seat: Seat = field(default_factory=Seat)
 
 
 def plan_room(
@@ -87,16 +110,45 @@ def plan_room(
 
     In `ledger` the claims of all residents are entered. Idle ones leave, the cheapest set that is
     enough; never one that is pinned or loads. One that serves is waited for, and only when it has had
-    its turn told to finish what it serves.
+    its turn told to finish what it serves. Of several seats the one is taken where it can start soonest, and
+    at the least cost for others; then the best liked, then the one with the most room.
     """
-    scene = _Scene(candidate, residents, max_running, ledger or Ledger())
+    ledger = ledger or Ledger()
+    plans = [
+        replace(_plan_seat(_Scene(candidate, seat.need or {}, residents, max_running, ledger)), seat=seat)
+        for seat in candidate.choices
+    ]
+    return min(plans, key=lambda plan: _worth(plan, residents, ledger))
+
+
+def _worth(plan: Plan, residents: Sequence[Resident], ledger: Ledger) -> tuple[Any, ...]:
+    """The lower the better."""
+    steps = (
+        plan.verdict is Verdict.GO,
+        plan.is_coming,
+        bool(plan.evict) and not plan.finish,
+        bool(plan.finish),
+        plan.verdict is Verdict.WAIT,
+        plan.verdict is Verdict.REFUSE and plan.others_hold_it,
+        plan.verdict is Verdict.REFUSE,
+        True,
+    )
+    leaving = [r for r in residents if r.model_id in (*plan.evict, *plan.finish)]
+    accounts = [ledger.accounts[id] for id in plan.seat.devices if id in ledger.accounts]
+    room = sum(account.balance_bytes for account in accounts)
+    return steps.index(True), set_cost(leaving), plan.seat.rank, -room, plan.seat.devices
+
+
+def _plan_seat(scene: _Scene) -> Plan:
+    """The plan for one way of placing it."""
+    candidate, residents = scene.candidate, scene.residents
     if scene.need and scene.ledger.never(scene.need):
         return scene.because(Verdict.NEVER)
     if scene.is_enough(()):
         return Plan(Verdict.GO)
     gone = [r for r in residents if r.is_leaving]
     if gone and scene.is_enough(gone):
-        return Plan(Verdict.WAIT, reason="another model is being stopped")
+        return Plan(Verdict.WAIT, reason="another model is being stopped", is_coming=True)
     if not candidate.may_evict:
         return scene.because(Verdict.REFUSE, "this start may not stop one")
     can_leave = [r for r in residents if r.may_leave and not r.is_leaving]
@@ -117,13 +169,10 @@ class _Scene:
     """The question with its numbers."""
 
     candidate: Candidate
+    need: Bytes
     residents: Sequence[Resident]
     max_running: int
     ledger: Ledger
-
-    @property
-    def need(self) -> Bytes:
-        return self.candidate.need or {}
 
     def is_enough(self, gone: Sequence[Resident]) -> bool:
         """Is there a place and memory once these are gone?"""

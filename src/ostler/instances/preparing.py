@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import os
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ostler.core.errors import NotFound, OstlerError
+from ostler.core.findings import Category, Finding, Severity
 from ostler.core.launch import HIDDEN, HOST_SLOT, PORT_SLOT, LaunchSpec
 from ostler.core.near import near_names
 from ostler.engines.base import Engine, LaunchRequest
+from ostler.engines.fit_memory import EngineMemory
 from ostler.engines.registry import Engines
+from ostler.fit.devices import Device
+from ostler.fit.reasons import Choice
+from ostler.instances.looking_ahead import UNKNOWN_FLAG, Scene, look_ahead, of_error, refuse
 from ostler.instances.views import DryRun
+from ostler.library.filesets import FileSet
 from ostler.models.records import Model
 from ostler.models.service import Models
 from ostler.runtimes.base import Runtime
@@ -33,13 +40,26 @@ class Prepared:
     runtime: Runtime
 
 
-class Preparer:
-    """Turns models into launch specs."""
+Choose = Callable[[Model, Mapping[str, Any] | None], Awaitable[Choice]]
+"""Chooses what a recipe, with options for one launch, leaves open."""
 
-    def __init__(self, models: Models, engines: Engines, runtimes: Mapping[str, Runtime]) -> None:
+
+class Preparer:
+    """Turns models into launch specs. `choose` fills in what is left open, `devices` are those seen last."""
+
+    def __init__(
+        self,
+        models: Models,
+        engines: Engines,
+        runtimes: Mapping[str, Runtime],
+        choose: Choose,
+        devices: Callable[[], Sequence[Device]],
+    ) -> None:
         self._models = models
         self._engines = engines
         self._runtimes = runtimes
+        self._choose = choose
+        self._devices = devices
 
     def runtime(self, name: str) -> Runtime:
         """The runtime of that name. Raises UnknownRuntime."""
@@ -58,60 +78,136 @@ class Preparer:
     async def sees_gpus(self, model: Model) -> bool | None:
         """Whether its engine would use this host's GPUs; None where that is not known."""
         try:
-            return await self._engines.get(model.engine).sees_gpus(await self._request(model, None))
+            files = await self._models.resolve_files(model)
+            return await self._engines.get(model.engine).sees_gpus(_request(model, files, {}))
         except OstlerError:
             return None  # the start itself says what is wrong
 
-    async def prepare(self, model: Model, overrides: Mapping[str, Any] | None = None) -> Prepared:
+    async def engine_memory(
+        self, model: Model, overrides: Mapping[str, Any] | None, *, ask: bool
+    ) -> EngineMemory | None:
+        """What its engine says that it would allocate; without `ask` only what it said before."""
+        try:
+            request, _ = await self._scene(model, overrides)
+            return await self._engines.get(model.engine).memory(request, ask=ask)
+        except OstlerError:
+            return None  # the start itself says what is wrong
+
+    def told(self, model: Model, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The engine options that somebody has set: in the recipe, for this launch, or in its arguments."""
+        rules = self._engines.get(model.engine).options
+        return rules.told(self._options(model, overrides), model.extra_args, model.env)
+
+    async def prepare(
+        self,
+        model: Model,
+        overrides: Mapping[str, Any] | None = None,
+        ignore: Collection[str] = frozenset(),
+    ) -> Prepared:
         """What a start of this model would run, with options for this launch only.
 
-        Raises ModelFileGone, BrokenFile, UnknownOption, BadOptionValue, NoExecutable, UnknownFlag.
+        `ignore` are codes of errors that do not matter. Raises StartBlocked, ModelFileGone, BrokenFile,
+        UnknownOption, BadOptionValue, NoExecutable, UnknownFlag.
         """
         engine, runtime = self._engines.get(model.engine), self.runtime(model.runtime)
-        request = await self._request(model, overrides)
-        if model.extra_args:  # free text: asked of the executable itself before it is launched
+        request, scene = await self._scene(model, overrides)
+        refuse(model.name, look_ahead(scene), ignore)
+        asks = bool(model.extra_args) or engine.options_vary
+        if asks and UNKNOWN_FLAG not in ignore:  # asked of the executable itself before it is launched
             await engine.check(request)
-        return Prepared(await asyncio.to_thread(engine.launch_spec, request), engine, runtime)
+        spec = await asyncio.to_thread(engine.launch_spec, request)
+        return Prepared(spec, engine, runtime)
 
     async def dry_run(self, model: Model, overrides: Mapping[str, Any] | None = None) -> DryRun:
-        """The same without doing it: every warning and error that can be known before."""
-        errors: list[str] = []
-        warnings: list[str] = []
-        spec = None
+        """The same without doing it: all that can be known before."""
+        found: list[Finding] = []
+        run = DryRun(model.name, model.engine, model.runtime)
         try:
             engine, runtime = self._engines.get(model.engine), self.runtime(model.runtime)
             check = await runtime.check()
             if not check.ok:
-                errors.append(check.reason)
-            request = await self._request(model, overrides)
+                found.append(_unavailable(model.runtime, check.reason))
+            request, scene = await self._scene(model, overrides)
+            found += look_ahead(scene)
+            run = replace(run, chosen=tuple(scene.chosen.to_json()))
             spec = await asyncio.to_thread(engine.launch_spec, request)
-            warnings += await engine.check(request)
+            run = with_spec(run, spec)
+            if check.ok and (lack := await runtime.lacks(spec)) is not None:
+                found.append(_to_fetch(lack))
+            found += [_unchecked(text) for text in await engine.check(request)]
         except OstlerError as error:
-            errors.append(f"{error.message}. {error.hint}" if error.hint else error.message)
-        run = DryRun(model.name, model.engine, model.runtime, warnings=tuple(warnings), errors=tuple(errors))
-        if spec is None:
-            return run
-        return replace(
-            run,
-            argv=tuple(_shown(part) for part in (*spec.command, *spec.args)),
-            env={**spec.env, **dict.fromkeys(spec.secret_env, HIDDEN)},
-            spec=spec.to_json(),
-            spec_digest=spec.digest(),
-        )
+            found.append(of_error(error))
+        return replace(run, findings=tuple(found))
 
-    async def _request(self, model: Model, overrides: Mapping[str, Any] | None) -> LaunchRequest:
+    async def _scene(self, model: Model, overrides: Mapping[str, Any] | None) -> tuple[LaunchRequest, Scene]:
+        engine = self._engines.get(model.engine)
         files = await self._models.resolve_files(model)
-        return LaunchRequest(
-            model_id=model.id,
-            model_name=model.name,
-            model_path=files.path,
-            mmproj_path=files.mmproj,
-            options={**model.options, **(overrides or {})},
-            extra_args=model.extra_args,
-            env=model.env,
-            runtime=model.runtime,
-            command_override=model.engine_command,
-        )
+        options = self._options(model, overrides)
+        request = _request(model, files, options)
+        chosen = await _known(engine, request, await self._choose(model, overrides))
+        request = replace(request, options={**options, **chosen.options})
+        together = {**self.told(model, overrides), **chosen.options}
+        cores = os.cpu_count() or 1
+        return request, Scene(engine, files, together, chosen, self._devices(), cores)
+
+    def _options(self, model: Model, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+        """By their own names: an override wins also where it goes by an alias."""
+        rules = self._engines.get(model.engine).options
+        return {**rules.validate(model.options), **rules.validate(overrides or {})}
+
+
+def _request(model: Model, files: FileSet, options: Mapping[str, Any]) -> LaunchRequest:
+    return LaunchRequest(
+        model_id=model.id,
+        model_name=model.name,
+        model_path=files.path,
+        mmproj_path=files.mmproj,
+        options=options,
+        extra_args=model.extra_args,
+        env=model.env,
+        runtime=model.runtime,
+        command_override=model.engine_command,
+        devices=model.policy.devices,
+        runtime_options=dict(model.runtime_options),
+    )
+
+
+async def _known(engine: Engine, request: LaunchRequest, chosen: Choice) -> Choice:
+    """The choice as this program can take it: an old one knows nothing of fitting, or of some option."""
+    if chosen.options.keys() <= {"context_length"}:  # every build has it: no need to ask
+        return chosen
+    if "fit" in chosen.options and not await engine.knows(request, "fit"):
+        chosen = chosen.without("fit")
+    for name in chosen.options:
+        if await engine.knows(request, name) is False:
+            return Choice(unknown_why=f"the engine's program does not know the option {name}")
+    return chosen
+
+
+def _to_fetch(text: str) -> Finding:
+    return Finding("to_fetch", Severity.INFO, Category.CONFIG, "Something is fetched first", text)
+
+
+def _unavailable(runtime: str, reason: str) -> Finding:
+    title = "The runtime cannot be used"
+    return Finding(
+        "runtime_unavailable", Severity.ERROR, Category.CONFIG, title, f"{runtime}: {reason}", field="runtime"
+    )
+
+
+def _unchecked(text: str) -> Finding:
+    return Finding("flags_not_checked", Severity.WARNING, Category.ARGS, "Flags were not checked", text)
+
+
+def with_spec(run: DryRun, spec: LaunchSpec) -> DryRun:
+    """The dry run with what exactly would run."""
+    return replace(
+        run,
+        argv=tuple(_shown(part) for part in (*spec.command, *spec.args)),
+        env={**spec.env, **dict.fromkeys(spec.secret_env, HIDDEN)},
+        spec=spec.to_json(),
+        spec_digest=spec.digest(),
+    )
 
 
 def _shown(part: str) -> str:

@@ -1,7 +1,8 @@
 """The queue of starts: it asks for a plan, lets others leave, and hands out places in order.
 
 The line is kept by priority with ageing: who waits long enough comes before a later one of higher
-priority. The first in line is never overtaken, so whoever waits gets its turn.
+priority, and batch work before interactive work that came much later. The first in line is never
+overtaken, so whoever waits gets its turn.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ostler.core.clock import Clock
@@ -18,13 +19,15 @@ from ostler.core.errors import OstlerError
 from ostler.core.settings import Settings
 from ostler.fit.ledger import Claim
 from ostler.instances.errors import NoRoom, WillNotFit
-from ostler.instances.plan import Candidate, Plan, Resident, Verdict
+from ostler.instances.plan import Candidate, Plan, Resident, Seat, Verdict
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 5.0
 AGEING_S = 30.0
 """Waiting so long counts as one step of priority."""
+BATCH_BEHIND = 10
+"""So many steps a start for batch work stands behind an interactive one: five minutes of waiting."""
 LOOK_EVERY_S = 0.25
 """How often memory is looked at while somebody waits."""
 
@@ -52,9 +55,15 @@ class Room(Protocol):
 class _Ticket:
     candidate: Candidate
     order: int
-    rank: float
-    granted: asyncio.Future[None]
+    since_s: float
+    granted: asyncio.Future[Seat]
     plan: Plan = field(default_factory=lambda: Plan(Verdict.WAIT))
+
+    @property
+    def rank(self) -> float:
+        """The lowest comes first. It does not change while it waits, so no later one can pass for ever."""
+        behind = BATCH_BEHIND if self.candidate.is_batch else 0
+        return self.since_s / AGEING_S - self.candidate.priority + behind
 
 
 class Scheduler:
@@ -77,20 +86,19 @@ class Scheduler:
         """True while a start waits for a place."""
         return bool(self._waiting)
 
-    async def admit(self, candidate: Candidate, *, timeout_s: float) -> None:
-        """Return when the model has a place; it keeps it until `release`. Raises NoRoom, WillNotFit."""
-        granted = asyncio.get_running_loop().create_future()
-        rank = self._clock.monotonic() / AGEING_S - candidate.priority
-        ticket = _Ticket(candidate, next(self._numbers), rank, granted)
+    async def admit(self, candidate: Candidate, *, timeout_s: float) -> Seat:
+        """Where it is placed, once it has a place; it keeps it until `release`. Raises NoRoom, WillNotFit."""
+        granted: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()
+        ticket = _Ticket(candidate, next(self._numbers), self._clock.monotonic(), granted)
         self._waiting.append(ticket)
-        self._waiting.sort(key=lambda t: (t.rank, t.order))
+        self._in_order()
         self._is_stale = True
         try:
             self.poke()
             async with asyncio.timeout(timeout_s):
-                await granted
+                return await granted
         except TimeoutError:
-            raise _refusal(candidate, ticket.plan) from None
+            raise _refusal(ticket.candidate, ticket.plan) from None
         except asyncio.CancelledError:
             if granted.done() and not granted.cancelled() and granted.exception() is None:
                 self.release(candidate.model_id)
@@ -100,6 +108,15 @@ class Scheduler:
                 self._waiting.remove(ticket)
                 self.poke()
 
+    def change(self, candidate: Candidate) -> None:
+        """What a start that waits asks for has changed; it keeps the time that it has waited."""
+        for ticket in self._waiting:
+            if ticket.candidate.model_id == candidate.model_id and ticket.candidate != candidate:
+                ticket.candidate = candidate
+                self._in_order()
+                self.poke()
+                return
+
     def release(self, model_id: int) -> None:
         """The model does not hold its place any more."""
         if self._granted.pop(model_id, None) is not None or self._waiting:
@@ -108,9 +125,10 @@ class Scheduler:
         self.poke()
 
     async def preview(self, candidate: Candidate) -> Plan:
-        """What `admit` would decide now."""
+        """What `admit` would decide now, if the model did not hold a place itself."""
         await self._look()
-        return self._room.plan(candidate, self.holders())
+        others = [holder for holder in self.holders() if holder.model_id != candidate.model_id]
+        return self._room.plan(candidate, others)
 
     def poke(self) -> None:
         """Something changed: decide again."""
@@ -156,6 +174,9 @@ class Scheduler:
         finally:
             self._attending = None
 
+    def _in_order(self) -> None:
+        self._waiting.sort(key=lambda ticket: (ticket.rank, ticket.order))
+
     async def _look(self) -> None:
         self._is_stale = False
         await self._room.look()
@@ -169,8 +190,9 @@ class Scheduler:
             name = ticket.candidate.model_name
             if plan.verdict is Verdict.GO:
                 self._waiting.pop(0)
-                self._granted[ticket.candidate.model_id] = ticket.candidate
-                _settle(ticket.granted, None)
+                held = replace(ticket.candidate, need=plan.seat.need, seats=())
+                self._granted[ticket.candidate.model_id] = held
+                _settle(ticket.granted, plan.seat)
             elif plan.verdict is Verdict.WAIT or self._may_come_back(plan):
                 for model_id in plan.evict:
                     self._room.evict(model_id, name)
@@ -195,13 +217,13 @@ async def _heard(bell: asyncio.Event, timeout_s: float) -> None:
         return
 
 
-def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
+def _settle(future: asyncio.Future[Seat], outcome: Seat | Exception) -> None:
     if future.done():
         return
-    if error is None:
-        future.set_result(None)
+    if isinstance(outcome, Seat):
+        future.set_result(outcome)
     else:
-        future.set_exception(error)
+        future.set_exception(outcome)
 
 
 def _refusal(candidate: Candidate, plan: Plan) -> OstlerError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
 from ostler.core.clock import Clock
@@ -19,15 +19,20 @@ from ostler.engines.registry import Engines
 from ostler.fit.devices import Device, Devices
 from ostler.fit.ledger import Account, Bytes
 from ostler.fit.reading import Shapes
-from ostler.instances import admission, dry_runs
-from ostler.instances.adoption import adopt, stop_unknown
+from ostler.fit.reasons import Choice
+from ostler.instances import dry_runs, upkeep
+from ostler.instances.adoption import adopt, stop_unknown, stop_unknown_later
 from ostler.instances.errors import AlreadyRunning
+from ostler.instances.experience import Experience
+from ostler.instances.footprints import Footprints
 from ostler.instances.health import HealthProbe
 from ostler.instances.house import House
 from ostler.instances.keeper import Keeper
 from ostler.instances.leases import Lease, Routes
 from ostler.instances.lending import Lending
+from ostler.instances.looking_ahead import FITS_NOT, check_ignored
 from ostler.instances.memory import Memory
+from ostler.instances.memory_report import memory_report
 from ostler.instances.orders import StopOrder
 from ostler.instances.preparing import Preparer
 from ostler.instances.residence import Residence
@@ -35,13 +40,12 @@ from ostler.instances.scheduler import Scheduler
 from ostler.instances.standing import SYSTEM_ACTOR
 from ostler.instances.store import InstanceStore
 from ostler.instances.views import DryRun, InstanceView, StartCause
+from ostler.instances.wanted import Wanted
 from ostler.models.records import Model
 from ostler.models.service import Models
 from ostler.runtimes.base import Runtime
 
 log = logging.getLogger(__name__)
-
-TIDY_S = 5.0
 
 
 class SettingsHolder(Protocol):
@@ -68,20 +72,41 @@ class Instances:
         node: str,
         devices: Devices,
         shapes: Shapes,
+        hub: dry_runs.HubView | None = None,
+        *,
+        gpus_are_chosen: bool = False,
     ) -> None:
+        self._hub = hub
         self._settings = settings
         self._models = models
         self._runtimes = runtimes
         self._clock = clock
         self._keepers: dict[int, Keeper] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        preparer = Preparer(
+            models,
+            engines,
+            runtimes,
+            lambda model, overrides: self._memory.choice(model, overrides),
+            lambda: self._memory.devices,
+        )
+        self.experience = Experience(
+            Footprints(database, clock, node),
+            models,
+            preparer,
+            lambda: self._memory.devices,
+            lambda: self._memory.look(),
+            clock.monotonic,
+        )
         self._memory = Memory(
             devices,
             models,
             lambda: settings.current,
             lambda: self._residence.engines(),
             shapes,
-            lambda model: self._house.preparer.sees_gpus(model),
+            preparer.sees_gpus,
+            preparer.told,
+            self.experience,
         )
         self._residence = Residence(
             lambda: list(self._keepers.values()), self._memory, lambda: settings.current
@@ -91,14 +116,17 @@ class Instances:
             clock=clock,
             settings=lambda: settings.current,
             models=models,
-            preparer=Preparer(models, engines, runtimes),
+            preparer=preparer,
             probe=HealthProbe(),
             routes=Routes(),
             scheduler=Scheduler(self._residence, clock, lambda: settings.current),
             memory=self._memory,
+            experience=self.experience,
             secret=secret,
+            gpus_are_chosen=gpus_are_chosen,
         )
         self._lending = Lending(self._house, self._keeper)
+        self._wanted = Wanted(self._house, self._keeper)
         models.add_guard(self._refuse_in_use)
         models.subscribe(self._model_changed)
 
@@ -111,10 +139,14 @@ class Instances:
         await asyncio.gather(*(stop_unknown(self._runtimes, item, grace_s) for item in unknown))
         for keeper in list(self._keepers.values()):
             if keeper.record is not None and keeper.record.state.is_active:
-                await self._learn_need(keeper)
-                self._spawn(self._refresh_drift(keeper))
-        self._spawn(self._start_wanted())
-        self._spawn(self._tidy())
+                await upkeep.learn_need(self._house, keeper)
+                self._spawn(upkeep.refresh_drift(self._house, keeper))
+        for runtime in self._runtimes.values():
+            if runtime.trouble is not None:
+                self._spawn(stop_unknown_later(self._house, runtime))
+        self._spawn(self._wanted.start_all())
+        self._spawn(self._wanted.start_refused())
+        self._spawn(upkeep.tidy(self._house, self._runtimes))
 
     async def close(self, *, stop_engines: bool = False) -> None:
         """End looking after them; the engines go on unless told otherwise. Safe to call twice."""
@@ -126,8 +158,10 @@ class Instances:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._house.scheduler.close()
+        await self.experience.close()
         await asyncio.gather(*(keeper.close() for keeper in self._keepers.values()))
         await self._house.probe.close()
+        await asyncio.gather(*(runtime.close() for runtime in self._runtimes.values()))
 
     # For people
 
@@ -140,6 +174,7 @@ class Instances:
         keep: bool = True,
         overrides: Mapping[str, Any] | None = None,
         ignore_fit: bool = False,
+        ignore: Iterable[str] = (),
     ) -> InstanceView:
         """Make it run, and keep it running: also after a crash and a restart of the server.
 
@@ -147,10 +182,14 @@ class Instances:
         not start is kept all the same: nothing would bring it back.
 
         Two starts are one; one that gives up does not end it for the others. `overrides` are engine
-        options for this launch. `ignore_fit` starts it also where its memory is not there. Raises
-        StartFailed, StartCancelled, NoRoom, WillNotFit, ModelFileGone and what a launch spec may raise.
+        options for this launch. `ignore` are codes of errors that a dry run finds and that do not matter;
+        `ignore_fit` is short for `does_not_fit`: it starts also where its memory is not there, now and later,
+        until somebody stops it or starts it without. A start that is refused before there is an engine is
+        over: the next server does not try it. Raises StartFailed, StartCancelled, StartBlocked, NoRoom,
+        WillNotFit, ModelFileGone and what a launch spec may raise.
         """
         principal.require(Role.POWER_USER, "start models")
+        ignored = check_ignored(ignore) | ({FITS_NOT} if ignore_fit else frozenset())
         model = self._models.get(name)
         if model.archived:
             raise Conflict(f"{model.name} is archived", hint="Take it out of the archive first.")
@@ -161,12 +200,14 @@ class Instances:
                 hint=f"Stop it first: ostler stop {model.name}",
             )
         keep = keep or not model.policy.on_demand
-        if keep:
-            await self._want(model, DesiredState.RUNNING)
-        else:
+        desired = DesiredState.RUNNING if keep else model.desired_state
+        is_new_wish = await self._want(model, desired, ignore_fit=FITS_NOT in ignored)
+        if not keep:
             keeper.faults.clear()
         cause = StartCause.PERSON if keep else StartCause.DEMAND
-        started = keeper.ask_start(cause, principal.name, overrides=overrides, ignore_fit=ignore_fit)
+        started = keeper.ask_start(
+            cause, principal.name, overrides=overrides, ignore=ignored, is_new_wish=is_new_wish
+        )
         if keep:
             await self._keep_for_person(keeper, principal)
         if wait:
@@ -182,26 +223,30 @@ class Instances:
         principal.require(Role.POWER_USER, "stop models")
         model = self._models.get(name)
         order = StopOrder(
-            f"stopped by {principal.name}", principal.name, now=now, desired=DesiredState.STOPPED
+            f"stopped by {principal.name}",
+            principal.name,
+            now=now,
+            desired=DesiredState.STOPPED,
+            ignore_fit=False,
         )
         await asyncio.shield(self._keeper(model.id).ask_stop(order))
-        await self._want(model, DesiredState.STOPPED)
+        await self._want(model, DesiredState.STOPPED, ignore_fit=False)
         return self._keeper(model.id).view()
 
     async def restart(self, name: str | int, principal: Principal) -> InstanceView:
         """Stop it and start it anew. Raises as `start` does."""
         principal.require(Role.POWER_USER, "restart models")
         model = self._models.get(name)
-        await self._want(model, DesiredState.RUNNING)
+        is_new_wish = await self._want(model, DesiredState.RUNNING)
         keeper = self._keeper(model.id)
-        await asyncio.shield(keeper.ask_restart(principal.name))
+        await asyncio.shield(keeper.ask_restart(principal.name, is_new_wish=is_new_wish))
         return keeper.view()
 
     async def stop_all(self, principal: Principal, *, now: bool = False) -> list[InstanceView]:
         """Stop every engine; returns what is left to see of them."""
         principal.require(Role.MANAGER, "stop every model")
         reason = f"everything was stopped by {principal.name}"
-        order = StopOrder(reason, principal.name, now=now, desired=DesiredState.STOPPED)
+        order = StopOrder(reason, principal.name, now=now, desired=DesiredState.STOPPED, ignore_fit=False)
         return await self._stop_all(order)
 
     async def apply(self, name: str | int, principal: Principal) -> InstanceView:
@@ -209,7 +254,7 @@ class Instances:
         principal.require(Role.POWER_USER, "restart models")
         model = self._models.get(name)
         keeper = self._keeper(model.id)
-        await self._refresh_drift(keeper)
+        await upkeep.refresh_drift(self._house, keeper)
         if keeper.state.is_active and keeper.drift:
             await asyncio.shield(keeper.ask_restart(principal.name))
         return keeper.view()
@@ -241,17 +286,34 @@ class Instances:
             if hasattr(lines, "aclose"):
                 await lines.aclose()
 
-    async def dry_run(self, name: str | int | Model, overrides: Mapping[str, Any] | None = None) -> DryRun:
-        """What a start would do, with every warning and error that can be known before."""
+    async def dry_run(
+        self,
+        name: str | int | Model,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        ignore: Iterable[str] = (),
+    ) -> DryRun:
+        """What a start would do, with all that can be known before; `ignore` as for `start`.
+
+        Raises InvalidField where a code cannot be ignored.
+        """
         model = name if isinstance(name, Model) else self._models.get(name)
-        run = await self._house.preparer.dry_run(model, overrides)
-        if run.errors or self._keeper_state(model.id).is_active:
-            return run
-        return await dry_runs.with_fit(self._house, run, model, overrides)
+        return await dry_runs.dry_run(self._house, model, overrides, check_ignored(ignore), self._hub)
+
+    async def choice(self, name: str | int) -> Choice:
+        """What a start would choose for the engine options that the recipe leaves open."""
+        try:
+            return await self._memory.choice(self._models.get(name))
+        except OstlerError as error:
+            return Choice(unknown_why=error.message)
 
     async def evictions_for(self, name: str, need: Bytes) -> list[dict[str, Any]]:
         """Who would leave now for a start that needs these bytes by device, each with the reason."""
         return await dry_runs.evictions_for(self._house, name, need)
+
+    async def memory_of(self, model: Model) -> dict[str, Any] | None:
+        """What it takes by device, estimated and measured, and how long it loads; JSON-ready."""
+        return await memory_report(self._house, model)
 
     async def devices(self) -> list[tuple[Device, Account]]:
         """The devices as they are now, each with its account in the ledger: who holds its memory."""
@@ -265,13 +327,16 @@ class Instances:
         """A lease if the model runs and takes requests; never waits."""
         return self._house.routes.try_lease(model_id)
 
-    async def lease(self, model_id: int, *, principal: Principal, timeout_s: float) -> Lease:
+    async def lease(
+        self, model_id: int, *, principal: Principal, timeout_s: float, is_batch: bool = False
+    ) -> Lease:
         """A lease, starting the model if its policy allows; waits at most `timeout_s`.
 
+        `is_batch`: a start for it may come after those that somebody waits for (`scheduler.py`).
         Raises QueueFull, StillLoading and NoRoom (503 with retry_after_s), StartFailed, NotOnDemand,
         ModelNotFound, and what preparing a start may raise.
         """
-        return await self._lending.lease(model_id, principal, timeout_s)
+        return await self._lending.lease(model_id, principal, timeout_s, is_batch=is_batch)
 
     # Within
 
@@ -286,20 +351,14 @@ class Instances:
         keeper = self._keepers.get(model_id)
         return keeper.state if keeper else InstanceState.STOPPED
 
-    def _should_run(self, model: Model) -> bool:
-        wanted = model.desired_state is DesiredState.RUNNING or model.policy.auto_start
-        return wanted and not self._keeper_state(model.id).is_active
-
-    async def _start_wanted(self) -> None:
-        wanted = [m for m in self._models.all() if not m.archived and self._should_run(m)]
-        for model in sorted(wanted, key=lambda m: (-m.policy.priority, m.name)):
-            is_kept = model.desired_state is DesiredState.RUNNING
-            cause = StartCause.PERSON if is_kept else StartCause.AUTO
-            await self._keeper(model.id).start_with_server(cause)
-
-    async def _want(self, model: Model, desired: DesiredState) -> None:
-        if self._models.get(model.id).desired_state is not desired:
-            await self._models.set_desired(model.id, desired)
+    async def _want(self, model: Model, desired: DesiredState, *, ignore_fit: bool | None = None) -> bool:
+        """Store what a person wants; True where the model was not meant to run before, and is now."""
+        before = self._models.get(model.id)
+        if ignore_fit is None:
+            ignore_fit = before.ignore_fit
+        if (before.desired_state, before.ignore_fit) != (desired, ignore_fit):
+            await self._models.set_desired(model.id, desired, ignore_fit=ignore_fit)
+        return before.desired_state is not desired and desired is DesiredState.RUNNING
 
     async def _keep_for_person(self, keeper: Keeper, principal: Principal) -> None:
         record = keeper.record
@@ -316,15 +375,8 @@ class Instances:
                 log.error("%s", result.message)
         if order.desired is not None:
             for keeper in keepers:
-                await self._want(keeper.model, order.desired)
+                await self._want(keeper.model, order.desired, ignore_fit=order.ignore_fit)
         return [keeper.view() for keeper in keepers]
-
-    async def _learn_need(self, keeper: Keeper) -> None:
-        """What an engine needs that an earlier server started."""
-        try:
-            keeper.need = await admission.need_now(self._house, keeper.model)
-        except OstlerError as error:
-            log.info("what %s needs is not known: %s", keeper.model.name, error.message)
 
     def _refuse_in_use(self, model: Model) -> str | None:
         state = self._keeper_state(model.id)
@@ -339,28 +391,7 @@ class Instances:
             del self._keepers[before.id]
         elif before.revision != after.revision and keeper.state.is_active:
             keeper.take_policy(after.policy)
-            self._spawn(self._refresh_drift(keeper))
-
-    async def _refresh_drift(self, keeper: Keeper) -> None:
-        record = keeper.record
-        if record is None or not record.state.is_active:
-            return
-        try:
-            prepared = await self._house.preparer.prepare(keeper.model)
-        except OstlerError as error:
-            log.info("what %s would run now is not known: %s", record.spec.model_name, error.message)
-            keeper.drift = True
-            return
-        keeper.drift = prepared.spec.digest() != record.spec_digest
-
-    async def _tidy(self) -> None:
-        while True:
-            for name, runtime in self._runtimes.items():
-                try:
-                    await runtime.tidy()
-                except OSError as error:
-                    log.warning("housekeeping of the runtime %s failed: %s", name, error)
-            await asyncio.sleep(min(TIDY_S, self._settings.current.probe_interval_s))
+            self._spawn(upkeep.refresh_drift(self._house, keeper))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

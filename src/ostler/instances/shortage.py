@@ -31,8 +31,12 @@ def in_words(shown: Mapping[str, Any]) -> str:
     return "; ".join(_sentence(device, never=shown["never"]) for device in shown["devices"])
 
 
-def fit_by_device(need: Bytes, ledger: Ledger) -> list[dict[str, Any]]:
-    """JSON-ready: for each device what a start needs of it and what is there."""
+def fit_by_device(need: Bytes, ledger: Ledger, after: Ledger) -> list[dict[str, Any]]:
+    """JSON-ready: for each device what a start needs of it and what is there.
+
+    `after` is the ledger without those who would leave for it: the headroom is what is left then,
+    negative where it is still not enough.
+    """
     return [
         {
             "id": id,
@@ -40,6 +44,7 @@ def fit_by_device(need: Bytes, ledger: Ledger) -> list[dict[str, Any]]:
             "available_bytes": account.available_bytes,
             "total_bytes": account.total_bytes,
             "fits": need.get(id, 0) <= account.available_bytes,
+            "headroom_bytes": after.accounts[id].balance_bytes - need.get(id, 0),
         }
         for id, account in ledger.accounts.items()
     ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 
 from ostler.core.states import DesiredState, InstanceState
 from ostler.fit.need import Need
+from ostler.instances.experience import Launch
 from ostler.instances.house import House
 from ostler.instances.leases import Endpoint
 from ostler.instances.memory import Engine
@@ -26,7 +29,9 @@ class Standing:
 
     `record` is the newest launch, as stored. `failure` is why it is `failed`. `claims` counts the
     requests that wait for it. `ready_since` is monotonic. `drift`: what runs differs from the recipe.
-    `need` is what its launch needs of each device; `ignore_fit`: a person said to start it all the same.
+    `need` is what its launch needs of each device, `launch` what its footprint is kept under; `ignore` are
+    codes of errors that do not matter. `is_refused`: it should run and there was no room for it; it starts
+    when there is. `progress` says what is fetched for its start.
     """
 
     def __init__(self, model_id: int, house: House) -> None:
@@ -43,9 +48,17 @@ class Standing:
         self.faults = Faults()
         self.ready_since = 0.0
         self.need = Need()
-        self.ignore_fit = False
+        self.launch: Launch | None = None
+        self.ignore: Collection[str] = frozenset()
+        self.is_refused = False
+        self.progress: str | None = None
         self._house = house
         self._stop: StopOrder | None = None
+
+    @property
+    def house(self) -> House:
+        """What it works with."""
+        return self._house
 
     @property
     def state(self) -> InstanceState:
@@ -67,6 +80,11 @@ class Standing:
         return self._stop is not None or self.state is InstanceState.STOPPING
 
     @property
+    def has_served(self) -> bool:
+        """True once a request has ended."""
+        return self.endpoint is not None and self.endpoint.last_used > self.ready_since
+
+    @property
     def is_busy(self) -> bool:
         """True while it loads, serves, or somebody waits for it."""
         return not self.is_ready or self.claims > 0 or bool(self.endpoint and self.endpoint.in_flight)
@@ -85,15 +103,20 @@ class Standing:
     def idle_timeout_s(self) -> float | None:
         """Seconds without a request after which it stops, None for never.
 
-        Only one that was started on demand stops by itself; a pinned one only if it says so itself.
+        Only one that was started on demand stops by itself; a pinned one only if it says so itself. 0 is at
+        once, as a client may wish.
         """
         model = self._house.models.get(self.model_id)
         if self.cause is not StartCause.DEMAND or model.desired_state is DesiredState.RUNNING:
             return None
-        own = model.policy.idle_timeout_s
+        own, settings = model.policy.idle_timeout_s, self._house.settings()
         if own is None and model.policy.pinned:
             return None
-        return (self._house.settings().idle_timeout_s if own is None else own) or None
+        wish = self.endpoint.keep_alive if self.endpoint else None
+        if wish is not None and settings.max_keep_alive_s:
+            wished_s = wish.within(own, settings.idle_timeout_s, settings.max_keep_alive_s)
+            return None if math.isinf(wished_s) else wished_s
+        return (settings.idle_timeout_s if own is None else own) or None
 
     def resident(self) -> Resident | None:
         """What the planner sees of it; None while it holds no place."""
@@ -155,15 +178,27 @@ class Standing:
             ready_at=shown.ready_at if shown else None,
             load_seconds=shown.load_seconds if shown else None,
             restarts=self.faults.count,
+            context_length=self.endpoint.context_length if self.endpoint and is_active else None,
+            devices=shown.spec.devices if shown else (),
             in_flight=self.endpoint.in_flight if self.endpoint and is_active else 0,
-            memory_bytes=self.observed.memory_bytes if self.observed and is_active else None,
-            estimated_bytes=self.need.total_bytes or None if is_active else None,
+            memory_bytes=self._measured_bytes() if is_active else None,
+            estimated_bytes=sum(self.need.estimated.values()) or None if is_active else None,
         )
         return self._with_times(view) if self.is_ready else view
 
+    def _measured_bytes(self) -> int | None:
+        """What it holds on the host and the GPUs; None where the host's part is not known."""
+        if self.record is None or self.observed is None or self.observed.memory_bytes is None:
+            return None
+        return self.observed.memory_bytes + self._house.memory.on_gpus(self.record.id)
+
     def _reason(self, state: InstanceState) -> str | None:
-        if state is InstanceState.STARTING and self.record is None:
-            return "waits for its place"
+        if state.is_active and self.record is not None and self.record.state.is_active:
+            trouble = self._house.trouble_of(self.record)
+            if trouble is not None:
+                return trouble
+        elif state is InstanceState.STARTING:
+            return self.progress or "waits for its place"
         if state is InstanceState.STOPPING and self._stop is not None:
             return self._stop.reason
         if state is not InstanceState.FAILED or self.failure is None:
@@ -171,6 +206,8 @@ class Standing:
         if self.attempt is not None:
             wait_s = max(0.0, self.attempt.not_before - self._now())
             return f"{self.failure.reason}; starts again in {wait_s:.0f} s"
+        if self.is_refused:
+            return f"{self.failure.reason}; starts when there is room"
         return self.failure.reason
 
     def _with_times(self, view: InstanceView) -> InstanceView:

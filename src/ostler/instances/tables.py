@@ -1,11 +1,11 @@
-"""The table of instances: one launch of one model each."""
+"""The tables of instances (one launch of one model each) and of footprints (what loads took)."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, Text
+from sqlalchemy import BigInteger, ForeignKey, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ostler.core.database import Base
@@ -37,3 +37,22 @@ class InstanceRow(Base):
     ready_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     load_seconds: Mapped[float | None]
+
+
+class FootprintRow(Base):
+    """What loads of the same files with the same options by the same engine took on this node.
+
+    `key` is made by `footprint_key`. `measured` are bytes by device id, `load_seconds` is
+    {"last": [...]} with the newest first. `files_bytes` is the size of the files that were loaded.
+    """
+
+    __tablename__ = "footprints"
+
+    node: Mapped[str] = mapped_column(Text, primary_key=True)
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    engine: Mapped[str] = mapped_column(Text)
+    measured: Mapped[dict[str, Any]]
+    load_seconds: Mapped[dict[str, Any]]
+    files_bytes: Mapped[int] = mapped_column(BigInteger)
+    has_served: Mapped[bool]
+    seen_at: Mapped[datetime] = mapped_column(index=True)

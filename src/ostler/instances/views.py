@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from ostler.core.findings import Finding
 from ostler.core.states import InstanceState
 
 
@@ -52,7 +53,8 @@ class InstanceView:
     the stored recipe would run. `expires_at`: when it stops for being idle, None for never or while
     it serves. `memory_bytes` is measured, `estimated_bytes` what was expected before it was started,
     both over all devices. `restarts`: after faults, in a row. `load_seconds`: from
-    launch to ready. `failure` is `Failure.to_json`.
+    launch to ready. `failure` is `Failure.to_json`. `devices` are those that its engine was given; none: all.
+    `context_length`: tokens that one request may have, prompt and answer together, as the engine says.
     """
 
     id: int | None
@@ -80,6 +82,8 @@ class InstanceView:
     expires_at: datetime | None = None
     memory_bytes: int | None = None
     estimated_bytes: int | None = None
+    devices: tuple[str, ...] = ()
+    context_length: int | None = None
 
     def to_json(self, *, with_url: bool = False) -> dict[str, Any]:
         """A JSON-ready form; times as ISO 8601, the internal URL only where asked for."""
@@ -101,10 +105,13 @@ class DryRun:
     """What a start would do, without doing it.
 
     `argv` is the exact command line, with the port (taken at launch) and secrets not shown; `env`
-    what the engine gets on top of the server's own cleaned environment. `errors` would make it fail.
-    `would_stop` names the models that would leave to make room, `evictions` says why of each.
-    `fit` are the devices with what the start needs of them, `fits` whether it can ever fit (both None
-    where the need is not known). `blocked_by` names the error that `ignore_fit` overrides.
+    what the engine gets on top of the server's own cleaned environment. `findings` is all that is known
+    beforehand; an error among them would refuse the start. `chosen` are the options that were left open,
+    each with name, value and reason. `would_stop` names the models that would leave to make room,
+    `evictions` says why of each. `fit` are the devices with what the start needs of them, `fits` whether it
+    can ever fit (both None where the need is not known). `disk` says what is still to be downloaded, None
+    where everything is here. `expected_load_s`: by earlier loads here, None where none tells. `devices` are
+    those that the engine would be given; none: all.
     """
 
     model_name: str
@@ -114,14 +121,36 @@ class DryRun:
     env: Mapping[str, str] = field(default_factory=dict)
     spec: Mapping[str, Any] | None = None
     spec_digest: str | None = None
-    warnings: tuple[str, ...] = ()
-    errors: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    chosen: tuple[Mapping[str, Any], ...] = ()
     would_stop: tuple[str, ...] = ()
     evictions: tuple[Mapping[str, Any], ...] = ()
     fits: bool | None = None
     fit: tuple[Mapping[str, Any], ...] | None = None
-    blocked_by: str | None = None
+    devices: tuple[str, ...] = ()
+    expected_load_s: float | None = None
+    disk: Mapping[str, Any] | None = None
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What would refuse the start, each a sentence with what to do."""
+        return tuple(found.sentence for found in self.findings if found.is_error)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Everything else that was found, each a sentence."""
+        return tuple(found.message for found in self.findings if not found.is_error)
+
+    def has(self, code: str) -> bool:
+        """Was this found?"""
+        return any(found.code == code for found in self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready form."""
-        return asdict(self)
+        """A JSON-ready form, with the errors and warnings as plain texts beside the findings."""
+        return {
+            **asdict(self),
+            "findings": [found.to_json() for found in self.findings],
+            "errors": list(self.errors),
+            "warnings": list(self.warnings),
+            "can_start": not self.errors,
+        }

@@ -15,7 +15,7 @@ from ostler.core.launch import Handle
 from ostler.core.settings import Settings
 from ostler.engines.base import Engine, Health
 from ostler.instances.health import HealthProbe
-from ostler.runtimes.base import Observed, Runtime
+from ostler.runtimes.base import Observed, Runtime, RuntimeAway
 
 T = TypeVar("T")
 
@@ -76,6 +76,13 @@ class Watched:
     settings: Callable[[], Settings]
     now: Callable[[], float]
 
+    async def look(self) -> Observed | None:
+        """What is true of it; None where the runtime does not answer."""
+        try:
+            return await self.runtime.inspect(self.handle)
+        except RuntimeAway:
+            return None
+
     async def is_well(self, is_serving: Callable[[], bool]) -> bool:
         """One probe of an engine that was ready before.
 
@@ -110,8 +117,8 @@ async def wait_until_ready(
             await bell.wait((exited, settled), left)
         if is_asked():
             return Turn.ASKED, None
-        seen = exited.result() if exited.done() else await runtime.inspect(handle)
-        if not seen.is_alive or seen.port_taken:
+        seen = exited.result() if exited.done() else await watched.look()
+        if seen is not None and (not seen.is_alive or seen.port_taken):
             return Turn.EXITED, seen
         return (Turn.READY if settled.result() is Health.READY else Turn.SICK), seen
     finally:
@@ -119,7 +126,7 @@ async def wait_until_ready(
 
 
 class Watch:
-    """Looks after a running engine. `observed` is what was last measured."""
+    """Looks after a running engine; `on_seen` is told what was measured."""
 
     def __init__(
         self,
@@ -127,13 +134,14 @@ class Watch:
         bell: Bell,
         idle_at: Callable[[], float | None],
         is_serving: Callable[[], bool],
+        on_seen: Callable[[Observed], None],
     ) -> None:
-        self.observed: Observed | None = None
         self.failed_probes = 0
         self._watched = watched
         self._bell = bell
         self._idle_at = idle_at
         self._is_serving = is_serving
+        self._on_seen = on_seen
         self._suspect = False
 
     def suspect(self) -> None:
@@ -156,7 +164,8 @@ class Watch:
                     probing, next_probe = None, w.now() + w.settings().probe_interval_s
                     if self.failed_probes >= w.settings().probe_failures:
                         return Turn.SICK, None
-                    self.observed = await w.runtime.inspect(w.handle)
+                    if (looked := await w.look()) is not None:
+                        self._on_seen(looked)
                     continue
                 if probing is None and (self._suspect or w.now() >= next_probe):
                     self._suspect = False

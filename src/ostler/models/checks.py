@@ -8,9 +8,9 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ostler.core.errors import InvalidField
-from ostler.models.records import Model, NewModel
+from ostler.models.records import Model, NewModel, Policy
 
-DOCUMENTS = ("options", "env", "request_defaults", "policy")
+DOCUMENTS = ("options", "env", "request_defaults", "policy", "runtime_options")
 _NOT_DEFAULTS = frozenset({"model", "messages", "prompt", "input", "stream"})
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
@@ -67,6 +67,20 @@ def environment(env: Mapping[str, Any]) -> dict[str, str]:
         if not isinstance(value, str) or "\0" in value:
             raise InvalidField(f"env.{name}", f"the value of {name} must be a text")
     return dict(env)
+
+
+def policy(new: NewModel, options: Mapping[str, Any]) -> Policy:
+    """The policy, checked with what the options and the environment say of devices. Raises InvalidField."""
+    checked = Policy.from_json(new.policy)
+    others = [f"the option {name}" for name in ("devices",) if options.get(name)]
+    others += [f"the variable {name}" for name in new.env if name.endswith("_VISIBLE_DEVICES")]
+    if checked.devices and others:
+        raise InvalidField(
+            "policy.devices",
+            f"policy.devices and {others[0]} both say which devices are used",
+            hint="Take one of them away; policy.devices is also counted with when room is made.",
+        )
+    return checked
 
 
 def defaults(defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
@@ -11,6 +12,9 @@ from ostler.core.errors import InvalidField
 from ostler.core.near import near_names
 from ostler.core.states import DesiredState
 
+HOST_DEVICE = "cpu"
+MAX_DEVICES = 64
+_DEVICE_ID = re.compile(r"[a-z]{2,20}:[\w-]{1,60}|cpu", re.ASCII)
 ORIGINS = ("native", "cortex", "llamactl", "bodhi", "catalog")
 
 
@@ -55,7 +59,8 @@ class Policy:
 
     `on_demand`: a request may start it. `idle_timeout_s`: seconds without a request after which one
     that was started on demand stops (0: never). `pinned`: never evicted. `auto_start`: started with
-    the server. `priority`: higher stays longer.
+    the server. `priority`: higher stays longer. `devices`: ids of the only devices that it may use, the best
+    liked first; "cpu" alone keeps it off GPUs; none: all.
     """
 
     on_demand: bool = True
@@ -66,10 +71,11 @@ class Policy:
     priority: int = 0
     start_timeout_s: float | None = None
     max_concurrency: int | None = None
+    devices: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Every field."""
-        return asdict(self)
+        return {**asdict(self), "devices": list(self.devices)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Policy:
@@ -81,7 +87,8 @@ class Policy:
                 hint = f"Did you mean policy.{near[0]}?" if near else f"Known: {', '.join(sorted(known))}."
                 raise InvalidField(f"policy.{name}", f"unknown policy field {name!r}", hint=hint)
             _check_policy_value(name, value)
-        return cls(**{name: value for name, value in data.items() if value is not None or name in _OPTIONAL})
+        given = {name: value for name, value in data.items() if value is not None or name in _OPTIONAL}
+        return cls(**{**given, "devices": tuple(given.get("devices", ()))})
 
 
 _OPTIONAL = {"idle_timeout_s", "restart_limit", "start_timeout_s", "max_concurrency"}
@@ -100,6 +107,9 @@ def _check_policy_value(name: str, value: Any) -> None:
     where = f"policy.{name}"
     if value is None:
         return
+    if name == "devices":
+        _check_devices(where, value)
+        return
     if name in ("on_demand", "pinned", "auto_start"):
         if not isinstance(value, bool):
             raise InvalidField(where, f"{where} must be true or false, not {value!r}")
@@ -114,12 +124,28 @@ def _check_policy_value(name: str, value: Any) -> None:
         )
 
 
+def _check_devices(where: str, value: Any) -> None:
+    hint = 'Such as ["cuda:1"], ["cuda:1", "cuda:0"] (the best liked first) or ["cpu"]; see: ostler doctor'
+    if not isinstance(value, list | tuple) or len(value) > MAX_DEVICES:
+        raise InvalidField(where, f"{where} must be a list of at most {MAX_DEVICES} device ids", hint=hint)
+    for id in value:
+        if not isinstance(id, str) or _DEVICE_ID.fullmatch(id) is None:
+            raise InvalidField(where, f"{where} holds {str(id)[:80]!r}, which is no device id", hint=hint)
+    if len(set(value)) < len(value):
+        raise InvalidField(where, f"{where} names a device twice", hint=hint)
+    if HOST_DEVICE in value and len(value) > 1:
+        raise InvalidField(
+            where, f"{where} names GPUs and the CPU; what a GPU cannot hold is on the CPU anyway"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class NewModel:
     """What is needed to create a model; everything but the source has a default.
 
     `engine` None: chosen by the file's format. `name` None: made from the source.
-    `engine_command` None: the program is found as the settings say.
+    `engine_command` None: the program is found as the settings say. `runtime_options` are the wishes for
+    its container (`runtimes.container_options`).
     `source` is a Source, or what a person writes: {"path": ...} or {"hub": "org/repo:tag"}.
     """
 
@@ -139,11 +165,15 @@ class NewModel:
     origin: str = "native"
     read_only: bool = False
     dialect_data: Mapping[str, Any] = field(default_factory=dict)
+    runtime_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A stored recipe. `revision` counts its changes, for optimistic locking."""
+    """A stored recipe. `revision` counts its changes, for optimistic locking.
+
+    `ignore_fit`: a person said to start it also where its memory is not there.
+    """
 
     id: int
     name: str
@@ -168,6 +198,8 @@ class Model:
     revision: int
     created_at: datetime
     updated_at: datetime
+    ignore_fit: bool = False
+    runtime_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -28,14 +28,16 @@ from ostler.models.checks import (
     environment,
     flag,
     merged,
+    policy,
     text,
 )
 from ostler.models.index import Listener, ModelIndex, ModelNotFound
 from ostler.models.names import check_name, name_from
-from ostler.models.records import ORIGINS, Model, NewModel, Policy, Source
+from ostler.models.records import ORIGINS, Model, NewModel, Source
 from ostler.models.sources import SourceReader
 from ostler.models.tables import ModelRow
 from ostler.models.trust import refuse_untrusted, refuse_untrusted_options
+from ostler.runtimes.container_options import ContainerOptions
 
 RUNTIMES = ("process", "docker", "kserve")
 _CHANGEABLE = frozenset(
@@ -191,8 +193,8 @@ class Models:
         *,
         expected_revision: int | None = None,
     ) -> Model:
-        """Change some fields. Documents (options, env, request_defaults, policy) are merged key by
-        key, null taking a key out (JSON merge patch, RFC 7396). Raises as `create` does, and
+        """Change some fields. Documents (options, env, request_defaults, policy, runtime_options) are merged
+        key by key, null taking a key out (JSON merge patch, RFC 7396). Raises as `create` does, and
         ReadOnlyModel, ChangedMeanwhile, ModelInUse (renaming one that runs).
         """
         principal.require(Role.POWER_USER, "change models")
@@ -202,7 +204,6 @@ class Models:
         after = replace(
             after,
             id=before.id,
-            desired_state=before.desired_state,
             archived=flag("archived", changes.get("archived", before.archived)),
             created_at=before.created_at,
             revision=before.revision + 1,
@@ -212,6 +213,8 @@ class Models:
             row = await self._row(session, before.id)
             if row.revision != before.revision:
                 raise ChangedMeanwhile(f"{before.name} was changed by somebody else", model=before.name)
+            wish = DesiredState(row.desired_state)  # it may have been started since `before` was read
+            after = replace(after, desired_state=wish, ignore_fit=row.ignore_fit)
             store.write_row(row, after)
             await store.write_aliases(session, after.id, after.aliases)
             await self._note(session, "model.changed", after, principal, {"fields": sorted(changes)})
@@ -237,16 +240,25 @@ class Models:
         return model
 
     async def set_desired(
-        self, model_id: int, desired: DesiredState, session: AsyncSession | None = None
+        self,
+        model_id: int,
+        desired: DesiredState,
+        session: AsyncSession | None = None,
+        *,
+        ignore_fit: bool | None = None,
     ) -> None:
-        """Store what the owner wants, within the caller's transaction where one is given."""
+        """Store what the owner wants, within the caller's transaction where one is given.
+
+        `ignore_fit` None leaves it as it is. Raises ModelNotFound.
+        """
         if session is None:
             async with self._database.write() as own:
-                return await self.set_desired(model_id, desired, own)
+                return await self.set_desired(model_id, desired, own, ignore_fit=ignore_fit)
         row = await self._row(session, model_id)
-        row.desired_state = desired.value
-        after = replace(self._index.get(model_id), desired_state=desired)
-        self._publish(session, after)
+        before = self._index.get(model_id)
+        ignore_fit = before.ignore_fit if ignore_fit is None else ignore_fit
+        row.desired_state, row.ignore_fit = desired.value, ignore_fit
+        self._publish(session, replace(before, desired_state=desired, ignore_fit=ignore_fit))
         return None
 
     async def _row(self, session: AsyncSession, model_id: int) -> ModelRow:
@@ -273,6 +285,8 @@ class Models:
         rules.check_env(environment(new.env))
         roots = await self._sources.roots()
         await asyncio.to_thread(refuse_untrusted, new, keep_source, rules.options, roots, principal)
+        ContainerOptions.read(new.runtime_options)
+        options = rules.options.validate(new.options)
         now = self._clock.now()
         return Model(
             id=0,
@@ -284,14 +298,15 @@ class Models:
             engine=engine,
             runtime=new.runtime,
             engine_command=new.engine_command,
+            runtime_options=dict(new.runtime_options),
             node=self._node,
             task=text("task", new.task),
             source=source,
-            options=rules.options.validate(new.options),
+            options=options,
             extra_args=tuple(new.extra_args),
             env=environment(new.env),
             request_defaults=defaults(new.request_defaults),
-            policy=Policy.from_json(new.policy),
+            policy=policy(new, options),
             dialect_data=dict(new.dialect_data),
             desired_state=DesiredState.STOPPED,
             archived=False,

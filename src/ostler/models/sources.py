@@ -19,6 +19,10 @@ class ModelFileGone(NotFound):
     """The files of a model are not where its source says."""
 
 
+class ModelFilesMissing(ModelFileGone):
+    """Some of a model's files are here and others are not: a shard, for example."""
+
+
 class ModelFileBroken(Conflict):
     """The files of a model are there and cannot be loaded."""
 
@@ -122,8 +126,11 @@ class SourceReader:
             )
         if not found.complete:
             missing = ", ".join(found.missing) or "some files"
-            raise ModelFileGone(
-                f"{model.name} is incomplete: {missing} missing", hint=_get_back(model), **facts
+            raise ModelFilesMissing(
+                f"{model.name} is incomplete: {missing} missing",
+                hint=_get_back(model),
+                missing=list(found.missing),
+                **facts,
             )
         return found
 

@@ -20,12 +20,12 @@ def write_row(row: ModelRow, model: Model) -> None:
     """Copy everything but the id and the aliases onto the row."""
     row.name, row.description, row.origin = model.name, model.description, model.origin
     row.read_only, row.engine, row.runtime = model.read_only, model.engine, model.runtime
-    row.engine_command = model.engine_command
+    row.engine_command, row.runtime_options = model.engine_command, dict(model.runtime_options)
     row.node, row.task, row.source = model.node, model.task, model.source.to_json()
     row.options, row.extra_args, row.env = dict(model.options), list(model.extra_args), dict(model.env)
     row.request_defaults, row.policy = dict(model.request_defaults), model.policy.to_json()
     row.dialect_data, row.desired_state = dict(model.dialect_data), model.desired_state.value
-    row.archived, row.revision = model.archived, model.revision
+    row.archived, row.revision, row.ignore_fit = model.archived, model.revision, model.ignore_fit
     row.created_at, row.updated_at = model.created_at, model.updated_at
 
 
@@ -41,6 +41,7 @@ def read_row(row: ModelRow, aliases: Iterable[str]) -> Model:
         engine=row.engine,
         runtime=row.runtime,
         engine_command=row.engine_command,
+        runtime_options=dict(row.runtime_options),
         node=row.node,
         task=row.task,
         source=Source.from_json(row.source),
@@ -52,6 +53,7 @@ def read_row(row: ModelRow, aliases: Iterable[str]) -> Model:
         dialect_data=dict(row.dialect_data),
         desired_state=DesiredState(row.desired_state),
         archived=row.archived,
+        ignore_fit=row.ignore_fit,
         revision=row.revision,
         created_at=row.created_at,
         updated_at=row.updated_at,

@@ -5,14 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Text
+from sqlalchemy import ForeignKey, Text, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ostler.core.database import Base
 
 
 class ModelRow(Base):
-    """One model. Open documents are checked by the engine's option table, not by columns."""
+    """One model. Open documents are checked by the engine's option table, not by columns.
+
+    `desired_state` and `ignore_fit` are what a person wants, not parts of the recipe.
+    """
 
     __tablename__ = "models"
     __table_args__ = {"sqlite_autoincrement": True}
@@ -28,6 +31,7 @@ class ModelRow(Base):
     node: Mapped[str] = mapped_column(Text)
     task: Mapped[str] = mapped_column(Text)
     source: Mapped[dict[str, Any]]
+    runtime_options: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     options: Mapped[dict[str, Any]]
     extra_args: Mapped[list[str]]
     env: Mapped[dict[str, Any]]
@@ -35,6 +39,7 @@ class ModelRow(Base):
     policy: Mapped[dict[str, Any]]
     dialect_data: Mapped[dict[str, Any]]
     desired_state: Mapped[str] = mapped_column(Text)
+    ignore_fit: Mapped[bool] = mapped_column(server_default=false())
     archived: Mapped[bool]
     revision: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(index=True)

@@ -16,6 +16,7 @@ from ostler.core.principals import Principal, Role
 from ostler.engines.command_line import is_flag
 from ostler.engines.options import Option, OptionTable
 from ostler.models.records import Model, NewModel
+from ostler.runtimes.container_options import ADMIN_ONLY
 
 _LOADS_CODE = ("LD_", "DYLD_", "PYTHON", "PATH", "GGML_BACKEND", "VLLM_", "NCCL_", "TORCH", "TRITON_")
 """How variables begin that name code or files; those that are options are judged as options."""
@@ -36,6 +37,11 @@ def refuse_untrusted(
         return
     if command is not None and command != (before.engine_command if before else None):
         principal.require(Role.ADMIN, "choose the program that an engine runs")
+    wishes = _changed(new.runtime_options, before.runtime_options if before else {})
+    if beyond := sorted(ADMIN_ONLY & set(wishes)):
+        principal.require(
+            Role.ADMIN, f"set {', '.join(beyond)} of a container, which reaches beyond the model"
+        )
     _refuse_variables(_changed(new.env, before.env if before else {}), table, principal)
     options = table.validate(new.options)
     refuse_untrusted_options(options, before.options if before else {}, table, roots, principal)

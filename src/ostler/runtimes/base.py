@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from ostler.core.errors import EngineError
+from ostler.core.errors import Busy, EngineError
 from ostler.core.launch import Handle, LaunchSpec
 
 
 class LaunchFailed(EngineError):
     """The runtime could not create the engine: no such program, no permission, no memory."""
+
+
+class RuntimeAway(Busy):
+    """What carries the engines does not answer now, so nothing is known of them."""
 
 
 class StopFailed(EngineError):
@@ -61,12 +65,37 @@ class RuntimeCheck:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+Tell = Callable[[str], Awaitable[None]]
+"""Hears how something goes on, in words for people."""
+
+
 class Runtime(Protocol):
-    """A place where engines run."""
+    """A place where engines run.
+
+    Where it stands on a daemon of its own, that may go away and come back. Then nothing is known, which
+    is not the same as gone: `inspect`, `stop`, `discover`, `provide` and `launch` raise RuntimeAway,
+    `wait_exit` waits on, and what a stop could not finish is finished by `tidy` later.
+    """
 
     @property
     def name(self) -> str:
         """`process`, `docker` or `kserve`."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it does not answer now, in one sentence with the time since when; None while all is well."""
+
+    async def lacks(self, spec: LaunchSpec) -> str | None:
+        """What `provide` would fetch, in one sentence; None where all is here.
+
+        Raises LaunchFailed where it could not be fetched.
+        """
+
+    async def provide(self, spec: LaunchSpec, tell: Tell) -> None:
+        """Fetch what a launch needs and is not here, a container image for example; may take long.
+
+        `tell` hears how it goes on, in words. May be cancelled at any moment. Raises LaunchFailed.
+        """
 
     async def launch(self, spec: LaunchSpec, *, instance_id: int, secrets: Mapping[str, str]) -> Handle:
         """Create it and return at once, long before it is ready.
@@ -102,3 +131,6 @@ class Runtime(Protocol):
 
     async def tidy(self) -> None:
         """Housekeeping, called every few seconds: rotate logs, reap, forget what is old."""
+
+    async def close(self) -> None:
+        """End our connections, if there are any; the engines go on."""

@@ -10,12 +10,29 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 MAX_LINE_BYTES = 64 * 1024
 READ_BYTES = 256 * 1024
+LOGS_KEPT = 3
+"""Logs kept per model, the newest; older ones of ended engines are deleted."""
+
+
+def log_path(folder: Path, model_id: int, instance_id: int) -> Path:
+    """Where the log of one launch is kept."""
+    return folder / f"{model_id}-{instance_id}.log"
+
+
+def old_logs(folder: Path, kept: int) -> list[Path]:
+    """The logs in a folder beyond the newest `kept` of each model."""
+    by_model: dict[str, list[tuple[int, Path]]] = {}
+    for path in folder.glob("*-*.log"):
+        model, _, instance = path.stem.partition("-")
+        if instance.isdecimal():
+            by_model.setdefault(model, []).append((int(instance), path))
+    return [path for logs in by_model.values() for _, path in sorted(logs, reverse=True)[kept:]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +57,22 @@ class LogFile:
         self.previous.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(self.path, flags, 0o600)
+
+    def replace(self, chunks: Iterable[bytes]) -> None:
+        """Make these bytes the whole log, in one step."""
+        with self._lock:
+            draft = self.path.with_name(self.path.name + ".new")
+            with draft.open("wb") as target:
+                draft.chmod(0o600)
+                target.writelines(chunks)
+            draft.replace(self.path)
+            self.previous.unlink(missing_ok=True)
+            self._generation += 1
+
+    def delete(self) -> None:
+        """Forget it, with its previous part."""
+        self.previous.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
     def rotate(self, limit_bytes: int) -> bool:
         """Move the content to `previous` once it is larger than the limit. True when it was."""
@@ -97,8 +130,9 @@ class LineCutter:
         for line in lines:
             yield from self._pieces(line)
         while len(self._rest) > MAX_LINE_BYTES:
-            yield self._text(self._rest[:MAX_LINE_BYTES])
-            self._rest = self._rest[MAX_LINE_BYTES:]
+            end = _whole_characters(self._rest)
+            yield self._text(self._rest[:end])
+            self._rest = self._rest[end:]
 
     def finish(self) -> Iterator[str]:
         """What is left without an end of line."""
@@ -107,11 +141,22 @@ class LineCutter:
             self._rest = b""
 
     def _pieces(self, line: bytes) -> Iterator[str]:
-        for start in range(0, max(len(line), 1), MAX_LINE_BYTES):
-            yield self._text(line[start : start + MAX_LINE_BYTES])
+        while len(line) > MAX_LINE_BYTES:
+            end = _whole_characters(line)
+            yield self._text(line[:end])
+            line = line[end:]
+        yield self._text(line)
 
     def _text(self, line: bytes) -> str:
         return line.rstrip(b"\r").decode("utf-8", errors="replace")
+
+
+def _whole_characters(line: bytes) -> int:
+    """Where to cut a line that is too long, so that no character of UTF-8 is cut in two."""
+    for end in range(MAX_LINE_BYTES, MAX_LINE_BYTES - 4, -1):
+        if line[end] & 0xC0 != 0x80:  # the byte after the cut begins a character
+            return end
+    return MAX_LINE_BYTES
 
 
 def _read(path: Path, offset: int) -> bytes:

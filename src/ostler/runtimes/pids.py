@@ -109,6 +109,16 @@ def session_of(leader: ProcessId, log: Path) -> list[ProcessId]:
     return members
 
 
+def family_of(pid: int) -> list[ProcessId]:
+    """The process with this pid and all that descend from it."""
+    try:
+        children = psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []
+    found = (identify(member) for member in (pid, *(child.pid for child in children)))
+    return [process for process in found if process is not None]
+
+
 def find_writer(log: Path) -> ProcessId | None:
     """The session leader that has this file as its output: an engine whose pid was never noted."""
     for pid in psutil.pids():

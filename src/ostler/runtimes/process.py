@@ -22,17 +22,15 @@ from pathlib import Path
 
 from ostler.core.launch import HOST_SLOT, PORT_SLOT, Handle, LaunchSpec
 from ostler.runtimes import oom
-from ostler.runtimes.base import Discovered, LaunchFailed, Observed, RuntimeCheck, StopFailed
+from ostler.runtimes.base import Discovered, LaunchFailed, Observed, RuntimeCheck, StopFailed, Tell
 from ostler.runtimes.environment import clean_environment
-from ostler.runtimes.logfile import LineCutter, LogFile
+from ostler.runtimes.logfile import LOGS_KEPT, LineCutter, LogFile, log_path, old_logs
 from ostler.runtimes.notes import Note, Notes
 from ostler.runtimes.pids import ProcessId, find_writer, identify, resident_bytes, session_of
 from ostler.runtimes.ports import HOST, foreign_listener, free_port
 
 KILL_WAIT_S = 30.0
 FOLLOW_POLL_S = 0.1
-LOGS_KEPT = 3
-"""Logs kept per model, the newest; older ones of ended engines are deleted."""
 
 
 class ProcessRuntime:
@@ -42,6 +40,7 @@ class ProcessRuntime:
     """
 
     name = "process"
+    trouble: str | None = None
 
     def __init__(
         self,
@@ -63,6 +62,13 @@ class ProcessRuntime:
         self._told_to_end: set[int] = set()
         self._logs: dict[Path, LogFile] = {}
         self._lock = threading.Lock()
+
+    async def lacks(self, spec: LaunchSpec) -> str | None:
+        """See `Runtime.lacks`: a program is there or not."""
+        return None
+
+    async def provide(self, spec: LaunchSpec, tell: Tell) -> None:
+        """See `Runtime.provide`: nothing is fetched."""
 
     async def launch(self, spec: LaunchSpec, *, instance_id: int, secrets: Mapping[str, str]) -> Handle:
         """See `Runtime.launch`."""
@@ -122,6 +128,9 @@ class ProcessRuntime:
         """See `Runtime.tidy`."""
         await asyncio.to_thread(self._tidy)
 
+    async def close(self) -> None:
+        """See `Runtime.close`: there is nothing to close."""
+
     # What follows blocks and runs in threads.
 
     def _create(self, spec: LaunchSpec, instance_id: int, secrets: Mapping[str, str]) -> Note:
@@ -173,7 +182,7 @@ class ProcessRuntime:
                 model_id=spec.model_id,
                 spec_digest=spec.digest(),
                 port=free_port({n.port for n in notes}, self._choose),
-                log=str(self._logs_dir / f"{spec.model_id}-{instance_id}.log"),
+                log=str(log_path(self._logs_dir, spec.model_id, instance_id)),
                 oom_kills=self._oom_kills(),
             )
             self._told_to_end.discard(instance_id)
@@ -272,17 +281,10 @@ class ProcessRuntime:
         noted = {Path(note.log) for note in self._notes.all()}
         for path in noted:
             self._log(path).rotate(self._log_bytes)
-        by_model: dict[str, list[tuple[int, Path]]] = {}
-        for path in self._logs_dir.glob("*-*.log"):
-            model, _, instance = path.stem.partition("-")
-            if instance.isdecimal():
-                by_model.setdefault(model, []).append((int(instance), path))
-        for logs in by_model.values():
-            for _, path in sorted(logs, reverse=True)[LOGS_KEPT:]:
-                if path not in noted:
-                    self._log(path).previous.unlink(missing_ok=True)
-                    path.unlink(missing_ok=True)
-                    self._logs.pop(path, None)
+        for path in old_logs(self._logs_dir, LOGS_KEPT):
+            if path not in noted:
+                self._log(path).delete()
+                self._logs.pop(path, None)
 
     def _prepare_folders(self) -> None:
         for folder in (self._state_dir, self._logs_dir, self._state_dir / "notes"):

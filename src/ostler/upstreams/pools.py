@@ -89,8 +89,6 @@ class Member:
 class PoolLease:
     """One request to one upstream; release it, always."""
 
-    instance_id = None
-
     def __init__(self, member: Member, api_key: str | None) -> None:
         self._member: Member | None = member
         self.base_url = member.url

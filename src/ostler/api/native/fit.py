@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from ostler.api.door import needs, router
+from ostler.api.native.fit_here import better_here
 from ostler.api.native.models import allowed
 from ostler.api.services import Rooms, Services, Who
 from ostler.api.shapes import Body
@@ -17,8 +18,7 @@ from ostler.fit.beside import Beside
 from ostler.fit.counting import Shape
 from ostler.fit.device import pooled
 from ostler.fit.errors import NotEstimable
-from ostler.fit.model_shape import ModelShape
-from ostler.fit.vllm_shape import VllmShape
+from ostler.fit.reading import shape_on_hub
 from ostler.hub.specs import MAX_SPEC_LENGTH, parse_spec
 from ostler.models.records import NewModel
 from ostler.models.sources import source_of
@@ -56,9 +56,10 @@ async def fit(rooms: Rooms, who: Who, body: FitIn) -> dict[str, Any]:
     shape, beside, options = await _what_is_asked(rooms, who, body)
     devices = await rooms.fits.hardware(body.on, body.hardware, body.gpus)
     found = await rooms.fits.answer(shape, options, devices, body.contexts, beside=beside)
-    answer = found[0].to_json()
+    best = await better_here(rooms, who, body, found[0], options)
+    answer = best.to_json()
     is_here = body.on is None and body.hardware is None
-    needed = pooled({p.id: p.total_bytes for p in (*found[0].devices, found[0].host)}, devices)
+    needed = pooled({p.id: p.total_bytes for p in (*best.devices, best.host)}, devices)
     name = body.model or body.path or str(body.hub)
     answer["evictions"] = await rooms.instances.evictions_for(name, needed) if is_here else []
     if len(found) > 1:
@@ -97,8 +98,6 @@ async def _of_spec(rooms: Services, who: Principal, body: FitIn) -> tuple[Shape,
     checked = await rooms.models.tried_options(body.options, engine.name, who, {})
     if here is not None:
         return (*await rooms.shapes.of(here), checked)
-    if remote is not None and remote.safetensors is not None:
-        return VllmShape.of(remote.safetensors.values(), remote.config), Beside(), checked
-    if remote is None or file_format != "gguf":
-        raise NotEstimable(f"the memory of a model in the format '{file_format}' is not known here")
-    return ModelShape.of(remote.gguf), Beside(remote.mmproj_header), checked
+    if remote is None:
+        raise NotEstimable(f"there is nothing to read of {spec.repo}")
+    return (*shape_on_hub(remote), checked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from ostler.api.native.instances import InstanceOut, view_for
@@ -11,6 +12,7 @@ from ostler.api.shapes import Out, hide_args, hide_env, shape_of
 from ostler.core.errors import OstlerError
 from ostler.core.principals import Principal
 from ostler.core.states import InstanceState
+from ostler.fit.estimated import Exactness
 from ostler.library.filesets import FileSet
 from ostler.models.records import Model
 
@@ -40,10 +42,39 @@ class ModelOut(Out):
     file_set: ModelFilesOut | None = None
 
 
+class DeviceMemoryOut(Out):
+    """Bytes on one device: a start is planned with `planned_bytes`. `error` is that of the estimate."""
+
+    id: str
+    planned_bytes: int
+    estimated_bytes: int | None
+    measured_bytes: int | None
+    error: float | None
+
+
+class ModelMemoryOut(Out):
+    """What a model takes. `load_seconds` are its last loads, newest first."""
+
+    exactness: Exactness | None
+    devices: list[DeviceMemoryOut]
+    has_served: bool
+    load_seconds: list[float]
+    expected_load_s: float | None
+    measured_at: datetime | None
+
+
 class ModelDetailOut(ModelOut):
-    """A model with what is wrong with its files, if they cannot be used."""
+    """A model with what is wrong with its files, if they cannot be used.
+
+    `memory` is what it takes by device, estimated and measured, and how long its loads took. `chosen` are
+    the options that a start would choose because the recipe leaves them open, each with name, value and
+    reason; `nothing_chosen` says why there are none.
+    """
 
     files_problem: str | None = None
+    memory: ModelMemoryOut | None = None
+    chosen: list[dict[str, Any]] = []
+    nothing_chosen: str | None = None
 
 
 def model_out(rooms: Services, who: Principal, model: Model) -> dict[str, Any]:
@@ -67,7 +98,15 @@ async def model_with_files(rooms: Services, who: Principal, model: Model) -> dic
         files = await rooms.models.resolve_files(model)
     except OstlerError as error:
         return {**answer, "files_problem": error.message}
-    return {**answer, "file_set": files_out(files)}
+    memory = await rooms.instances.memory_of(model)
+    choice = await rooms.instances.choice(model.id)
+    return {
+        **answer,
+        "file_set": files_out(files),
+        "memory": memory,
+        "chosen": choice.to_json(),
+        "nothing_chosen": choice.unknown_why,
+    }
 
 
 async def models_with_files(rooms: Services, who: Principal, models: list[Model]) -> list[dict[str, Any]]:
@@ -104,6 +143,7 @@ async def memory_needs(rooms: Services, model: Model) -> dict[str, Any] | None:
         shape, beside = await rooms.shapes.of(files)
         devices = await rooms.devices.list()
         (told,) = await rooms.fits.answer(shape, model.options, devices, beside=beside)
+        told = await rooms.instances.experience.better_estimate(told, model, ask=False)
     except OstlerError:
         return None
     return told.to_json()

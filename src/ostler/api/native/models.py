@@ -8,6 +8,7 @@ with a slash may end in one of these words (`ostler.models.names.ACTIONS`).
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import Header, Path, Query, Response
@@ -32,7 +33,9 @@ from ostler.core.errors import InvalidField, NotAllowed
 from ostler.core.launch import HIDDEN
 from ostler.core.principals import Principal, Role
 from ostler.core.states import InstanceState
+from ostler.hub.specs import parse_spec
 from ostler.models.records import Model, NewModel
+from ostler.models.sources import source_of
 
 routes = router("models")
 
@@ -70,6 +73,9 @@ class ModelIn(Body):
     source: SourceIn | None = None
     engine: str | None = None
     runtime: str = "process"
+    runtime_options: JsonObject = Field(
+        default_factory=dict, description="Wishes for its container: image, shm_size, memory, ..."
+    )
     engine_command: str | None = Field(
         None,
         max_length=10_000,
@@ -86,6 +92,12 @@ class ModelIn(Body):
     command_line: str | None = Field(None, max_length=100_000)
 
 
+class UnsavedIn(ModelIn):
+    """A recipe to try. `ignore`: codes of errors that do not matter; they become warnings."""
+
+    ignore: list[str] = Field(default_factory=list, max_length=50)
+
+
 class ModelChanges(Body):
     """What to change. Objects are merged key by key, null takes a key out (RFC 7396)."""
 
@@ -93,6 +105,7 @@ class ModelChanges(Body):
     source: SourceIn | None = None
     engine: str | None = None
     runtime: str | None = None
+    runtime_options: JsonObject | None = None
     engine_command: str | None = Field(None, max_length=10_000)
     description: str | None = Field(None, max_length=10_000)
     task: str | None = Field(None, max_length=100)
@@ -115,12 +128,19 @@ class CopyIn(Body):
 class StartIn(Body):
     """`wait`: answer when it runs (200) or has failed; else at once (202). `keep`: it runs until it is
     stopped, also after a restart of the server; else it stops when idle, as if a request had started it.
-    `ignore_fit`: start it also where its memory is not there (overrides `will_not_fit`).
+    `ignore`: codes of errors in a dry run that do not matter; `ignore_fit` is short for `does_not_fit`.
     """
 
     wait: bool = True
     keep: bool = True
     ignore_fit: bool = False
+    ignore: list[str] = Field(default_factory=list, max_length=50, examples=[["unknown_flag"]])
+
+
+class DryRunIn(Body):
+    """`ignore`: codes of errors that do not matter; they become warnings."""
+
+    ignore: list[str] = Field(default_factory=list, max_length=50)
 
 
 class StopIn(Body):
@@ -203,19 +223,25 @@ async def apply_changes(rooms: Rooms, who: Who, name: Name) -> Any:
 
 
 @routes.post("/dry-run", response_model=JsonObject, **needs(Role.POWER_USER))
-async def dry_run_unsaved(rooms: Rooms, who: Who, body: ModelIn) -> Any:
-    """The same for a recipe that is not saved: it is checked in full, and nothing is kept."""
+async def dry_run_unsaved(rooms: Rooms, who: Who, body: UnsavedIn) -> Any:
+    """The same for a recipe that is not saved: it is checked in full, and nothing is kept.
+
+    Its files need not be here: for a source on the hub it says what is still to be downloaded.
+    """
     _refuse_hidden(body.extra_args, body.env)
-    model = await rooms.models.preview(_new_model(rooms, body), who)
-    answer = _dry_run_out(await rooms.instances.dry_run(model))
+    model = await rooms.models.preview(await _with_engine(rooms, _new_model(rooms, body)), who)
+    answer = _dry_run_out(await rooms.instances.dry_run(model, ignore=body.ignore))
     return {**answer, "needs": await memory_needs(rooms, model)}
 
 
 @routes.post("/models/{name:path}/dry-run", response_model=JsonObject, **needs(Role.POWER_USER))
-async def dry_run(rooms: Rooms, who: Who, name: Name) -> Any:
-    """What exactly would run and what it needs, with warnings and errors; nothing is started."""
+async def dry_run(rooms: Rooms, who: Who, name: Name, body: DryRunIn | None = None) -> Any:
+    """What exactly would run, what was chosen and why, whether and where it fits, who would leave, what is
+    still to be downloaded, and all that is known to be wrong (`findings`); nothing is started.
+    """
     model = allowed(rooms, who, name)
-    answer = _dry_run_out(await rooms.instances.dry_run(model.name))
+    ignore = body.ignore if body else ()
+    answer = _dry_run_out(await rooms.instances.dry_run(model.name, ignore=ignore))
     return {**answer, "needs": await memory_needs(rooms, model)}
 
 
@@ -308,7 +334,7 @@ def _name_or_id(name: str) -> str | int:
 
 
 def _new_model(rooms: Services, body: ModelIn) -> NewModel:
-    given = body.model_dump(exclude_unset=True, exclude={"command_line", "source"})
+    given = body.model_dump(exclude_unset=True, exclude={"command_line", "source", "ignore"})
     source: Mapping[str, Any] = body.source.model_dump(exclude_unset=True) if body.source else {}
     if body.command_line is not None:
         engine = (
@@ -330,6 +356,19 @@ def _new_model(rooms: Services, body: ModelIn) -> NewModel:
         if field in given:
             given[field] = tuple(given[field])
     return NewModel(source=source, **given)
+
+
+async def _with_engine(rooms: Services, new: NewModel) -> NewModel:
+    """The recipe with the engine that the hub's files ask for, where none of them is here to say."""
+    source = new.source
+    hub = source.get("hub") if isinstance(source, Mapping) else None
+    if new.engine is not None or not isinstance(hub, str):
+        return new
+    spec = parse_spec(hub, endpoint=rooms.hub.endpoint)
+    wanted = source_of(spec)
+    if await rooms.library.find(repo=wanted.repo, file=wanted.file, tag=wanted.tag, revision=wanted.revision):
+        return new
+    return replace(new, engine=rooms.engines.for_format((await rooms.hub.resolve(spec)).format).name)
 
 
 def _refuse_hidden(args: list[str], env: Mapping[str, str]) -> None:

@@ -12,7 +12,9 @@ import typer
 from ostler.cli import human
 from ostler.cli.client import Json
 from ostler.cli.connection import Server
+from ostler.cli.dry_run import chosen_lines
 from ostler.cli.failures import DOES_NOT_FIT, USAGE, CommandFailed
+from ostler.cli.footprint import EXACTNESS
 from ostler.cli.options import JsonFlag, Target, with_server
 from ostler.cli.output import note, paint, print_json, print_table
 from ostler.cli.targets import what_is_meant
@@ -60,7 +62,8 @@ def fit(
 ) -> None:
     """Say whether a model fits, before it is downloaded or started.
 
-    Of a repo on the hub only headers are read. Exit code 3: it does not fit with any context asked for.
+    Of a repo on the hub only headers are read. Exit code 3: it does not fit with any context asked for,
+    also if idle models left for it.
 
     Example: ostler fit org/repo:Q4_K_M --ctx 8k,32k --on 2x24GiB
     """
@@ -88,7 +91,7 @@ def fit(
         _print_contexts(every)
     else:
         _print_one(found)
-    if not any(one["fits"] for one in every):
+    if not any(one["fits"] for one in every) and not found["evictions"]:
         raise CommandFailed(
             "it does not fit", hint=_next_step(every[0]), exit_code=DOES_NOT_FIT, code="does_not_fit"
         )
@@ -146,7 +149,7 @@ def _hardware(on: str | None) -> Json:
 def _print_one(found: Json) -> None:
     print(
         f"{found['engine']}, context {found['context_length']} tokens over {found['parallel']} "
-        f"slot{'s' if found['parallel'] != 1 else ''} ({found['exactness']})\n"
+        f"slot{'s' if found['parallel'] != 1 else ''} ({EXACTNESS[found['exactness']]})\n"
     )
     print_table(_COLUMNS, [_row(device) for device in (*found["devices"], found["host"])])
     largest, host = found["max_context_length"], found["host"]
@@ -160,8 +163,8 @@ def _print_one(found: Json) -> None:
     if "kv_cache_tokens" in found:
         at_once = f"{found['max_concurrency']} requests of {found['context_length']} tokens at once"
         print(f"The KV cache holds {found['kv_cache_tokens']} tokens: {at_once}.")
-    for name, value in found["options"].items():
-        print(f"Chosen: {name} = {value}")
+    for name, reason in chosen_lines(found["chosen"]):
+        print(f"Chosen: {name}: {reason}")
     for leaving in found["evictions"]:
         print(f"Would leave: {leaving['model']} ({leaving['reason']})")
     for warning in found["warnings"]:
@@ -174,6 +177,8 @@ def _row(device: Json) -> list[str]:
 
 
 def _verdict(found: Json) -> str:
+    if found["evictions"]:
+        return paint("It fits once those who are named below have left.", "yellow")
     return paint("It fits.", "green") if found["fits"] else paint("It does not fit.", "red")
 
 

@@ -9,7 +9,7 @@ import typer
 from ostler.cli import human
 from ostler.cli.client import Json, model_path
 from ostler.cli.connection import Server
-from ostler.cli.dry_run import show_dry_run
+from ostler.cli.dry_run import ask_dry_run, show_dry_run
 from ostler.cli.failures import USAGE, CommandFailed
 from ostler.cli.options import JsonFlag, ModelName, Target, complete_models, with_server
 from ostler.cli.output import clean, note, print_json, print_table, state
@@ -34,6 +34,16 @@ def start(
     ignore_fit: Annotated[
         bool, typer.Option("--ignore-fit", help="Start it also where its memory is not there.")
     ] = False,
+    ignore: Annotated[
+        str | None,
+        typer.Option(
+            "--ignore", metavar="CODE,...", help="Start it in spite of these errors of its dry run."
+        ),
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option("--runtime", help="Where it runs from now on: process, or docker for a container."),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Start a model and say each state as it becomes true.
@@ -43,16 +53,22 @@ def start(
     Example: ostler start my-model
     """
     client = server.client()
-    found = resolve_model(client, model)
-    name = found["name"]
+    ignored = [code.strip() for code in (ignore or "").split(",") if code.strip()]
+    ignored += ["does_not_fit"] if ignore_fit else []
+    if runtime:
+        found = resolve_model(client, model)
+        model = found["name"]
+        if runtime != found["runtime"]:
+            client.patch(model_path(model), {"runtime": runtime})
     if dry_run:
-        show_dry_run(client.post(model_path(name, "dry-run"), {}), json=json)
+        show_dry_run(ask_dry_run(client, model, ignored), json=json)
         return
+    name = resolve_model(client, model)["name"]
     if not wait:
-        view = client.post(model_path(name, "start"), {"wait": False, "ignore_fit": ignore_fit})
+        view = client.post(model_path(name, "start"), {"wait": False, "ignore": ignored})
     else:
         say = (lambda _: None) if json else _say
-        view = start_and_watch(client, name, say=say, ignore_fit=ignore_fit)
+        view = start_and_watch(client, name, say=say, ignore=ignored)
     if json:
         print_json(view)
     elif not wait:
@@ -131,11 +147,17 @@ def _instance_row(item: Json, no_gpu: bool) -> tuple[str, ...]:
         size,
         human.size(item.get("estimated_bytes")),
         item["engine"],
-        "CPU" if no_gpu and item["state"] in ("loading", "running") else "-",
+        _processor(item, no_gpu),
         state(item["state"]) + (" (drift)" if item.get("drift") else ""),
         str(item.get("in_flight", 0)),
         _until(item),
     )
+
+
+def _processor(item: Json, no_gpu: bool) -> str:
+    """The devices that it was given; where it was given none in particular, the CPU if there is no more."""
+    given = ", ".join(item.get("devices") or ())
+    return given or ("CPU" if no_gpu and item["state"] in ("loading", "running") else "-")
 
 
 def _until(item: Json) -> str:

@@ -11,7 +11,9 @@ import typer
 from ostler.cli import human
 from ostler.cli.client import Client, Json, model_path
 from ostler.cli.connection import Server
+from ostler.cli.dry_run import chosen_lines
 from ostler.cli.failures import NOT_ALLOWED, USAGE, CommandFailed
+from ostler.cli.footprint import measured_beside, memory_facts
 from ostler.cli.inspection import inspect_here, print_inspected, refuse_broken
 from ostler.cli.options import JsonFlag, ModelName, with_server
 from ostler.cli.output import is_terminal, note, print_facts, print_json, print_table, state
@@ -106,7 +108,7 @@ def show(server: Server, model: ModelName, json: JsonFlag = False) -> None:
 
 
 def print_model(found: Json) -> None:
-    """The sections Model, Source, Options, Policy and Instance; empty ones are left out."""
+    """The sections Model, Source, Options, Container, Policy and Instance; empty ones are left out."""
     facts = file_facts(found)
     print_facts("Model", _model_facts(found, facts))
     source = found.get("source") or {}
@@ -117,15 +119,24 @@ def print_model(found: Json) -> None:
     if extra := found.get("extra_args"):
         options.append(("extra arguments", " ".join(extra)))
     print_facts("Options", options)
+    print_facts("Chosen to fit this machine (set your own: ostler set NAME KEY=VALUE)", _chosen(found))
+    wishes = found.get("runtime_options") or {}
+    print_facts("Container", [(name, _text(value)) for name, value in wishes.items()])
     defaults = found.get("request_defaults") or {}
     print_facts("Request defaults", [(name, _text(value)) for name, value in defaults.items()])
     policy = found.get("policy") or {}
-    print_facts("Policy", [(name, _text(value)) for name, value in policy.items()])
+    print_facts("Policy", [(name, _text(value)) for name, value in policy.items() if value != []])
     instance = found.get("instance") or {}
     if instance.get("state", "stopped") != "stopped":
         print_facts("Instance", _instance_facts(instance))
     else:
         print_facts("Instance", [("state", found.get("state") or "stopped")])
+    print_facts("Memory and loading", memory_facts(found.get("memory") or {}))
+
+
+def _chosen(found: Json) -> list[tuple[str, str]]:
+    why_not = found.get("nothing_chosen")
+    return chosen_lines(found.get("chosen") or ()) or ([("nothing", why_not)] if why_not else [])
 
 
 def _model_facts(found: Json, facts: Json) -> list[tuple[str, str | None]]:
@@ -145,14 +156,6 @@ def _model_facts(found: Json, facts: Json) -> list[tuple[str, str | None]]:
     ]
 
 
-def _memory(measured: int, estimated: int | None) -> str:
-    """What was measured, and how far the estimate was from it."""
-    if not estimated:
-        return human.size(measured)
-    off = (estimated - measured) / measured
-    return f"{human.size(measured)} measured, {human.size(estimated)} estimated ({off:+.0%})"
-
-
 def _instance_facts(instance: Json) -> list[tuple[str, str | None]]:
     memory = instance.get("memory_bytes")
     return [
@@ -161,7 +164,7 @@ def _instance_facts(instance: Json) -> list[tuple[str, str | None]]:
         ("try", instance.get("hint")),
         ("ready", human.relative(instance["ready_at"]) if instance.get("ready_at") else None),
         ("load time", human.duration(instance.get("load_seconds")) or None),
-        ("memory", _memory(memory, instance.get("estimated_bytes")) if memory else None),
+        ("memory", measured_beside(memory, instance.get("estimated_bytes")) if memory else None),
         ("requests in flight", _text(instance.get("in_flight"))),
         ("restarts", _text(instance.get("restarts"))),
         ("drift", "yes: ostler restart applies the changed recipe" if instance.get("drift") else None),
@@ -211,6 +214,18 @@ def create(
     engine_command: Annotated[
         str | None, typer.Option("--engine-command", help="The program that serves it (admins only).")
     ] = None,
+    runtime: Annotated[
+        str | None, typer.Option("--runtime", help="Where it runs: process, or docker for a container.")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", help="The image of its container (admins only).")
+    ] = None,
+    runtime_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--runtime-option", "-r", metavar="KEY=VALUE", help="A wish for its container; may be repeated."
+        ),
+    ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="A recipe in JSON, as show --json prints it.")
     ] = None,
@@ -233,6 +248,11 @@ def create(
         body["description"] = description
     if engine_command is not None:
         body["engine_command"] = engine_command
+    wishes = dict(map(parse_option, runtime_option or ())) | ({"image": image} if image else {})
+    if wishes:
+        body["runtime_options"] = {**(body.get("runtime_options") or {}), **wishes}
+    if runtime or wishes:
+        body["runtime"] = runtime or "docker"
     if "source" not in body and not command:
         raise CommandFailed(
             "a model needs a source",
@@ -250,6 +270,7 @@ _RECIPE = (
     "source",
     "engine",
     "runtime",
+    "runtime_options",
     "engine_command",
     "description",
     "task",

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from ostler.engines.llama_server.arguments import BadArgument, read_arguments
+from ostler.engines.llama_server.arguments import Arguments, BadArgument, read_arguments
 
 OK, FAILED, USAGE = 0, 1, 2
 """Exit codes: stopped as asked; could not load or listen; an argument that cannot be honoured."""
 
+FIT_MEMORY = "--fit-memory"
 LAST_WORDS_S = 0.3
 """llama.cpp logs from a thread of its own: the reason of a failure must be out before the process ends."""
 
@@ -45,8 +46,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         _say(devices_text(_engine()), sys.stdout)
         os._exit(OK)
     try:
-        arguments = read_arguments(argv, os.environ)
+        asks_memory = FIT_MEMORY in argv
+        arguments = read_arguments([word for word in argv if word != FIT_MEMORY], os.environ)
         x = _engine()
+        if asks_memory:
+            _tell_memory(arguments, x)
         from ostler.engines.llama_server.parameters import make_parameters
 
         params = make_parameters(arguments, x)
@@ -62,6 +66,17 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     _say(f"ostler-llama-server: serving on {server.listening_address}\n")
     name = _wait_for_signal()
     _say(f"ostler-llama-server: {name}, stopping\n")
+    os._exit(OK)
+
+
+def _tell_memory(arguments: Arguments, x: Any) -> NoReturn:
+    from ostler.engines.llama_server.fit_memory import memory_text
+
+    text = memory_text(arguments, x)
+    if text is None:
+        _say("error: the engine does not say what it would take\n")
+        os._exit(FAILED)
+    _say(text, sys.stdout)
     os._exit(OK)
 
 

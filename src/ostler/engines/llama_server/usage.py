@@ -16,6 +16,7 @@ def help_text() -> str:
     lines += ["-h,    --help                          print this and exit"]
     lines += ["--version                              print the version and exit"]
     lines += ["--list-devices                         print the devices beside the CPU and exit"]
+    lines += ["--fit-memory                           print as JSON what it would allocate and exit"]
     for owned in TABLE.owned:
         for flag in owned.flags:
             if flag in HONOURED_OWNED:

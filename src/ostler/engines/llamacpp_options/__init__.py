@@ -26,3 +26,38 @@ TABLE = OptionTable(
     renamed=RENAMED,
     gone=GONE,
 )
+
+NO_MEMORY_GROUPS = ("chat", "sampling", "logging")
+NO_MEMORY = frozenset(
+    {option.name for option in TABLE if option.group in NO_MEMORY_GROUPS} - {"backend_sampling"}
+) | {
+    "slot_prompt_similarity",
+    "slot_save_path",
+    "timeout",
+    "sse_ping_interval",
+    "metrics",
+    "slots",
+    "props",
+    "tags",
+    "ui",
+    "ui_config",
+    "ui_config_file",
+    "ui_mcp_proxy",
+    "static_path",
+    "cors_origins",
+    "cors_methods",
+    "cors_headers",
+    "cors_credentials",
+    "tools",
+    "tools_runtime",
+    "agent",
+    "mcp_servers_config",
+    "mcp_servers_json",
+    "keep",
+    "prio",
+    "prio_batch",
+    "poll",
+    "poll_batch",
+    "perf",
+}
+"""Options that change no buffer of the engine; `backend_sampling` puts samplers into its graph."""

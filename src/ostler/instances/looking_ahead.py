@@ -1,0 +1,240 @@
+"""What can be said of a start beforehand, from its recipe, its files and this machine.
+
+Each rule is one function that finds something or nothing. A dry run shows all that they find; a start
+refuses where one of them is an error that nobody told it to ignore.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ostler.core.errors import InvalidField, OstlerError
+from ostler.core.findings import Category, Finding, Severity
+from ostler.core.near import near_names
+from ostler.engines.base import Engine, UnknownFlag
+from ostler.fit.devices import Device
+from ostler.fit.reasons import Choice
+from ostler.instances.errors import StartBlocked
+from ostler.library.filesets import FileSet
+
+FITS_NOT = "does_not_fit"
+UNKNOWN_FLAG = UnknownFlag.code_of_class()
+IGNORABLE = frozenset(
+    {FITS_NOT, UNKNOWN_FLAG, "wrong_format", "quantization_differs", "v_cache_needs_flash_attention"}
+)
+"""Codes of the errors that a person may override: we may be wrong, or the engine newer than we know."""
+
+_TITLES: Mapping[str, str] = {
+    "model_file_gone": "Files are not here",
+    "model_files_missing": "Parts of the model are missing",
+    "model_file_broken": "Files cannot be loaded",
+    "no_executable": "No program to run",
+    "unknown_flag": "Unknown flag",
+    "unknown_option": "Unknown option",
+    "bad_option_value": "Impossible value",
+    "owned_option": "Not to be set",
+    "unknown_runtime": "No such runtime",
+    "gated_repo": "The repo is gated",
+    "will_not_fit": "Does not fit",
+    "disk_full": "Not enough disk",
+}
+_QUANTIZED_CACHES = ("q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+_STORED_QUANTIZATIONS = ("awq", "gptq", "compressed-tensors", "fp8", "mxfp4", "bitsandbytes")
+_NEEDS_STORED = ("awq", "gptq", "compressed-tensors")
+"""Methods that only load what was quantized by them; the others can quantize while loading."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A start before it happens. `options` are all that hold: set ones, those in arguments, chosen ones."""
+
+    engine: Engine
+    files: FileSet
+    options: Mapping[str, Any]
+    chosen: Choice
+    devices: Sequence[Device]
+    cores: int
+
+
+def look_ahead(scene: Scene) -> list[Finding]:
+    """All that the rules find."""
+    return [found for rule in _RULES if (found := rule(scene)) is not None]
+
+
+def of_error(error: OstlerError) -> Finding:
+    """An error that a start would end with, as a finding."""
+    is_args = isinstance(error, InvalidField)
+    field = error.facts.get("field")
+    return Finding(
+        error.code,
+        Severity.ERROR,
+        Category.ARGS if is_args else Category.CONFIG,
+        _TITLES.get(error.code, error.code.replace("_", " ").capitalize()),
+        error.message,
+        error.hint,
+        str(field) if field else None,
+        can_ignore=error.code in IGNORABLE,
+    )
+
+
+def refuse(model_name: str, findings: Iterable[Finding], ignore: Collection[str]) -> None:
+    """Raise StartBlocked where there are errors that are not to be ignored."""
+    blocking = [found for found in findings if found.is_error and found.code not in ignore]
+    if blocking:
+        raise StartBlocked(model_name, blocking)
+
+
+def check_ignored(codes: Iterable[str]) -> frozenset[str]:
+    """The codes of errors to ignore. Raises InvalidField for one that is unknown or cannot be ignored."""
+    for code in codes:
+        if code not in IGNORABLE:
+            near = near_names(code, IGNORABLE)
+            hint = f"Did you mean {near[0]}?" if near else f"Can be ignored: {', '.join(sorted(IGNORABLE))}."
+            raise InvalidField("ignore", f"no error {code!r} can be ignored", hint=hint, near=near)
+    return frozenset(codes)
+
+
+def _wrong_format(scene: Scene) -> Finding | None:
+    if scene.files.format in scene.engine.formats:
+        return None
+    return Finding(
+        "wrong_format",
+        Severity.ERROR,
+        Category.CONFIG,
+        "Engine and files do not go together",
+        f"{scene.engine.title} does not load files in the format {scene.files.format}",
+        f"Use another engine for them, or files in the format {', '.join(sorted(scene.engine.formats))}.",
+        "engine",
+        can_ignore=True,
+    )
+
+
+def _quantization(scene: Scene) -> Finding | None:
+    wanted = str(scene.options.get("quantization") or "").lower().replace("_", "-")
+    if not wanted or scene.files.facts is None or scene.files.format != "safetensors":
+        return None
+    stored = (scene.files.facts.quantization or "").lower().replace("_", "-")
+    method = next((name for name in _STORED_QUANTIZATIONS if stored.startswith(name)), None)
+    if method is None and not wanted.startswith(_NEEDS_STORED):
+        return None
+    if method is not None and wanted.startswith(method):
+        return None
+    return Finding(
+        "quantization_differs",
+        Severity.ERROR,
+        Category.CONFIG,
+        "Another quantization",
+        f"the option quantization is {wanted}, and the files say {stored or 'that they are not quantized'}",
+        "Leave the option out: the engine reads it from the files.",
+        "options.quantization",
+        can_ignore=True,
+    )
+
+
+def _v_cache(scene: Scene) -> Finding | None:
+    kind = scene.options.get("kv_cache_type_v") or scene.options.get("kv_cache_type")
+    if kind not in _QUANTIZED_CACHES or scene.options.get("flash_attention") != "off":
+        return None
+    return Finding(
+        "v_cache_needs_flash_attention",
+        Severity.ERROR,
+        Category.ARGS,
+        "Quantized cache without flash attention",
+        f"{scene.engine.title} refuses cached values of the type {kind} without flash attention",
+        "Set flash_attention to auto or on, or kv_cache_type_v to f16.",
+        "options.kv_cache_type_v",
+        can_ignore=True,
+    )
+
+
+def _beyond_training(scene: Scene) -> Finding | None:
+    trained = scene.files.facts.context_length if scene.files.facts else None
+    context, slots = scene.options.get("context_length"), scene.options.get("parallel_slots")
+    if not trained or not isinstance(context, int) or scene.options.get("rope_scaling"):
+        return None
+    shares = isinstance(slots, int) and slots > 1 and not scene.options.get("kv_unified")
+    per_request = context // slots if shares and isinstance(slots, int) else context
+    if per_request <= trained:
+        return None
+    return Finding(
+        "context_beyond_training",
+        Severity.WARNING,
+        Category.ARGS,
+        "Longer than the training",
+        f"{per_request} tokens for one request are more than the {trained} that the model was trained for",
+        f"Set context_length to {trained * (context // per_request)} or less, or set rope_scaling.",
+        "options.context_length",
+    )
+
+
+def _threads(scene: Scene) -> Finding | None:
+    for name in ("threads", "threads_batch"):
+        threads = scene.options.get(name)
+        if isinstance(threads, int) and threads > scene.cores:
+            return Finding(
+                "more_threads_than_cores",
+                Severity.WARNING,
+                Category.ARGS,
+                "More threads than cores",
+                f"{name} is {threads}, and this machine has {scene.cores} cores: they wait for each other",
+                f"Set {name} to {scene.cores} or less, or leave it out.",
+                f"options.{name}",
+            )
+    return None
+
+
+def _projector(scene: Scene) -> Finding | None:
+    facts, files = scene.files.facts, scene.files
+    is_blind = files.format == "gguf" and files.mmproj is None and not scene.options.get("mmproj")
+    if facts is None or not is_blind or "vl" not in (facts.architecture or ""):
+        return None
+    return Finding(
+        "no_projector",
+        Severity.WARNING,
+        Category.CONFIG,
+        "No projector",
+        f"a {facts.architecture} model sees images through a projector (mmproj), and there is none beside it",
+        "Put the repo's mmproj file beside it, or set the option mmproj; without it only text works.",
+        "options.mmproj",
+    )
+
+
+def _gpu_unused(scene: Scene) -> Finding | None:
+    gpus = [device for device in scene.devices if device.kind != "cpu"]
+    if not gpus or scene.options.get("gpu_layers") != 0 or "gpu_layers" in scene.chosen.options:
+        return None
+    return Finding(
+        "gpu_unused",
+        Severity.WARNING,
+        Category.ARGS,
+        "The GPU is not used",
+        f"gpu_layers is 0, so {', '.join(gpu.name for gpu in gpus)} will hold no layers",
+        "Leave gpu_layers out: as many as fit are chosen.",
+        "options.gpu_layers",
+    )
+
+
+def _nothing_chosen(scene: Scene) -> Finding | None:
+    if scene.chosen.unknown_why is None:
+        return None
+    return Finding(
+        "nothing_chosen",
+        Severity.INFO,
+        Category.ARGS,
+        "What is left open is left to the engine",
+        f"no options were chosen to fit this machine: {scene.chosen.unknown_why}",
+    )
+
+
+_RULES: tuple[Callable[[Scene], Finding | None], ...] = (
+    _wrong_format,
+    _quantization,
+    _v_cache,
+    _beyond_training,
+    _threads,
+    _projector,
+    _gpu_unused,
+    _nothing_chosen,
+)
