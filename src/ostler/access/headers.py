@@ -22,7 +22,7 @@ class Credentials:
     """
 
     token: str | None = None
-    session_cookie: str | None = None
+    session_cookies: tuple[str, ...] = ()
     csrf_token: str | None = None
     host: str | None = None
     origin: str | None = None
@@ -49,7 +49,7 @@ def read_credentials(headers: RawHeaders) -> Credentials:
             case b"sec-fetch-site":
                 found.fetch_site = value.decode("latin-1")
             case b"cookie":
-                found.session_cookie = _cookie(value) or found.session_cookie
+                found.session_cookies += _cookies(value)
             case b"x-csrf-token":
                 found.csrf_token = value.decode("latin-1")
             case _ if name in _PROXY:
@@ -66,11 +66,12 @@ def _bearer(value: bytes) -> str | None:
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
-def _cookie(value: bytes) -> str | None:
+def _cookies(value: bytes) -> tuple[str, ...]:
+    """Values under the names of sessions, ours first."""
     if not any(name.encode() in value for name in COOKIES):
-        return None
+        return ()
     try:
         cookies = SimpleCookie(value.decode("latin-1"))
     except CookieError:
-        return None
-    return next((cookies[name].value for name in COOKIES if name in cookies), None)
+        return ()
+    return tuple(cookies[name].value for name in COOKIES if name in cookies)

@@ -171,7 +171,7 @@ class Access:
                 return principal
             if looks_like_key(given.token):
                 raise UnknownKey("this key is not known here, or it was revoked")
-        session = self.sessions.read(given.session_cookie) if given.session_cookie else None
+        session = self.session_of(given)
         if session is not None:
             if not (trust_origin and self._is_own_page(given)):
                 self._check_csrf(session, given, method)
@@ -181,6 +181,11 @@ class Access:
         if given.token is not None:
             raise UnknownKey("this key is not known here")
         raise Unauthenticated("this server needs a key")
+
+    def session_of(self, given: Credentials) -> Session | None:
+        """The session that a request comes with; None where there is none that holds."""
+        found = (self.sessions.read(cookie) for cookie in given.session_cookies)
+        return next((session for session in found if session is not None), None)
 
     async def sign_in(
         self, name: str, password: str, address: str, *, lifetime: timedelta = LIFETIME

@@ -28,6 +28,10 @@ class ChatNotFound(NotFound):
     """There is no such conversation, or it is somebody else's."""
 
 
+class ChatExists(Conflict):
+    """There is a conversation with this id already."""
+
+
 class TooManyChats(Conflict):
     """No more fit in."""
 
@@ -115,7 +119,7 @@ class Chats:
         chat_id: str | None = None,
         created_at: datetime | None = None,
     ) -> Chat:
-        """Begin a conversation, or keep one that was had elsewhere. Raises TooManyChats."""
+        """Begin a conversation, or keep one that was had elsewhere. Raises TooManyChats, ChatExists."""
         now = created_at or self._clock.now()
         row = ChatRow(
             id=chat_id or str(uuid4()),
@@ -131,6 +135,8 @@ class Chats:
             there = await session.scalar(select(func.count()).where(ChatRow.owner == owner)) or 0
             if there >= MOST_CHATS:
                 raise TooManyChats(f"there are already {there:,} conversations", limit=MOST_CHATS)
+            if await session.get(ChatRow, row.id) is not None:
+                raise ChatExists("there is a conversation with this id already", chat=row.id)
             session.add(row)
             await session.flush()
             messages = [self._message_row(row.id, entry) for entry in said]

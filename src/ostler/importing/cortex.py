@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from ostler.access.keys import KeyNameTaken, KeyNotFound, Owner
+from ostler.access.names import check_name
 from ostler.access.organisations import OrganisationNotFound
 from ostler.access.service import Access
 from ostler.access.users import UserNotFound
@@ -114,7 +115,11 @@ class _Taking:
             found = (await rooms.get(name)).id
         except OrganisationNotFound:
             outcome = Outcome.TAKEN
-            found = row["id"] if self._report.dry_run else (await rooms.create(name, self._principal)).id
+            found = int(row["id"])
+            if self._report.dry_run:
+                check_name(name, "name")
+            else:
+                found = (await rooms.create(name, self._principal)).id
         self._orgs[row["id"]] = found
         return outcome, None
 
@@ -203,8 +208,11 @@ class _Taking:
             return Outcome.THERE, None
         engine = str(entry.get("engine_type") or "vllm")
         task = "embed" if str(entry.get("task") or "").startswith("embed") else "generate"
-        if not self._report.dry_run:
-            await self._externals.add(name, str(entry.get("url") or ""), engine, task, self._principal)
+        url = str(entry.get("url") or "")
+        if self._report.dry_run:
+            self._externals.check(name, url, engine, task)
+        else:
+            await self._externals.add(name, url, engine, task, self._principal)
         return Outcome.TAKEN, None
 
     async def _recipe(self, row: Row) -> tuple[Outcome, str | None]:

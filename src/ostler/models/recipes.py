@@ -132,7 +132,7 @@ class Recipes:
             created_at=now,
             updated_at=now,
         )
-        return await self._store(row, "created", principal)
+        return await self._store(row, principal)
 
     async def update(
         self, recipe_id: int, principal: Principal, *, name: str | None = None, description: str | None = None
@@ -148,7 +148,7 @@ class Recipes:
                     row.description = description
                 row.updated_at = self._clock.now()
                 await session.flush()
-                await self._tell(session, "changed", row, principal)
+                await self._tell(session, "recipe.changed", row, principal)
         except IntegrityError as error:
             raise _taken(name or "") from error
         return _recipe(row)
@@ -160,7 +160,7 @@ class Recipes:
             row = _found(await row_to_change(session, RecipeRow, recipe_id), recipe_id)
             gone = _recipe(row)
             await session.delete(row)
-            await self._tell(session, "deleted", row, principal)
+            await self._tell(session, "recipe.deleted", row, principal)
         return gone
 
     async def make(self, recipe_id: int, name: str | None, principal: Principal) -> Model:
@@ -169,20 +169,18 @@ class Recipes:
         new = replace(recipe.new_model(), name=name or recipe.model_name, aliases=(), read_only=False)
         return await self._models.create(new, principal)
 
-    async def _store(self, row: RecipeRow, what: str, principal: Principal) -> Recipe:
+    async def _store(self, row: RecipeRow, principal: Principal) -> Recipe:
         try:
             async with self._database.write() as session:
                 session.add(row)
                 await session.flush()
-                await self._tell(session, what, row, principal)
+                await self._tell(session, "recipe.created", row, principal)
         except IntegrityError as error:
             raise _taken(row.name) from error
         return _recipe(row)
 
-    async def _tell(self, session: AsyncSession, what: str, row: RecipeRow, principal: Principal) -> None:
-        await self._events.add(
-            session, NewEvent(f"recipe.{what}", "recipe", row.id, row.name, principal.name)
-        )
+    async def _tell(self, session: AsyncSession, kind: str, row: RecipeRow, principal: Principal) -> None:
+        await self._events.add(session, NewEvent(kind, "recipe", row.id, row.name, principal.name))
 
 
 def _without_secrets(new: NewModel) -> tuple[dict[str, Any], list[str]]:

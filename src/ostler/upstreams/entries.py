@@ -81,15 +81,8 @@ class Externals:
         Raises InvalidField, UnknownEngine, ExternalNameTaken, NotAllowed.
         """
         principal.require(Role.ADMIN, "enter upstreams")
-        check_name(name)
-        self._engines.get(engine)
-        if task not in TASKS:
-            raise InvalidField("task", f"there is no task {task!r}", hint=f"One of: {', '.join(TASKS)}")
-        if self._find(name) is not None:
-            raise ExternalNameTaken(f"there is already a model named {name!r}", model=name)
-        row = ExternalRow(
-            name=name, url=check_url(url), engine=engine, task=task, created_at=self._clock.now()
-        )
+        url = self.check(name, url, engine, task)
+        row = ExternalRow(name=name, url=url, engine=engine, task=task, created_at=self._clock.now())
         entered = _external(row)
         try:
             async with self._database.write() as session:
@@ -106,6 +99,16 @@ class Externals:
         except IntegrityError as error:
             raise ExternalNameTaken(f"there is already a model named {name!r}", model=name) from error
         return entered
+
+    def check(self, name: str, url: str, engine: str, task: str) -> str:
+        """The URL as it is kept, of a model that may be entered. Raises as `add` does."""
+        check_name(name)
+        self._engines.get(engine)
+        if task not in TASKS:
+            raise InvalidField("task", f"there is no task {task!r}", hint=f"One of: {', '.join(TASKS)}")
+        if self._find(name) is not None:
+            raise ExternalNameTaken(f"there is already a model named {name!r}", model=name)
+        return check_url(url)
 
     async def remove(self, name: str, principal: Principal) -> External:
         """Take an entry out; the engine there is not touched. Raises ExternalNotFound, NotAllowed."""

@@ -109,8 +109,8 @@ async def delete_user(rooms: Rooms, who: Who, user: UserRef) -> Any:
 @routes.get("/session", response_model=SessionOut, tags=["session"], **needs(Role.USER))
 async def show_session(rooms: Rooms, who: Who, request: Request) -> Any:
     """Who you are to this server."""
-    cookie = read_credentials(request.scope["headers"]).session_cookie
-    session = rooms.access.sessions.read(cookie) if cookie and who.user_id is not None else None
+    given = read_credentials(request.scope["headers"])
+    session = rooms.access.session_of(given) if who.user_id is not None else None
     return _session_out(who, session)
 
 
