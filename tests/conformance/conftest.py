@@ -52,6 +52,15 @@ def in_containers(container_house: CortexHouse, docker_engine: DockerEngine) -> 
 
 
 @pytest.fixture
+def online_containers(docker_engine: DockerEngine, tmp_path: Path, demo_model: Path) -> Iterator[CortexHouse]:
+    """As `in_containers`, but images may be pulled."""
+    settings = {"OSTLER_DOCKER_HOST": docker_engine.host, "OSTLER_OFFLINE": "0"}
+    house = CortexHouse(tmp_path, demo_model, settings)
+    yield from _tidied(house)
+    house.server.end_everything()
+
+
+@pytest.fixture
 def small_gpu(tmp_path: Path, demo_model: Path) -> Iterator[CortexHouse]:
     """As `cortex`, on a machine that is pretended to have one GPU of 1 GiB."""
     house = CortexHouse(tmp_path, demo_model, {**PROCESSES, "OSTLER_DEVICES": "1x1GiB+64GiB host"})

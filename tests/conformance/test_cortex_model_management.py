@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.cortex_house import CortexHouse, after
-from tests.real.docker_engine import DockerEngine, llama_server, with_libraries
+from tests.real.docker_engine import LLAMA_IMAGE, DockerEngine, llama_server, with_libraries
 from tests.real.image_registry import Registry, serving
 from tests.real.test_docker_contract import PYTHON
 
@@ -119,14 +119,28 @@ def test_the_way_up_and_the_way_down(in_containers: CortexHouse, docker_engine: 
 
 
 @real
-def test_an_error_while_starting(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
-    """Error at any stage → failed: the container cannot be made."""
+def test_an_error_before_the_start(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
+    """Error at any stage → failed: an image that is not here is found before there is anything that fails."""
     number = in_containers.create("demo", engine_image="ghcr.io/nobody/nothing:1")
     refused = in_containers.client.do(number, "start")
-    assert refused.status == 503, refused.body
+    assert refused.status == 409, refused.body
     assert "ghcr.io/nobody/nothing:1" in refused.body["error"]["detail_text"]
-    assert "docker load" in refused.body["error"]["hint"]
+    assert "docker load" in str(refused.body["error"])
     assert docker_engine.containers() == []
+
+
+@real
+def test_an_error_while_starting(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
+    """Error at any stage → failed: the container cannot be made, as its name is somebody else's."""
+    number = in_containers.create("demo")
+    name = f"llamacpp-model-{number}"
+    docker_engine.docker("create", "--name", name, LLAMA_IMAGE)
+    in_containers.client.do(number, "start")
+    assert in_containers.client.until_state(number, "running", "failed", "stopped") == "failed"
+    assert name in in_containers.client.models()[number]["state_reason"]
+    assert in_containers.told("demo") == ["starting", "failed"]
+    docker_engine.docker("rm", name)
+    in_containers.client.run(number)
 
 
 @real
@@ -200,19 +214,19 @@ def slow(house: CortexHouse, *manners: str) -> int:
 
 
 @real
-def test_starting(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
+def test_starting(online_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     """`starting`: Container creation initiated. Here its image is still on its way."""
     server = llama_server()
     assert server is not None
     with serving(Registry(with_libraries(server), ["/llama-server"])) as registry:
-        number = in_containers.create("demo", engine_image=registry.image)
+        number = online_containers.create("demo", engine_image=registry.image)
         registry.gate.clear()
-        in_containers.client.do(number, "start")
-        assert in_containers.client.state(number) == "starting"
+        online_containers.client.do(number, "start")
+        assert online_containers.client.state(number) == "starting"
         assert docker_engine.containers() == []
         registry.gate.set()
-        assert in_containers.client.until_state(number, "running", "failed") == "running"
-        in_containers.client.stop(number)
+        assert online_containers.client.until_state(number, "running", "failed") == "running"
+        online_containers.client.stop(number)
     docker_engine.docker("rmi", "--force", registry.image)
 
 
@@ -224,7 +238,6 @@ def test_loading(in_containers: CortexHouse, docker_engine: DockerEngine) -> Non
     in_containers.client.until_state(number, "loading")
     assert docker_engine.containers("--filter", "status=running") == [f"llamacpp-model-{number}"]
     assert in_containers.client.get(f"/admin/models/{number}/readiness")["status"] == "loading"
-    assert in_containers.client.chat("demo").status == 503
     in_containers.client.stop(number)
     assert in_containers.told("demo") == ["starting", "loading", "stopping", "stopped"]
 

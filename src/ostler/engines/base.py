@@ -156,15 +156,9 @@ class Engine(ABC):
     spreads_over_gpus: ClassVar[bool] = False
     """Left alone, it shares a model out over every GPU that it sees."""
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-<<<<<<< HEAD
-    no_memory: ClassVar[frozenset[str]] = frozenset()
-    """Options that surely do not change how much memory the engine takes."""
-    slots_path: ClassVar[str | None] = None
-=======
     slots_path: ClassVar[str | None] = None
     no_memory: ClassVar[frozenset[str]] = frozenset()
     """Options that surely do not change how much memory the engine takes."""
->>>>>>> wt-p4
 
     @abstractmethod
     def launch_spec(self, request: LaunchRequest) -> LaunchSpec:

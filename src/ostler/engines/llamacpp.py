@@ -62,17 +62,10 @@ class LlamaCpp(Engine):
     known_ends: ClassVar[Rules] = DIAGNOSIS
     health_path: ClassVar[str] = "/health"
     metrics_path: ClassVar[str | None] = "/metrics"
-<<<<<<< HEAD
-    no_memory: ClassVar[frozenset[str]] = NO_MEMORY
-    context_keys: ClassVar[tuple[str, ...]] = ("meta", "n_ctx")
-    spreads_over_gpus: ClassVar[bool] = True
-    slots_path: ClassVar[str | None] = "/slots"
-=======
     slots_path: ClassVar[str | None] = "/slots"
     no_memory: ClassVar[frozenset[str]] = NO_MEMORY
     context_keys: ClassVar[tuple[str, ...]] = ("meta", "n_ctx")
     spreads_over_gpus: ClassVar[bool] = True
->>>>>>> wt-p4
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "prompt_tokens_total": ("llamacpp:prompt_tokens_total",),
         "cached_prompt_tokens_total": ("llamacpp:prompt_tokens_cached_total",),
