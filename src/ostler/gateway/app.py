@@ -369,6 +369,7 @@ class Gateway:
                 first_token_s=first_token_s,
                 duration_s=duration_s,
                 error=exchange.error,
+                request_id=exchange.request_id,
             )
         )
 

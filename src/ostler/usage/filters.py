@@ -48,6 +48,7 @@ class RequestFilter:
     org_id: int | None = None
     principal: str | None = None
     instance_id: int | None = None
+    request_id: str | None = None
     status: int | None = None
     status_class: int | None = None
     task: str | None = None
@@ -70,6 +71,7 @@ class RequestFilter:
             (RequestRow.org_id, self.org_id),
             (RequestRow.principal, self.principal),
             (RequestRow.instance_id, self.instance_id),
+            (RequestRow.request_id, self.request_id),
             (RequestRow.status, self.status),
         ):
             if value is not None:

@@ -31,6 +31,7 @@ async def put(api: Api, *rows: dict[str, Any]) -> None:
         "at": NOW, "model_id": 1, "model_name": "tiny", "instance_id": 1, "key_id": 3, "user_id": 4,
         "org_id": 5, "principal": "ci", "path": "/v1/chat/completions", "status": 200, "streamed": False,
         "prompt_tokens": 3, "completion_tokens": 4, "first_token_s": None, "duration_s": 0.5, "error": None,
+        "request_id": "mine-7",
     }  # fmt: skip
     async with api.services.database.write() as session:
         await session.execute(insert(RequestRow), [{**whole, **row} for row in rows])
@@ -59,7 +60,7 @@ async def test_requests_are_listed_with_every_field_newest_first(used: Api) -> N
     assert first == {
         "id": 3, "key_id": 3, "user_id": 6, "org_id": 5, "model_name": "tiny", "task": "generate",
         "prompt_tokens": 0, "completion_tokens": 4, "total_tokens": 4, "latency_ms": 30000,
-        "status_code": 503, "req_id": "", "created_at": pytest.approx(NOW.timestamp()),
+        "status_code": 503, "req_id": "mine-7", "created_at": pytest.approx(NOW.timestamp()),
     }  # fmt: skip
     assert await names(used) == [3, 2, 1, 4]
 
@@ -130,3 +131,5 @@ async def test_the_native_api_tells_the_same(used: Api) -> None:
     assert sum(point["requests"] for point in series["points"]) == 3
     assert (await used.get("/usage", by="model", task="embed")).json()["total"] == 1
     assert (await used.get("/usage/series", bucket="year")).status_code == 422
+    assert (await used.get("/requests", request_id="mine-7")).json()["total"] == 4
+    assert (await used.get("/requests", request_id="other")).json()["total"] == 0

@@ -195,7 +195,7 @@ def _item(stored: StoredRequest) -> dict[str, Any]:
         "total_tokens": prompt + completion,
         "latency_ms": round(record.duration_s * 1000),
         "status_code": record.status,
-        "req_id": "",
+        "req_id": record.request_id or "",
         "created_at": record.at.timestamp(),
     }
 
