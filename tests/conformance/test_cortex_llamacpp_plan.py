@@ -436,16 +436,18 @@ def test_compose_gives_models_read_only() -> None:
 
 def test_answers_stream_and_count_alike(cortex: CortexHouse) -> None:
     """8.1 OpenAI-compatible responses, streaming and not; tokens are the engine's own count."""
-    cortex.client.run(cortex.create("demo"))
-    body = {"model": "demo", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8}
+    number = cortex.create("counted")
+    cortex.client.run(number)
+    body = {"model": "counted", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8}
     whole = cortex.client("POST", "/v1/chat/completions", body).body["usage"]
     events = cortex.client.streamed(
         "/v1/chat/completions", {**body, "stream_options": {"include_usage": True}}
     )
     (streamed,) = [usage for event in events[:-1] if (usage := json.loads(event).get("usage"))]
     assert streamed["prompt_tokens"] == whole["prompt_tokens"]
-    (last, before) = cortex.client.get("/admin/usage", limit=2)
-    assert last["prompt_tokens"] == before["prompt_tokens"] == whole["prompt_tokens"]
+    cortex.client.until(number, lambda _: len(cortex.client.get("/admin/usage", model="counted")) == 2)
+    rows = cortex.client.get("/admin/usage", model="counted")
+    assert {row["prompt_tokens"] for row in rows} == {whole["prompt_tokens"]}
 
 
 def test_parts_are_served_as_they_are(cortex: CortexHouse, demo_parts: Callable[[], str]) -> None:

@@ -502,7 +502,7 @@ def test_warnings_are_there_to_be_asked_about(cortex: CortexHouse) -> None:
     Cortex's page asks for a dry run, and starts when the user has said yes: so warnings are in the dry run and
     come again with the start, which they do not stop. `ostler start` and the native API show them as well.
     """
-    number = cortex.create("demo", engine_startup_args_json=[{"flag": "--temp", "type": "float", "value": 0.5}])
+    number = cortex.create("demo", threads=999)
     dry = cortex.client.dry_run(number)
     warnings = [warning for warning in dry["warnings"] if warning["severity"] == "warning"]
     assert dry["valid"] is True

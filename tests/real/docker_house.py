@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.real.docker_engine import LLAMA_IMAGE, DockerEngine
 from tests.serving import ServerProcess
+from tests.unchanged import Print, fingerprints
 
 API = "/ostler/v1"
 PATIENCE_S = 60.0
@@ -102,6 +103,10 @@ class DockerHouse:
 
     def until_state(self, state: str, name: str = "demo") -> dict[str, Any]:
         return self.until(lambda found: found["state"] == state, name)
+
+    def fingerprints(self) -> dict[str, Print]:
+        """What everything in the models folder is."""
+        return fingerprints(self.models_dir)
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         try:

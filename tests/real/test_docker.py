@@ -15,7 +15,6 @@ from tests.real.docker_engine import LLAMA_IMAGE, DockerEngine, llama_server, wi
 from tests.real.docker_house import DockerHouse
 from tests.real.image_registry import Registry, serving
 from tests.real.test_docker_contract import PYTHON
-from tests.unchanged import fingerprints
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
@@ -32,13 +31,13 @@ def make(docker_engine: DockerEngine, tmp_path: Path, demo_model: Path) -> Itera
 
     def build(name: str = "one", **environment: str) -> DockerHouse:
         house = DockerHouse(docker_engine, tmp_path / name, demo_model, **environment)
-        made.append((house, fingerprints(house.models_dir)))
+        made.append((house, house.fingerprints()))
         return house
 
     yield build
     for house, before in made:
         house.server.end_everything()
-        assert fingerprints(house.models_dir) == before
+        assert house.fingerprints() == before
 
 
 @pytest.fixture
