@@ -135,9 +135,7 @@ async def test_a_dry_run_says_what_would_run(api: Api, model_file: Path) -> None
     assert "tiny" in told["command_str"] and "--api-key" not in told["command_str"]
     assert told["vram_estimate"]["model_weights_gb"] >= 0 and told["vram_estimate"]["context_size"] == 512
     unsaved = (await api.post(f"{MODELS}/dry-run", {**BODY, "threads": 4000})).json()
-    assert [w["title"] for w in unsaved["warnings"] if w["category"] == "args"][
-        0
-    ] == "More threads than cores"
+    assert "More threads than cores" in [warning["title"] for warning in unsaved["warnings"]]
     assert len((await api.get(MODELS)).json()) == 1
     envelope(await api.post(f"{MODELS}/99/dry-run"), 404, "not_found")
 
