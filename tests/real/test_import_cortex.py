@@ -86,7 +86,7 @@ async def test_everything_is_taken_or_it_is_said_why_not(there: Api, cortex_url:
     assert (tiny.origin, tiny.engine, tiny.desired_state) == ("cortex", "llamacpp", "stopped")
     assert tiny.options == {"context_length": 512, "gpu_layers": 0}
     assert tiny.request_defaults == {"max_tokens": 12, "temperature": 0}
-    assert tiny.extra_args == ("--no-mmap",)
+    assert tiny.extra_args == ("--no-warmup",)
     assert tiny.env == {"LLAMA_LOG_COLORS": "off", "HF_TOKEN": "hf_secret"}
     assert tiny.policy.start_timeout_s == 90
     shown = (await there("GET", "//admin/models", headers=await there.as_role(Role.ADMIN))).json()[0]

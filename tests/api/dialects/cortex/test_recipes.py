@@ -13,7 +13,7 @@ async def test_a_recipe_keeps_the_whole_record_but_its_secrets(api: Api, model_f
         model_file,
         "tiny",
         options={"context_length": 512, "gpu_layers": 0},
-        extra_args=("--ssl-key-password", "hf_secret", "--no-mmap"),
+        extra_args=("--ssl-key-password", "hf_secret", "--no-warmup"),
         env={"MY_TOKEN": "hf_secret", "LLAMA_LOG_COLORS": "off"},
         request_defaults={"temperature": 0.1},
         policy={"pinned": True},
@@ -34,7 +34,7 @@ async def test_a_recipe_keeps_the_whole_record_but_its_secrets(api: Api, model_f
     copy = api.services.models.get("tiny-2")
     for field in ("options", "request_defaults", "policy", "dialect_data", "description", "source", "engine"):
         assert getattr(copy, field) == getattr(model, field), field
-    assert copy.extra_args == ("--no-mmap",) and copy.env == {"LLAMA_LOG_COLORS": "off"}
+    assert copy.extra_args == ("--no-warmup",) and copy.env == {"LLAMA_LOG_COLORS": "off"}
 
 
 async def test_a_recipe_outlives_its_model_and_its_files_stay(api: Api, model_file: Path) -> None:
@@ -78,7 +78,7 @@ async def test_a_recipe_is_made_of_cortexs_fields_and_checked(api: Api, model_fi
         "ngl": 0,
         "temperature": 0.3,
         "custom_request_json": '{"min_p": 0.1}',
-        "engine_startup_args_json": '[{"flag": "--no-mmap", "type": "flag", "value": true}]',
+        "engine_startup_args_json": '[{"flag": "--no-warmup", "type": "flag", "value": true}]',
         "startup_timeout_sec": 60,
         "hf_token": "hf_secret",
     }

@@ -10,7 +10,7 @@ from ostler.api.dialects.cortex.door import CortexBody, router
 from ostler.api.dialects.cortex.fields import VLLM
 from ostler.api.dialects.cortex.models import in_cortex_words, new_model
 from ostler.api.dialects.cortex.records import model_fields
-from ostler.api.dialects.cortex.words import Id, part
+from ostler.api.dialects.cortex.words import Id, Text, part
 from ostler.api.door import needs
 from ostler.api.services import Rooms, Services, Who
 from ostler.core.errors import NotFound
@@ -52,7 +52,7 @@ class RecipeChanges(CortexBody):
 
 @routes.get("/admin/recipes", **needs(Role.ADMIN))
 async def list_recipes(
-    rooms: Rooms, q: str | None = None, engine_type: str | None = None, limit: int = 100, offset: int = 0
+    rooms: Rooms, q: Text = None, engine_type: Text = None, limit: int = 100, offset: int = 0
 ) -> list[dict[str, Any]]:
     """Every recipe, the last changed first."""
     found = await rooms.recipes.list(
