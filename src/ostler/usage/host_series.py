@@ -133,8 +133,9 @@ class HostSeries:
             await asyncio.sleep(pause_s)
             try:
                 self._readings.append(await asyncio.to_thread(self._read))
-            except Exception as error:
-                log.log(logging.WARNING if was_read else logging.DEBUG, "the host cannot be read: %r", error)
+            except Exception:
+                if was_read:
+                    log.exception("the host cannot be read; it is tried again every %g s", EVERY_S)
                 was_read = False
             else:
                 self._arrived.set()
