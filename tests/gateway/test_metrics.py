@@ -53,6 +53,7 @@ async def test_the_door_and_the_engines_are_counted_by_what_happened(stand: Stan
     for line in (
         f"gateway_upstream_selected_total{where} 2.0",
         f"gateway_upstream_success_total{where} 1.0",
+        f"gateway_upstream_latency_by_upstream_seconds_count{where} 2.0",
         'gateway_key_auth_allowed_total{reason="local"} 2.0',
         'gateway_key_auth_blocked_total{reason="foreign_host"} 1.0',
         "gateway_stream_blocked_total 0.0",

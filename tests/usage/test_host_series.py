@@ -13,8 +13,9 @@ import pytest
 
 from ostler.core.clock import Clock
 from ostler.fit.amd import Amd
+from ostler.usage import host_series
 from ostler.usage.gpus import GpuSensors, architecture_of, has_flash_attention
-from ostler.usage.host_series import HostSeries, Traffic, mean_of
+from ostler.usage.host_series import HostNotRead, HostSeries, Traffic, mean_of
 
 
 class NoAnswer(Exception):
@@ -127,3 +128,28 @@ async def test_the_first_reading_is_there_soon_and_says_what_is_true(tmp_path: P
     assert mean.cpu_ratio == pytest.approx(reading.cpu_ratio + 0.25)
     assert mean.cores[0] == pytest.approx(reading.cores[0] + 0.25)
     assert mean.disks == {"new": Traffic(2.0, 4.0)}
+
+
+async def test_a_host_that_cannot_be_read_is_said_once_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(GpuSensors):
+        tries = 0
+
+        def read(self) -> list[Any]:
+            self.tries += 1
+            if self.tries < 3:
+                raise OSError("the bus is gone")
+            return []
+
+    monkeypatch.setattr(host_series, "FIRST_S", 0.001)
+    monkeypatch.setattr(host_series, "EVERY_S", 0.001)
+    monkeypatch.setattr(host_series, "PATIENCE_S", 0.0)
+    series = HostSeries(Clock(), lambda: tmp_path, Broken())
+    with pytest.raises(HostNotRead):
+        await series.latest()
+    monkeypatch.setattr(host_series, "PATIENCE_S", 20.0)
+    await series.start()
+    assert (await series.latest()).gpus == ()
+    await series.close()
+    assert caplog.text.count("the host cannot be read") == 1 and "the bus is gone" in caplog.text

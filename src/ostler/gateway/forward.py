@@ -53,7 +53,8 @@ class Forwarder:
         try:
             connection = await self._upstream.send(target, exchange.method, request, silence_s)
             try:
-                self._metrics.engine_answered(exchange.label, self._now() - sent_at, lease.engine)
+                waited_s = self._now() - sent_at
+                self._metrics.engine_answered(exchange.label, waited_s, lease.engine, lease.base_url)
                 await self._answer(exchange, connection)
                 if connection.status < 500:
                     self._metrics.engine_succeeded(exchange.label, lease.base_url)

@@ -87,6 +87,7 @@ class GatewayMetrics(Collector):
         self._durations: dict[str, Seconds] = {}
         self._upstream: dict[str, Seconds] = {}
         self._by_engine: dict[tuple[str, str], Seconds] = {}
+        self._by_address: dict[tuple[str, str], Seconds] = {}
         self._chosen: dict[tuple[str, str, str], int] = {}
         self._first: dict[str, Seconds] = {}
         self._tokens: dict[tuple[str, str], int] = {}
@@ -114,10 +115,11 @@ class GatewayMetrics(Collector):
         """A request goes to this engine."""
         _add(self._chosen, (route, engine, base_url), 1)
 
-    def engine_answered(self, route: str, seconds: float, engine: str) -> None:
+    def engine_answered(self, route: str, seconds: float, engine: str, base_url: str) -> None:
         """An engine began its answer this long after it got the request."""
         _observe(self._upstream, route, seconds)
         _observe(self._by_engine, (route, engine), seconds)
+        _observe(self._by_address, (route, base_url), seconds)
 
     def engine_succeeded(self, route: str, base_url: str) -> None:
         """This engine gave a whole answer, no error of its own among it."""
@@ -185,6 +187,9 @@ class GatewayMetrics(Collector):
         for (path, _, base_url), count in self._chosen.items():
             selected[path, base_url] = selected.get((path, base_url), 0) + count
         where = ("path", "base_url")
+        yield _histogram(
+            "gateway_upstream_latency_by_upstream_seconds", "The same by address.", where, self._by_address
+        )
         yield _counter("gateway_upstream_selected", "Requests sent to each address.", where, selected)
         yield _counter("gateway_upstream_success", "Whole answers without a fault.", where, self._succeeded)
         yield _counter("gateway_upstream_retries", "Requests sent on to another.", ("path",), self._retries)
@@ -227,6 +232,8 @@ class GatewayMetrics(Collector):
         known = set(self.known_urls())
         for chosen in [key for key in self._chosen if key[2] not in known]:
             del self._chosen[chosen]
+        for answered in [key for key in self._by_address if key[1] not in known]:
+            del self._by_address[answered]
         for succeeded in [key for key in self._succeeded if key[1] not in known]:
             del self._succeeded[succeeded]
 

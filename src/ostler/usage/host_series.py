@@ -21,16 +21,24 @@ from typing import Any
 import psutil
 
 from ostler.core.clock import Clock
+from ostler.core.errors import Busy
 from ostler.usage.gpus import GpuReading, GpuSensors
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 5.0
+PATIENCE_S = 5.0
 FIRST_S = 0.5
 KEPT = 720
 MAX_NAMES = 32
 _NO_DISK = re.compile(r"(loop|ram|zram|dm-|sr|fd)\d*")
 _NO_NETWORK = re.compile(r"lo$|docker|veth|br-|ifb|virbr")
+
+
+class HostNotRead(Busy):
+    """No reading of the host is there yet."""
+
+    hint = "The server's log says why, where it stays so."
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +110,12 @@ class HostSeries:
         return self._readings[-1] if self._readings else None
 
     async def latest(self) -> HostReading:
-        """The newest reading; right after the start it waits for the first one."""
-        await self._arrived.wait()
+        """The newest reading; right after the start it waits for the first one. Raises HostNotRead."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await self._arrived.wait()
+        except TimeoutError:
+            raise HostNotRead("the host could not be read yet", retry_after_s=EVERY_S) from None
         return self._readings[-1]
 
     def series(self, span: timedelta, step: timedelta) -> list[HostReading]:
@@ -116,15 +128,18 @@ class HostSeries:
         return [mean_of(readings) for _, readings in sorted(steps.items())]
 
     async def _run(self) -> None:
-        pause_s = FIRST_S
+        pause_s, was_read = FIRST_S, True
         while True:
             await asyncio.sleep(pause_s)
             try:
                 self._readings.append(await asyncio.to_thread(self._read))
             except Exception:
-                log.exception("the host could not be read; the next try follows")
+                if was_read:
+                    log.exception("the host cannot be read; it is tried again every %g s", EVERY_S)
+                was_read = False
             else:
                 self._arrived.set()
+                was_read = True
             pause_s = EVERY_S
 
     def _read(self) -> HostReading:
