@@ -21,7 +21,7 @@ from rich.table import Table
 from benchmarks.goals import GOALS, Goal
 
 HERE = Path(__file__).parent
-PARTS = ("startup", "library", "downloads", "gateway", "fit")
+PARTS = ("startup", "library", "downloads", "gateway", "fit", "cortex")
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from ostler.runtimes.base import Runtime
     from ostler.upstreams.entries import Externals
     from ostler.upstreams.pools import Pools
+    from ostler.usage.engine_numbers import EngineReader
+    from ostler.usage.figures import UsageFigures
+    from ostler.usage.host_series import HostSeries
     from ostler.usage.log import UsageLog
 
 
@@ -45,7 +48,8 @@ class Services:
     """The rooms of one server.
 
     Setting `closing` ends every stream that would else go on for ever (events, followed logs):
-    the server sets it when it begins to shut down.
+    the server sets it when it begins to shut down. `worked_out` is what doors keep of what they made of
+    values that do not change, by the door's own word and the id of the value's thing.
     """
 
     settings: LiveSettings
@@ -68,6 +72,9 @@ class Services:
     pools: Pools
     instances: Instances
     usage: UsageLog
+    figures: UsageFigures
+    numbers: EngineReader
+    host: HostSeries
     devices: Devices
     shapes: Shapes
     fits: Fits
@@ -75,6 +82,7 @@ class Services:
     version: str
     node: str = "local"
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+    worked_out: dict[str, dict[int, Any]] = field(default_factory=dict)
 
     @property
     def keys(self) -> Keys:

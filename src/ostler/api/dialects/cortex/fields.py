@@ -179,6 +179,17 @@ FIELDS: tuple[Field, ...] = (
 BY_NAME = {field.name: field for field in FIELDS}
 
 
-def fields_of(engine: str) -> Iterator[Field]:
-    """The fields that mean something to this engine."""
-    return (field for field in FIELDS if field.engine in (None, engine))
+def fields_of(engine: str) -> tuple[Field, ...]:
+    """The fields that mean something to this engine; for one that Cortex does not know, those of both."""
+    return _OF_ENGINE.get(engine) or _OF_BOTH
+
+
+_OF_BOTH = tuple(field for field in FIELDS if field.engine is None)
+_OF_ENGINE = {
+    engine: tuple(field for field in FIELDS if field.engine in (None, engine)) for engine in (VLLM, LLAMACPP)
+}
+PLACES = {
+    engine: tuple((field, *field.document) for field in fields if field.document is not None)
+    for engine, fields in _OF_ENGINE.items()
+}
+"""Of each engine, the fields that have a place of their own, with their document and key."""

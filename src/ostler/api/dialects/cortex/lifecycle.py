@@ -92,14 +92,11 @@ async def apply_changes(rooms: Rooms, who: Who, model_id: Id, override: Override
     warnings = await _refuse_errors(rooms, who, model, ignore)
     if rooms.instances.view(model.id).state.is_active:
         view = await rooms.instances.restart(model.id, who, wait=False)
+        place = {**_place(rooms, model, view), "port": None}  # of the engine that leaves
     else:
         view = await rooms.instances.start(model.id, who, wait=False, ignore=ignore)
-    return {
-        "status": "applied",
-        "state": view.state.value,
-        **_place(rooms, model, view),
-        "warnings": warnings,
-    }
+        place = _place(rooms, model, view)
+    return {"status": "applied", **place, "warnings": warnings}
 
 
 @routes.get("/admin/models/{model_id}/logs", **needs(Role.ADMIN))

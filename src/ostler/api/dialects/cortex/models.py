@@ -67,10 +67,23 @@ class ModelChanges(CortexBody):
 @routes.get("/admin/models", **needs(Role.ADMIN))
 async def list_models(rooms: Rooms) -> Response:
     """Every model by its id, archived ones too."""
-    base_dir = rooms.settings.current.effective_base_dir
+    base_dir, texts = rooms.settings.current.effective_base_dir, rooms.worked_out.setdefault(_TEXTS, {})
     models = sorted(rooms.models.all(), key=lambda model: model.id)
-    items = [model_item(rooms, model, base_dir) for model in models]
-    return Response(json.dumps(items), media_type="application/json")
+    for gone in texts.keys() - {model.id for model in models}:
+        del texts[gone]
+    items = [_item_text(rooms, model, base_dir, texts) for model in models]
+    return Response(f"[{','.join(items)}]", media_type="application/json")
+
+
+_TEXTS = "cortex model texts"
+
+
+def _item_text(rooms: Services, model: Model, base_dir: Path, texts: dict[int, Any]) -> str:
+    """`model_item` as JSON. What follows from the record is written anew only after a change of it."""
+    known = texts.get(model.id)
+    if known is None or known[0] is not model or known[1] != base_dir:
+        known = texts[model.id] = (model, base_dir, json.dumps(_recorded(model, base_dir))[:-1])
+    return f"{known[2]}, {json.dumps(_live(rooms, model))[1:]}"
 
 
 @routes.post("/admin/models", **needs(Role.ADMIN))
@@ -217,19 +230,28 @@ async def _files_at(rooms: Services, path: Path, *, engine: str) -> FileSet | No
 
 def model_item(rooms: Services, model: Model, base_dir: Path) -> dict[str, Any]:
     """A model as Cortex lists it: its fields, its state, and where it runs now."""
-    view = rooms.instances.view(model.id)
+    return {**_recorded(model, base_dir), **_live(rooms, model)}
+
+
+def _recorded(model: Model, base_dir: Path) -> dict[str, Any]:
     return {
         "id": model.id,
         **model_fields(model, base_dir),
-        "state": view.state.value,
-        "state_reason": view.reason,
         "archived": model.archived,
         "read_only": model.read_only,
         "runtime": model.runtime,
-        "restart_required": view.drift,
-        **place_of(rooms, model, view),
         "created_at": model.created_at.isoformat(),
         "updated_at": model.updated_at.isoformat(),
+    }
+
+
+def _live(rooms: Services, model: Model) -> dict[str, Any]:
+    view = rooms.instances.view(model.id)
+    return {
+        "state": view.state.value,
+        "state_reason": view.reason,
+        "restart_required": view.drift,
+        **place_of(rooms, model, view),
     }
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ostler.api.dialects.cortex.errors import Refused
-from ostler.api.dialects.cortex.fields import BY_NAME, DEFAULTS, FIELDS, LLAMACPP, VLLM, fields_of
+from ostler.api.dialects.cortex.fields import BY_NAME, DEFAULTS, FIELDS, LLAMACPP, PLACES, VLLM
 from ostler.api.dialects.cortex.groups import GROUPS, Documents, arguments_of, environment_of
 from ostler.api.dialects.cortex.translations import inside, shown
 from ostler.api.shapes import hide_args, hide_env
 from ostler.core.launch import HIDDEN
 from ostler.hub.specs import parse_spec
-from ostler.models.records import Model, NewModel, Source
+from ostler.models.records import Model, NewModel, Policy, Source
 from ostler.models.sources import source_of
 
 ORIGIN, SHOWN = "cortex", "cortex_shown"
@@ -198,12 +198,12 @@ def _replaced_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _written(values: Mapping[str, Any], engine: str, models_dir: Path) -> Documents:
     documents: Documents = {name: {} for name in (*_DOCUMENTS, *_SINGLE)}
-    for field in fields_of(engine):
-        value, place = values.get(field.name), field.document
-        if place is not None and value is not None and value != "":
+    for field, document, key in PLACES[engine]:
+        value = values.get(field.name)
+        if value is not None and value != "":
             ours = field.translation.to_ours(value, models_dir)
             if ours is not None:
-                documents[place[0]][place[1]] = ours
+                documents[document][key] = ours
     for group in GROUPS.values():
         group.write(values, engine, models_dir, documents)
     return documents
@@ -211,7 +211,7 @@ def _written(values: Mapping[str, Any], engine: str, models_dir: Path) -> Docume
 
 def _documents_of(model: Model) -> Documents:
     documents = {name: dict(getattr(model, name)) for name in _DOCUMENTS if name != "policy"}
-    documents["policy"] = model.policy.to_json()
+    documents["policy"] = {name: getattr(model.policy, name) for name in Policy.__slots__}
     return {**documents, **{name: {"": getattr(model, name)} for name in _SINGLE}}
 
 
@@ -219,11 +219,9 @@ def _read(documents: Documents, engine: str, models_dir: Path) -> dict[str, Any]
     found: dict[str, Any] = {}
     for group in GROUPS.values():
         found.update(group.read(documents, engine, models_dir))
-    for field in fields_of(engine):
-        if field.document is not None:
-            document, key = field.document
-            ours = documents[document].get(key)
-            found[field.name] = None if ours is None else field.translation.to_theirs(ours, models_dir)
+    for field, document, key in PLACES.get(engine, ()):
+        ours = documents[document].get(key)
+        found[field.name] = None if ours is None else field.translation.to_theirs(ours, models_dir)
     return found
 
 
@@ -247,7 +245,7 @@ def _with_kept(
         if name in BY_NAME and name not in never and value is not None and read.get(name) != value
     }
     if kept.get("name") in ("", read["served_model_name"]):
-        del kept["name"]
+        kept.pop("name", None)
     instead = {name: read[name] for name in kept if read.get(name) is not None}
     others = {name: value for name, value in data.items() if name not in (ORIGIN, SHOWN)}
     return {**others, **({ORIGIN: kept} if kept else {}), **({SHOWN: instead} if instead else {})}
