@@ -1,4 +1,4 @@
-"""Servers for the walks through Cortex's documents. After every test the models folder is looked over whole."""
+"""Servers for the walks through Cortex's documents; after every test the models folder is looked over."""
 
 from __future__ import annotations
 

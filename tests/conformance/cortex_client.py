@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any
 from urllib.parse import urlencode
 
@@ -130,6 +131,6 @@ class CortexClient:
         return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
 
     @staticmethod
-    def _answer(status: int, data: bytes, headers: Mapping[str, str]) -> Answer:
+    def _answer(status: int, data: bytes, headers: Message) -> Answer:
         is_json = (headers.get("content-type") or "").startswith("application/json")
-        return Answer(status, json.loads(data) if is_json and data else data.decode(), headers)
+        return Answer(status, json.loads(data) if is_json and data else data.decode(), dict(headers))

@@ -1,6 +1,6 @@
 """What is wrong with a request or a file is refused with the reason, and changes nothing: Cortex's paths.
 
-The rest of it is tested where it belongs: faults of containers in tests/real/test_docker.py, single fields and
+The rest is tested where it belongs: faults of containers in tests/real/test_docker.py, single fields and
 folders in tests/api/dialects/cortex/.
 """
 

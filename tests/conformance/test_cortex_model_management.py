@@ -107,7 +107,7 @@ def test_a_whole_life(cortex: CortexHouse) -> None:
 
 @real
 def test_the_way_up_and_the_way_down(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
-    """stopped - Start Click → starting - Container Up → loading → running - Stop Click → stopping → stopped."""
+    """stopped - Start Click → starting - Container Up → loading → running - Stop → stopping → stopped."""
     number = in_containers.create("demo")
     assert in_containers.client.state(number) == "stopped"
     in_containers.client.run(number)
@@ -146,7 +146,9 @@ def test_an_error_while_starting(in_containers: CortexHouse, docker_engine: Dock
 @real
 def test_an_error_while_loading(in_containers: CortexHouse) -> None:
     """Error at any stage → failed: the engine ends while it loads; a start from there goes up again."""
-    number = in_containers.create("demo", engine_startup_args_json=[{"flag": "--no-such-flag", "type": "flag"}])
+    number = in_containers.create(
+        "demo", engine_startup_args_json=[{"flag": "--no-such-flag", "type": "flag"}]
+    )
     in_containers.client.do(number, "start")
     assert in_containers.client.until_state(number, "running", "failed") == "failed"
     assert in_containers.told("demo") == ["starting", "loading", "failed"]
@@ -269,7 +271,9 @@ def test_stopping(in_containers: CortexHouse, docker_engine: DockerEngine) -> No
 @real
 def test_failed(in_containers: CortexHouse) -> None:
     """`failed`: Error occurred, check logs for diagnostics."""
-    number = in_containers.create("demo", engine_startup_args_json=[{"flag": "--no-such-flag", "type": "flag"}])
+    number = in_containers.create(
+        "demo", engine_startup_args_json=[{"flag": "--no-such-flag", "type": "flag"}]
+    )
     in_containers.client.do(number, "start")
     in_containers.client.until_state(number, "failed")
     found = in_containers.client.diagnosed(number)
@@ -294,7 +298,7 @@ def test_polling_is_enough(cortex: CortexHouse) -> None:
 
 
 def test_start_tries_dry_first(cortex: CortexHouse) -> None:
-    """"Start" button triggers dry-run validation first: what it finds wrong starts nothing."""
+    """ "Start" button triggers dry-run validation first: what it finds wrong starts nothing."""
     number = cortex.create("demo", engine_startup_args_json=[{"flag": "--no-such-flag", "type": "flag"}])
     dry = cortex.client.dry_run(number)
     assert dry["valid"] is False
@@ -341,7 +345,7 @@ def test_files_placed_by_hand_need_no_network(cortex: CortexHouse) -> None:
 
 
 def test_only_people_free_disk_space(cortex: CortexHouse) -> None:
-    """To free disk space administrators must manually delete files: the record stays and says what is gone."""
+    """To free disk space administrators must manually delete files: the record stays, and says so."""
     number = cortex.create("old", local_path="old-model-folder/old-Q8_0.gguf")
     folder = cortex.models_dir / "old-model-folder"
     kept = cortex.models_dir.parent / "kept"
@@ -393,7 +397,7 @@ def test_offline_models_are_chosen_from_folders(cortex: CortexHouse) -> None:
     [("guide.md", "ostler pull"), ("engines/llamacpp.md", "gpu_layers"), ("engines/vllm.md", "dtype")],
 )
 def test_there_is_a_page_for_each_way_to_prepare_models(page: str, word: str) -> None:
-    """HuggingFace, GGUF and vLLM models: a guide for each (ours: guide.md, and a page of options by engine)."""
+    """HuggingFace, GGUF and vLLM models: a guide for each (ours: guide.md, and a page by engine)."""
     assert word in (CHECKOUT / "docs" / page).read_text()
 
 
@@ -479,7 +483,9 @@ def test_a_dry_run_warns_where_memory_is_short(small_gpu: CortexHouse) -> None:
 
 def test_a_dry_run_validates_the_configuration(cortex: CortexHouse) -> None:
     """Configuration validation results: each with severity, category, title, message and fix."""
-    number = cortex.create("demo", engine_startup_args_json=[{"flag": "--ctx-sise", "type": "int", "value": 5}])
+    number = cortex.create(
+        "demo", engine_startup_args_json=[{"flag": "--ctx-sise", "type": "int", "value": 5}]
+    )
     dry = cortex.client.dry_run(number)
     assert dry["valid"] is False
     (found,) = [warning for warning in dry["warnings"] if "--ctx-sise" in str(warning)]
@@ -499,8 +505,8 @@ def test_a_dry_run_checks_quantization(cortex: CortexHouse) -> None:
 def test_warnings_are_there_to_be_asked_about(cortex: CortexHouse) -> None:
     """If warnings are detected, the user is prompted to confirm before proceeding.
 
-    Cortex's page asks for a dry run, and starts when the user has said yes: so warnings are in the dry run and
-    come again with the start, which they do not stop. `ostler start` and the native API show them as well.
+    Cortex's page asks for a dry run and starts when the user has said yes: so warnings are in the dry run,
+    and come again with the start, which they do not stop.
     """
     number = cortex.create("demo", threads=999)
     dry = cortex.client.dry_run(number)
