@@ -54,7 +54,8 @@ class Cortex:
             self.do(act)
         told: dict[str, Any] = json.loads(refused.value.read())
         assert told["error"]["code"] == refused.value.code
-        return told["error"]
+        error: dict[str, Any] = told["error"]
+        return error
 
 
 @pytest.fixture
