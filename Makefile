@@ -43,7 +43,7 @@ test: $(VENV)/.installed-dev ## the quick tests; they need only pip
 test-real: $(VENV)/.installed-dev ## install the big parts (apt, pip) and test with them
 	bash tests/real/install.sh
 	$(BIN)/pytest -m real
-	$(BIN)/pytest --on-postgresql -m 'not real' tests/core tests/access tests/jobs tests/models tests/usage tests/library
+	$(BIN)/pytest --on-postgresql -m 'not real' tests/core tests/access tests/jobs tests/models tests/usage tests/library tests/chats
 
 bench: $(VENV)/.installed-dev ## measure, print a table, write benchmarks/results/
 	$(BIN)/python -m benchmarks

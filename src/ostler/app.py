@@ -25,7 +25,6 @@ from ostler import __version__
 from ostler.access.asgi import HearOut
 from ostler.access.service import Access
 from ostler.api.app import build_api
-from ostler.api.dialects.cortex.records import new_model_of
 from ostler.api.dialects.spoken import is_spoken
 from ostler.api.services import Services
 from ostler.chats.service import Chats
@@ -214,14 +213,7 @@ def build(
         models=models,
         recipes=recipes,
         chats=chats,
-        cortex_import=CortexImport(
-            access,
-            models,
-            recipes,
-            chats,
-            externals,
-            lambda row: new_model_of(row, live.current.effective_base_dir, live.current.cortex_runtime),
-        ),
+        cortex_import=CortexImport(access, models, recipes, chats, externals),
         externals=externals,
         pools=pools,
         instances=instances,

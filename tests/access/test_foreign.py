@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 
 import bcrypt
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from ostler.access.keys import KeyDisabled, KeyNameTaken, Owner
 from ostler.access.service import Access, UnknownKey
@@ -14,8 +15,12 @@ from ostler.access.tables import KeyRow, UserRow
 from ostler.access.users import WrongPassword
 from ostler.core.database import Database
 from ostler.core.errors import InvalidField, Unauthenticated
+from ostler.core.events import EventLog
+from ostler.core.migrate import upgrade
 from ostler.core.principals import SYSTEM, Role
-from tests.access.conftest import MakeAccess, SettingsBox
+from ostler.core.secrets import ServerSecret
+from tests.access.conftest import HeldClock, MakeAccess, SettingsBox
+from tests.core.schema import make_schema
 
 TOKEN = "AbCdEf12" + "x" * 32
 
@@ -107,3 +112,27 @@ async def test_a_foreign_person_who_is_switched_off_does_not_come_in(access: Acc
     await access.users.take_over("ada", hashed("secret"), Role.USER, SYSTEM, disabled=True)
     with pytest.raises(WrongPassword):
         await access.users.verify("ada", "secret")
+
+
+async def test_a_key_of_an_earlier_database_goes_on(
+    database_url: str, clock: HeldClock, box: SettingsBox
+) -> None:
+    box.use(host="0.0.0.0")
+    database = Database(database_url)
+    await make_schema(database, "0005")
+    token = "ostler-" + "y" * 43
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    async with database.write() as session:
+        await session.execute(
+            text(
+                "INSERT INTO keys (id, name, prefix, sha256, role, limits, created_at, created_by, disabled)"
+                f" VALUES (1, 'old', 'ostler-yyyy', '{digest}', 'user', '{{}}',"
+                " '2026-01-01 00:00:00+00:00', 'x', FALSE)"
+            )
+        )
+    await upgrade(database)
+    access = Access(database, EventLog(database, clock), clock, ServerSecret(b"s" * 32), box)
+    await access.start()
+    assert await use(access, token) == "old" and access.has_foreign_keys is False
+    await access.close()
+    await database.close()

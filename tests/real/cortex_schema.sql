@@ -54,7 +54,7 @@ INSERT INTO models (name, served_model_name, local_path, engine_type, context_si
                     request_defaults_json, engine_startup_args_json, engine_startup_env_json, startup_timeout_sec,
                     hf_token, state, port, container_name, tp_size, gpu_memory_utilization) VALUES
     ('Tiny model', 'tiny', 'tiny-Q8_0.gguf', 'llamacpp', 512, 0, 0, 'b4000', '{"max_tokens": 12}',
-     '[{"flag": "--no-mmap", "type": "flag", "value": true}]', '[{"key": "LLAMA_LOG_COLORS", "value": "off"}]', 90,
+     '[{"flag": "--no-warmup", "type": "flag", "value": true}]', '[{"key": "LLAMA_LOG_COLORS", "value": "off"}]', 90,
      'hf_secret', 'running', 32768, 'llamacpp-model-1', NULL, NULL),
     ('Same name', 'tiny', 'tiny-Q8_0.gguf', 'llamacpp', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
      NULL, 'stopped', NULL, NULL, NULL, NULL),

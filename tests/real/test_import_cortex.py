@@ -86,9 +86,12 @@ async def test_everything_is_taken_or_it_is_said_why_not(there: Api, cortex_url:
     assert (tiny.origin, tiny.engine, tiny.desired_state) == ("cortex", "llamacpp", "stopped")
     assert tiny.options == {"context_length": 512, "gpu_layers": 0}
     assert tiny.request_defaults == {"max_tokens": 12, "temperature": 0}
-    assert tiny.extra_args == ("--no-mmap",) and tiny.env == {"LLAMA_LOG_COLORS": "off"}
+    assert tiny.extra_args == ("--no-warmup",)
+    assert tiny.env == {"LLAMA_LOG_COLORS": "off", "HF_TOKEN": "hf_secret"}
     assert tiny.policy.start_timeout_s == 90
-    assert tiny.dialect_data == {"cortex": {"name": "Tiny model", "engine_version": "b4000"}}
+    shown = (await there("GET", "//admin/models", headers=await there.as_role(Role.ADMIN))).json()[0]
+    assert (shown["name"], shown["served_model_name"], shown["state"]) == ("Tiny model", "tiny", "stopped")
+    assert (shown["engine_version"], shown["ngl"], shown["local_path"]) == ("b4000", 0, "tiny-Q8_0.gguf")
     online = models.get("online")
     assert online.archived and online.source.repo == "org/repo"
     assert online.options["tensor_parallel_size"] == 2 and online.options["context_length"] == 4096

@@ -15,7 +15,7 @@ PREFIX_LENGTH = 8
 _HASH = re.compile(r"\$2[abxy]?\$\d\d\$[./A-Za-z0-9]{53}")
 _TOKEN = re.compile(r"[A-Za-z0-9]{40}")
 _MOST_BYTES = 72
-_AT_ONCE = 2
+_AT_ONCE = 1
 _REMEMBERED = 10_000
 
 
@@ -30,7 +30,7 @@ def looks_foreign(token: str) -> bool:
 
 
 class ForeignSecrets:
-    """Compares secrets with foreign hashes, few at a time and off the event loop.
+    """Compares secrets with foreign hashes, one at a time and off the event loop.
 
     One comparison takes a quarter of a second of a core, so what failed once is remembered.
     """

@@ -24,8 +24,8 @@ from ostler.models.records import NewModel
 from ostler.models.service import Models
 from ostler.upstreams.entries import Externals
 
-NewModelOf = Callable[[Mapping[str, Any]], NewModel]
-"""Makes the record of a row of Cortex's table `models`. Raises InvalidField."""
+NewModelOf = Callable[[dict[str, Any]], Awaitable[NewModel]]
+"""Makes the record of a row of Cortex's table `models`. Raises InvalidField and the like."""
 
 Ids = dict[int, int]
 """Our ids by Cortex's; in a dry run, Cortex's own stand for those that would be made."""
@@ -41,36 +41,38 @@ class CortexImport:
         recipes: Recipes,
         chats: Chats,
         externals: Externals,
-        new_model_of: NewModelOf,
     ) -> None:
         self._access = access
         self._models = models
         self._recipes = recipes
         self._chats = chats
         self._externals = externals
-        self._new_model_of = new_model_of
 
-    async def take(self, database_url: str, principal: Principal, *, dry_run: bool = False) -> Report:
+    async def take(
+        self, database_url: str, new_model_of: NewModelOf, principal: Principal, *, dry_run: bool = False
+    ) -> Report:
         """Read Cortex's database and take what is in it. Needs the role admin.
 
         Every model is stopped afterwards. Raises InvalidField, DatabaseUnreachable, NotAllowed.
         """
         principal.require(Role.ADMIN, "import another system's database")
         tables = await read_tables(database_url)
-        taking = _Taking(self, Report(dry_run), principal)
+        taking = _Taking(self, new_model_of, Report(dry_run), principal)
         return await taking.all(tables)
 
 
 class _Taking:
     """One import that goes on."""
 
-    def __init__(self, rooms: CortexImport, report: Report, principal: Principal) -> None:
+    def __init__(
+        self, rooms: CortexImport, new_model_of: NewModelOf, report: Report, principal: Principal
+    ) -> None:
         self._access = rooms._access
         self._models = rooms._models
         self._recipes = rooms._recipes
         self._chats = rooms._chats
         self._externals = rooms._externals
-        self._new_model_of = rooms._new_model_of
+        self._new_model_of = new_model_of
         self._report = report
         self._principal = principal
         self._orgs: Ids = {}
@@ -180,13 +182,11 @@ class _Taking:
         return Outcome.TAKEN, "its person was not taken, so it belongs to nobody" if lost else None
 
     async def _model(self, row: Row) -> tuple[Outcome, str | None]:
-        new = self._new_model_of(row)
+        new = await self._new_model_of(_model_fields(row))
         notes = []
         if (name := name_from(new.name or "")) != new.name:
             notes.append(f"is called {name} here")
             new = replace(new, name=name)
-        if row.get("hf_token"):
-            notes.append("its Hugging Face token was not taken: set hf_token")
         if name in self._model_names:
             raise InvalidField("name", "Cortex has two models of this name", hint="Rename one of them there.")
         self._model_names.add(name)
@@ -220,7 +220,8 @@ class _Taking:
         if any(recipe.name == row["name"] for recipe in found.items):
             return Outcome.THERE, None
         stored = {**_object(row.get("config_json")), **row, "name": row.get("model_name")}
-        new = self._new_model_of({key: value for key, value in stored.items() if key not in _RECIPES_OWN})
+        fields = {key: value for key, value in stored.items() if key not in _RECIPES_OWN}
+        new = await self._new_model_of(_model_fields(fields))
         new = replace(new, name=name_from(new.name or str(row["name"])))
         try:
             if self._report.dry_run:
@@ -265,6 +266,17 @@ class _Taking:
 
 
 _RECIPES_OWN = frozenset({"description", "model_name", "model_id", "config_json"})
+
+
+def _model_fields(row: Row) -> dict[str, Any]:
+    """The row as a body that makes a model: what is set, with the JSON of the GPUs read."""
+    fields = {key: value for key, value in row.items() if value is not None}
+    if isinstance(fields.get("selected_gpus"), str):
+        try:
+            fields["selected_gpus"] = json.loads(fields["selected_gpus"])
+        except ValueError:
+            del fields["selected_gpus"]
+    return {"mode": "offline" if fields.get("local_path") else "online", **fields}
 
 
 def _reason(error: OstlerError) -> str:

@@ -23,8 +23,9 @@ from ostler.core.launch import names_secret
 from ostler.core.paging import Page
 from ostler.core.principals import Principal, Role
 from ostler.core.queries import check_sort, order_by, page_of
+from ostler.core.states import DesiredState
 from ostler.models.checks import as_new
-from ostler.models.records import Model, NewModel, Source
+from ostler.models.records import Model, NewModel, Policy, Source
 from ostler.models.service import Models
 from ostler.models.tables import RecipeRow
 
@@ -42,6 +43,10 @@ class RecipeNameTaken(Conflict):
     """Another recipe has this name."""
 
     hint = "Choose another name."
+
+
+_OF_RECIPE = ("name", "engine", "policy")
+"""Fields of a record that a recipe has of its own, or in another form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,25 @@ class Recipe:
         values = {**self.content, "source": Source.from_json(self.content["source"])}
         lists = {name: tuple(values[name]) for name in ("aliases", "extra_args")}
         return NewModel(**{**values, **lists})
+
+    def as_model(self) -> Model:
+        """The model of it, as if it were there (its id is 0)."""
+        new = self.new_model()
+        assert isinstance(new.source, Source), "it was checked when the recipe was made"
+        values = {f.name: getattr(new, f.name) for f in fields(NewModel) if f.name not in _OF_RECIPE}
+        return Model(
+            **values,
+            id=0,
+            name=self.model_name,
+            engine=self.engine,
+            node="",
+            policy=Policy.from_json(new.policy),
+            desired_state=DesiredState.STOPPED,
+            archived=False,
+            revision=1,
+            created_at=self.created_at,
+            updated_at=self.updated_at,
+        )
 
 
 class Recipes:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pydantic import Field, SecretStr
 
+from ostler.api.dialects.cortex.models import record_of
 from ostler.api.door import needs, router
 from ostler.api.services import Rooms, Who
 from ostler.api.shapes import Body, Out
@@ -48,6 +50,6 @@ async def import_cortex(rooms: Rooms, who: Who, body: CortexIn) -> Any:
     Keys and passwords go on working; every model is stopped. What was taken before is passed over.
     """
     url = body.database_url.get_secret_value()
-    report = await rooms.cortex_import.take(url, who, dry_run=body.dry_run)
+    report = await rooms.cortex_import.take(url, partial(record_of, rooms), who, dry_run=body.dry_run)
     counts = {outcome.value: report.count(outcome) for outcome in Outcome}
     return {"dry_run": report.dry_run, **counts, "items": report.items}

@@ -55,6 +55,9 @@ async def test_keys_are_filtered_sorted_and_cut(api: Api) -> None:
     assert await names(api, "//admin/keys", "id", sort="nonsense") == ids[::-1]
     assert await names(api, "//admin/keys", "id", q=made[2]["prefix"][3:]) == [ids[2]]
     assert len(await names(api, "//admin/keys", "id", limit=0)) == 1
+    assert await names(api, "//admin/keys", "id", offset=10**30) == []
+    for wrong in ({"user_id": 10**30}, {"org_id": 0}, {"q": "x" * 1_000}, {"limit": "many"}):
+        assert (await api.get("//admin/keys", **wrong)).status_code == 422
     assert (await api.get("//admin/keys")).json()[0]["scopes"] == "chat,completions,embeddings"
 
 

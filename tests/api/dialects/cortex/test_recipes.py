@@ -13,7 +13,7 @@ async def test_a_recipe_keeps_the_whole_record_but_its_secrets(api: Api, model_f
         model_file,
         "tiny",
         options={"context_length": 512, "gpu_layers": 0},
-        extra_args=("--ssl-key-password", "hf_secret", "--no-mmap"),
+        extra_args=("--ssl-key-password", "hf_secret", "--no-warmup"),
         env={"MY_TOKEN": "hf_secret", "LLAMA_LOG_COLORS": "off"},
         request_defaults={"temperature": 0.1},
         policy={"pinned": True},
@@ -26,13 +26,15 @@ async def test_a_recipe_keeps_the_whole_record_but_its_secrets(api: Api, model_f
     assert (recipe["name"], recipe["description"], recipe["model_id"]) == ("my recipe", "d", model.id)
     assert (recipe["model_name"], recipe["served_model_name"]) == ("Tiny model", "tiny")
     assert (recipe["mode"], recipe["engine_type"], recipe["task"]) == ("offline", "llamacpp", "generate")
+    assert (recipe["context_size"], recipe["ngl"], recipe["temperature"]) == (512, 0, 0.1)
+    assert recipe["local_path"] == "tiny-Q8_0.gguf" and recipe["engine_version"] == "b4000"
     assert recipe["left_out"] == ["env.MY_TOKEN", "extra_args.--ssl-key-password"]
     again = await api.post(f"/recipes/{recipe['id']}/model", {"name": "tiny-2"})
     assert again.status_code == 201, again.text
     copy = api.services.models.get("tiny-2")
     for field in ("options", "request_defaults", "policy", "dialect_data", "description", "source", "engine"):
         assert getattr(copy, field) == getattr(model, field), field
-    assert copy.extra_args == ("--no-mmap",) and copy.env == {"LLAMA_LOG_COLORS": "off"}
+    assert copy.extra_args == ("--no-warmup",) and copy.env == {"LLAMA_LOG_COLORS": "off"}
 
 
 async def test_a_recipe_outlives_its_model_and_its_files_stay(api: Api, model_file: Path) -> None:
@@ -76,16 +78,23 @@ async def test_a_recipe_is_made_of_cortexs_fields_and_checked(api: Api, model_fi
         "ngl": 0,
         "temperature": 0.3,
         "custom_request_json": '{"min_p": 0.1}',
-        "engine_startup_args_json": '[{"flag": "--no-mmap", "type": "flag", "value": true}]',
+        "engine_startup_args_json": '[{"flag": "--no-warmup", "type": "flag", "value": true}]',
         "startup_timeout_sec": 60,
         "hf_token": "hf_secret",
     }
     made = await api.post("//admin/recipes", body)
     assert made.status_code == 200 and "hf_secret" not in made.text, made.text
+    content = (await api.get("/recipes/1")).json()["content"]
+    assert content["options"]["context_length"] == 512 and content["options"]["gpu_layers"] == 0
+    assert content["request_defaults"] == {"temperature": 0.3, "min_p": 0.1}
+    assert content["policy"]["start_timeout_s"] == 60
     config = made.json()["config"]
-    assert config["options"] == {"context_length": 512, "gpu_layers": 0}
-    assert config["request_defaults"] == {"temperature": 0.3, "min_p": 0.1}
-    assert config["extra_args"] == ["--no-mmap"] and config["policy"]["start_timeout_s"] == 60
+    assert {name: config[name] for name in ("context_size", "ngl", "temperature", "startup_timeout_sec")} == {
+        "context_size": 512,
+        "ngl": 0,
+        "temperature": 0.3,
+        "startup_timeout_sec": 60,
+    }
     for wrong in ({"context_size": "wide"}, {"custom_request_json": "{"}, {"local_path": "../../etc/passwd"}):
         answer = await api.post("//admin/recipes", {**body, "recipe_name": "wrong", **wrong})
         assert 400 <= answer.status_code < 500, answer.text

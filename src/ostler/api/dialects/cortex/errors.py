@@ -22,6 +22,7 @@ WORDS: Mapping[str, str] = {
     "no_such_route": "Not Found",
     "method_not_allowed": "Method Not Allowed",
     "wrong_password": "invalid_credentials",
+    "wrong_address": "IP not allowed",
     "user_name_taken": "username_exists",
     "organisation_name_taken": "name_exists",
     "recipe_name_taken": "Recipe name already exists",

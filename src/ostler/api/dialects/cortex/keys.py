@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ostler.access.keys import Key, KeyNotFound, Owner
 from ostler.api.dialects.cortex.door import CortexBody, router
-from ostler.api.dialects.cortex.words import Id, csv, order, part, with_zone
+from ostler.api.dialects.cortex.words import Id, IdFilter, Text, csv, order, part, with_zone
 from ostler.api.door import needs
 from ostler.api.services import Rooms, Services, Who
 from ostler.core.errors import NotAllowed
@@ -41,9 +41,9 @@ class KeyIn(MyKeyIn):
 async def list_keys(
     rooms: Rooms,
     include_disabled: bool = False,
-    org_id: int | None = None,
-    user_id: int | None = None,
-    q: str | None = None,
+    org_id: IdFilter = None,
+    user_id: IdFilter = None,
+    q: Text = None,
     sort: str | None = None,
     include_names: bool = True,
     limit: int = 100,

@@ -154,14 +154,18 @@ def found(rooms: Services, model_id: int) -> Model:
 
 
 async def new_model(rooms: Services, given: dict[str, Any]) -> NewModel:
-    """The record that a body means, its files looked at. Raises Refused, InvalidField."""
-    settings = rooms.settings.current
+    """The record that a body means, with the defaults of what it leaves out. Raises Refused, InvalidField."""
     defaults = {
         field.name: field.default
         for field in FIELDS
         if field.default is not None and field.engine in (None, given.get("engine_type") or "vllm")
     }
-    values = {**defaults, **given}
+    return await record_of(rooms, {**defaults, **given})
+
+
+async def record_of(rooms: Services, values: dict[str, Any]) -> NewModel:
+    """The record of just these fields, its files looked at. Raises Refused, InvalidField."""
+    settings = rooms.settings.current
     if HIDDEN in (str(values.get("hf_token")), *_env_values(values)):
         raise InvalidField("hf_token", f"{HIDDEN} stands for a hidden secret", hint="Send the real value.")
     new = await asyncio.to_thread(new_model_of, values, settings.effective_base_dir, settings.cortex_runtime)

@@ -13,6 +13,8 @@ from ostler.api.dialects.cortex.words import (
     ACTIVE,
     DISABLED,
     Id,
+    IdFilter,
+    Text,
     order,
     part,
     read_role,
@@ -60,7 +62,7 @@ class OrgIn(CortexBody):
 
 
 @routes.get("/admin/users/lookup", **needs(Role.ADMIN))
-async def look_users_up(rooms: Rooms, q: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+async def look_users_up(rooms: Rooms, q: Text = None, limit: int = 100) -> list[dict[str, Any]]:
     """Names and ids of people, by name."""
     found = await rooms.access.users.list(search=q, **part(limit, 0, 1_000))
     return [{"id": user.id, "username": user.name} for user in found.items]
@@ -69,8 +71,8 @@ async def look_users_up(rooms: Rooms, q: str | None = None, limit: int = 100) ->
 @routes.get("/admin/users", **needs(Role.ADMIN))
 async def list_users(
     rooms: Rooms,
-    q: str | None = None,
-    org_id: int | None = None,
+    q: Text = None,
+    org_id: IdFilter = None,
     role: str | None = None,
     status: str | None = None,
     sort: str | None = None,
@@ -120,7 +122,7 @@ async def delete_user(rooms: Rooms, who: Who, user_id: Id) -> dict[str, str]:
 
 
 @routes.get("/admin/orgs/lookup", **needs(Role.ADMIN))
-async def look_orgs_up(rooms: Rooms, q: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+async def look_orgs_up(rooms: Rooms, q: Text = None, limit: int = 100) -> list[dict[str, Any]]:
     """Names and ids of organisations, by name."""
     found = await rooms.access.organisations.list(search=q, **part(limit, 0, 1_000))
     return [{"id": organisation.id, "name": organisation.name} for organisation in found.items]
@@ -128,7 +130,7 @@ async def look_orgs_up(rooms: Rooms, q: str | None = None, limit: int = 100) -> 
 
 @routes.get("/admin/orgs", **needs(Role.ADMIN))
 async def list_orgs(
-    rooms: Rooms, q: str | None = None, sort: str | None = None, limit: int = 100, offset: int = 0
+    rooms: Rooms, q: Text = None, sort: str | None = None, limit: int = 100, offset: int = 0
 ) -> list[dict[str, Any]]:
     """Every organisation. Sort by id, name, created_at as `id:asc`."""
     found = await rooms.access.organisations.list(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from pydantic import ConfigDict, Field
 
 from ostler.api.dialects.cortex.door import CortexBody, router
-from ostler.api.dialects.cortex.records import new_model_of
-from ostler.api.dialects.cortex.words import Id, part
+from ostler.api.dialects.cortex.fields import VLLM
+from ostler.api.dialects.cortex.models import in_cortex_words, new_model
+from ostler.api.dialects.cortex.records import model_fields
+from ostler.api.dialects.cortex.words import Id, Text, part
 from ostler.api.door import needs
-from ostler.api.services import Rooms, Who
-from ostler.api.shapes import hide_args
+from ostler.api.services import Rooms, Services, Who
 from ostler.core.errors import NotFound
 from ostler.core.principals import Role
 from ostler.models.recipes import Recipe
@@ -52,7 +52,7 @@ class RecipeChanges(CortexBody):
 
 @routes.get("/admin/recipes", **needs(Role.ADMIN))
 async def list_recipes(
-    rooms: Rooms, q: str | None = None, engine_type: str | None = None, limit: int = 100, offset: int = 0
+    rooms: Rooms, q: Text = None, engine_type: Text = None, limit: int = 100, offset: int = 0
 ) -> list[dict[str, Any]]:
     """Every recipe, the last changed first."""
     found = await rooms.recipes.list(
@@ -67,9 +67,10 @@ async def create_recipe(rooms: Rooms, who: Who, body: RecipeIn) -> dict[str, Any
     given = body.model_dump(exclude={"recipe_name", "description"})
     called = body.recipe_name or body.name
     named = {**given, "served_model_name": body.served_model_name or body.name or called}
-    settings = rooms.settings.current
-    new = await asyncio.to_thread(new_model_of, named, settings.effective_base_dir, settings.cortex_runtime)
-    return _detail(await rooms.recipes.create(called, body.description or "", new, who))
+    with in_cortex_words(given.get("engine_type") or VLLM):
+        new = await new_model(rooms, named)
+        made = await rooms.recipes.create(called, body.description or "", new, who)
+    return _detail(rooms, made)
 
 
 @routes.post("/admin/recipes/from-model/{model_id}", **needs(Role.ADMIN))
@@ -77,20 +78,20 @@ async def create_from_model(rooms: Rooms, who: Who, model_id: Id, body: FromMode
     """Keep a model as it is now."""
     if all(model.id != model_id for model in rooms.models.all()):
         raise NoModelForRecipe(f"there is no model {model_id}", model=model_id)
-    return _detail(await rooms.recipes.from_model(model_id, body.name, body.description or "", who))
+    return _detail(rooms, await rooms.recipes.from_model(model_id, body.name, body.description or "", who))
 
 
 @routes.get("/admin/recipes/{recipe_id}", **needs(Role.ADMIN))
 async def show_recipe(rooms: Rooms, recipe_id: Id) -> dict[str, Any]:
     """One recipe with all that it holds."""
-    return _detail(await rooms.recipes.get(recipe_id))
+    return _detail(rooms, await rooms.recipes.get(recipe_id))
 
 
 @routes.patch("/admin/recipes/{recipe_id}", **needs(Role.ADMIN))
 async def change_recipe(rooms: Rooms, who: Who, recipe_id: Id, body: RecipeChanges) -> dict[str, Any]:
     """Give another name or description."""
     name = body.recipe_name or body.name
-    return _detail(await rooms.recipes.update(recipe_id, who, name=name, description=body.description))
+    return _detail(rooms, await rooms.recipes.update(recipe_id, who, name=name, description=body.description))
 
 
 @routes.delete("/admin/recipes/{recipe_id}", **needs(Role.ADMIN))
@@ -117,14 +118,7 @@ def _item(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _detail(recipe: Recipe) -> dict[str, Any]:
-    """With the record in our own words in `config`; `left_out` names the secrets that are not in it."""
-    content = recipe.content
-    source = content["source"]
-    return {
-        **_item(recipe),
-        "repo_id": source.get("repo"),
-        "local_path": source.get("path"),
-        "config": {**content, "extra_args": hide_args(content["extra_args"])},
-        "left_out": list(recipe.left_out),
-    }
+def _detail(rooms: Services, recipe: Recipe) -> dict[str, Any]:
+    """With every field of the model, as Cortex's forms are filled with; `left_out` names the secrets."""
+    fields = model_fields(recipe.as_model(), rooms.settings.current.effective_base_dir)
+    return {**fields, **_item(recipe), "config": fields, "left_out": list(recipe.left_out)}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import Path
+from fastapi import Path, Query
 
 from ostler.core.errors import InvalidField
 from ostler.core.principals import Role
@@ -14,6 +14,12 @@ from ostler.models.records import Model
 
 Id = Annotated[int, Path(ge=1, le=2**31 - 1)]
 """The number of a thing, in a path."""
+
+IdFilter = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
+"""The number of a thing that a list is about."""
+
+Text = Annotated[str | None, Query(max_length=200)]
+"""A text that a list is searched for."""
 
 ADMIN, USER = "Admin", "User"
 ACTIVE, DISABLED = "active", "disabled"
