@@ -193,3 +193,11 @@ def test_each_rule_has_a_next_step_and_can_be_filled_in() -> None:
     for rule in DIAGNOSIS.rules:
         blanks = dict.fromkeys(rule.pattern.groupindex, "x")
         assert rule.reason.format(**blanks) and rule.hint.format(**blanks) and rule.title
+
+
+def test_a_context_that_is_too_large_is_told_with_the_largest_that_fits_where_vllm_says_it() -> None:
+    need = "(16.0 GiB KV cache is needed, which is larger than the available KV cache memory (5.0 GiB)."
+    with_estimate = DIAGNOSIS.diagnose([f"{need} the estimated maximum model length is 40960."], 1)
+    without = DIAGNOSIS.diagnose([need], 1)
+    assert with_estimate is not None and "40960 or less" in with_estimate.hint
+    assert without is not None and "to less," in without.hint

@@ -46,12 +46,19 @@ MEMORY: tuple[Rule, ...] = (
     ),
     rule(
         r"\((?P<need>[\d.]+) GiB KV cache is needed, which is larger than the available KV cache memory"
-        r" \((?P<have>[\d.]+) GiB\)"
-        r"(?:.*estimated maximum model length is (?P<most>\d+))?",
+        r" \((?P<have>[\d.]+) GiB\).*estimated maximum model length is (?P<most>\d+)",
         "memory",
         "Context too large for the memory",
         "One request of the full context needs {need} GiB of KV cache, and {have} GiB are there.",
         "Set context_length to {most} or less, gpu_memory_utilization to more, or kv_cache_type to fp8",
+    ),
+    rule(
+        r"\((?P<need>[\d.]+) GiB KV cache is needed, which is larger than the available KV cache memory"
+        r" \((?P<have>[\d.]+) GiB\)",
+        "memory",
+        "Context too large for the memory",
+        "One request of the full context needs {need} GiB of KV cache, and {have} GiB are there.",
+        "Set context_length to less, gpu_memory_utilization to more, or kv_cache_type to fp8",
     ),
     rule(  # GPU
         r"No available memory for the cache blocks",

@@ -101,7 +101,7 @@ async def test_a_folder_to_inspect_must_be_there_and_inside(api: Api, tmp_path: 
     envelope(await api.get(INSPECT, base=base, folder="absent"), 404, "folder_not_found")
     (tmp_path / "outside").mkdir()
     (models_of(api) / "link").symlink_to(tmp_path / "outside")
-    for folder in ("../../outside", "a/../../x", "/etc", "link", "x" * 4000):
+    for folder in ("..", "../", "../../outside", "a/../../x", "/etc", "link", "x" * 4000):
         answer = await api.get(INSPECT, base=base, folder=folder)
         assert answer.status_code in (403, 404, 422), answer.text
 

@@ -85,7 +85,8 @@ async def inspect_folder(
         raise Refused("base_required", "base is empty", hint="Give the base folder's absolute path.")
     start = _base(rooms, base)
     await rooms.library.root_of(start)
-    path = safe_join(start, folder) if folder.strip("/. ") else start
+    is_base = folder.strip().strip("/") in ("", ".")
+    path = start if is_base else safe_join(start, folder)
     try:
         view = await rooms.library.look_into(path)
     except PathNotFound as error:
