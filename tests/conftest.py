@@ -19,7 +19,7 @@ from ostler.core.migrate import upgrade
 from ostler.core.principals import Principal, Role
 from tests.postgresql import PostgreSQL, find_programs, running_postgresql
 
-pytest_plugins = ["tests.fixtures_hub"]
+pytest_plugins = ["tests.fixtures_hub", "tests.fixtures_real"]
 
 CHECKOUT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("OSTLER_SHARED", CHECKOUT.parent / "shared"))

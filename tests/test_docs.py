@@ -6,6 +6,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from fastapi.routing import APIRoute
+
+from ostler.api.dialects.cortex.mounted import CORTEX
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -35,3 +38,17 @@ def test_every_link_between_our_pages_leads_somewhere(page: Path) -> None:
 
     for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+def test_the_page_of_cortexs_api_has_every_path_that_is_served() -> None:
+    rows = set(re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`]*)`", (CHECKOUT / "docs/cortex.md").read_text()))
+    served = {
+        (method, route.path.replace(":path}", "}"))
+        for router in CORTEX.routers
+        for route in router.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods
+    }
+    assert served <= rows
+    outside = {path for _, path in rows - served}
+    assert outside <= {"/v1/models", "/v1/chat/completions", "/health", "/metrics"}

@@ -66,6 +66,9 @@ from ostler.runtimes.process import ProcessRuntime
 from ostler.upstreams.entries import Externals
 from ostler.upstreams.pools import Pools
 from ostler.usage import UsageLog, UsageWriter
+from ostler.usage.engine_numbers import EngineReader
+from ostler.usage.figures import UsageFigures
+from ostler.usage.host_series import HostSeries
 
 log = logging.getLogger("ostler.app")
 HOUSEKEEPING_S = 3600.0
@@ -125,6 +128,10 @@ class Ostler:
             await s.externals.start()
             await self.usage_writer.start()
             ending.push_async_callback(self.usage_writer.close)
+            await s.host.start()
+            ending.push_async_callback(s.host.close)
+            await s.numbers.start()
+            ending.push_async_callback(s.numbers.close)
             await s.pools.start()
             ending.push_async_callback(s.pools.close)
             await s.jobs.start()
@@ -196,7 +203,10 @@ def build(
     recipes = Recipes(database, events, clock, models)
     chats = Chats(database, clock)
     registry = CollectorRegistry()
+    counted = GatewayMetrics(registry, lambda: usage_writer.dropped)
+    counted.known_urls = lambda: _addresses(instances, pools)
     usage_writer = UsageWriter(database)
+    figures = UsageFigures(database)
     services = Services(
         settings=live,
         database=database,
@@ -218,6 +228,9 @@ def build(
         pools=pools,
         instances=instances,
         usage=UsageLog(database, clock),
+        figures=figures,
+        numbers=EngineReader(engines, figures, clock, secret.engine_key),
+        host=HostSeries(clock, lambda: live.current.effective_models_dir),
         devices=devices,
         shapes=shapes,
         fits=Fits(devices, lambda: live.current.reserve_by_device),
@@ -231,7 +244,7 @@ def build(
         models=models,
         instances=instances,
         usage=usage_writer,
-        metrics=GatewayMetrics(registry, lambda: usage_writer.dropped),
+        metrics=counted,
         settings=live,
         clock=clock,
         pools=pools,
@@ -279,6 +292,12 @@ class Server(uvicorn.Server):
         """Refuse new connections, finish the ones that are there."""
         self._before_shutdown()
         await super().shutdown(sockets)
+
+
+def _addresses(instances: Instances, pools: Pools) -> set[str]:
+    """Everything that requests may be sent to now."""
+    ours = {view.url for view in instances.views() if view.url is not None}
+    return ours | {member.url for member in pools.members}
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -27,6 +27,7 @@ PARTS = {
     "organisation": "nothing",
     "org": "org",
     "repo": "repo",
+    "served_name": "nothing",
     "recipe_id": "1",
     "key_id": "1",
     "user_id": "1",

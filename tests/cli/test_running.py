@@ -42,6 +42,16 @@ def test_a_model_starts_with_its_states_told_and_stops_again(cli: Cli, demo: str
     assert cli.model(demo)["state"] == "stopped"
 
 
+def test_stats_show_what_each_engine_does(cli: Cli, demo: str) -> None:
+    cli.ok("start", demo)
+    rows = [line.split() for line in cli.ok("stats").splitlines()]
+    assert rows[0][:7] == ["NAME", "STATE", "RUNNING", "WAITING", "IN/S", "OUT/S", "KV"]
+    row = next(row for row in rows if row[0] == demo)
+    assert row[1:4] == ["running", "0", "0"] and row[6].endswith("%")
+    item = next(item for item in cli.json("stats")["items"] if item["model_name"] == demo)
+    assert item["error"] is None and item["generation_tokens_total"] is not None
+
+
 @pytest.fixture
 def own_model(cli: Cli, demo: str) -> Iterator[str]:
     """A copy of the demo's recipe that a test may change."""

@@ -207,6 +207,7 @@ class Stand:
     log: UsageLog
     settings: HeldSettings
     registry: CollectorRegistry
+    metrics: GatewayMetrics
     client: Client
     pools: Pools
     entries: list[External]
@@ -337,6 +338,7 @@ async def stand(database: Database, tmp_path: Path) -> AsyncIterator[Stand]:
     access = Access(database, events, clock, ServerSecret(b"s" * 32), settings)
     await access.start()
     registry = CollectorRegistry()
+    metrics = GatewayMetrics(registry)
     usage = UsageWriter(database)
     index, instances, engine = ModelIndex(), HeldInstances(), ScriptedEngine()
     entries: list[External] = []
@@ -348,7 +350,7 @@ async def stand(database: Database, tmp_path: Path) -> AsyncIterator[Stand]:
         instances=instances,
         pools=pools,
         usage=usage,
-        metrics=GatewayMetrics(registry),
+        metrics=metrics,
         settings=settings,
         clock=clock,
     )
@@ -375,6 +377,7 @@ async def stand(database: Database, tmp_path: Path) -> AsyncIterator[Stand]:
                 log,
                 settings,
                 registry,
+                metrics,
                 client,
                 pools,
                 entries,

@@ -101,6 +101,10 @@ async def test_a_request_id_is_kept_or_made_and_shared_with_the_engine(stand: St
     made = await stand.post(CHAT, '{"model":"demo"}', x_request_id="not good\tenough")
     assert given.headers["x-request-id"] == "mine-1"
     assert made.headers["x-request-id"] not in ("", "not good\tenough")
+    assert [record.request_id for record in await stand.records()] == [
+        "mine-1",
+        made.headers["x-request-id"],
+    ]
     assert [seen.header("x-request-id")[0] for seen in stand.engine.seen] == [
         "mine-1",
         made.headers["x-request-id"],

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from prometheus_client import generate_latest
 
 from ostler.core.principals import LOCAL_ADMIN, Role
 from ostler.upstreams.entries import External
@@ -83,6 +84,8 @@ async def test_two_servers_of_one_model_share_and_stand_in_for_each_other(stand:
         answers = [await stand.post(CHAT, ask("big")) for _ in range(6)]
         assert [answer.status for answer in answers] == [200] * 6
         assert {answer.json()["by"] for answer in answers} == {"two"}
+    retried = f'gateway_upstream_retries_total{{path="{CHAT}"}}'
+    assert any(line.startswith(retried) for line in generate_latest(stand.registry).decode().splitlines())
 
 
 async def test_a_server_that_keeps_failing_is_left_alone_and_tried_again_later(stand: Stand) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 from tests.real.docker_engine import LLAMA_IMAGE, DockerEngine
 from tests.serving import ServerProcess
+from tests.unchanged import Print, fingerprints
 
 API = "/ostler/v1"
 PATIENCE_S = 60.0
@@ -104,18 +104,9 @@ class DockerHouse:
     def until_state(self, state: str, name: str = "demo") -> dict[str, Any]:
         return self.until(lambda found: found["state"] == state, name)
 
-    def fingerprints(self) -> dict[str, tuple[int, int, int, str]]:
-        """Of every model file: mode, time of change, size and digest."""
-        return {
-            str(path.relative_to(self.models_dir)): (
-                path.stat().st_mode,
-                path.stat().st_mtime_ns,
-                path.stat().st_size,
-                hashlib.sha256(path.read_bytes()).hexdigest(),
-            )
-            for path in sorted(self.models_dir.rglob("*"))
-            if path.is_file()
-        }
+    def fingerprints(self) -> dict[str, Print]:
+        """What everything in the models folder is."""
+        return fingerprints(self.models_dir)
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         try:

@@ -26,16 +26,6 @@ START_LIMIT_S = 600.0
 SMALL = {"context_length": 256, "enforce_eager": True, "cpu_kv_cache_gib": 1}
 
 
-@pytest.fixture(scope="module")
-def vllm() -> Path:
-    """The virtual environment with vLLM: OSTLER_TEST_VLLM, or where tests/real/install.sh puts it."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    found = Path(os.environ.get("OSTLER_TEST_VLLM") or cache / "ostler-tests" / "venv-vllm-0.32.0")
-    if not (found / ".complete").exists():
-        pytest.skip(f"vLLM is missing ({found}): run tests/real/install.sh")
-    return found
-
-
 class Served:
     """A server with vLLM, asked as clients ask."""
 
@@ -184,6 +174,16 @@ def test_a_model_lives_from_its_creation_to_its_end(served: Served, shared: Path
         "request_seconds",
     ):
         assert any(f"\n{metric}" in metrics for metric in Vllm.metric_names[name]), name
+    (numbers,) = served.ask("/ostler/v1/instances/metrics")["items"]
+    assert (numbers["error"], numbers["told_by"]) == (None, "engine")
+    assert 0 < numbers["first_token_p50_s"] <= numbers["request_p95_s"]
+    assert numbers["generation_tokens_total"] >= chat["usage"]["completion_tokens"]
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        served.ask(
+            "/v1/chat/completions",
+            {"model": "small", "messages": [{"role": "user", "content": "a b " * 999}]},
+        )
+    assert json.loads(refused.value.read())["error"]["code"] == "context_length_exceeded"
     with pytest.raises(urllib.error.HTTPError, match="401"):  # the engine itself wants its key
         urllib.request.urlopen(f"{running['url']}/v1/models", timeout=30)
 

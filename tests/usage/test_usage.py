@@ -12,6 +12,7 @@ from ostler.core.clock import Clock
 from ostler.core.database import Database
 from ostler.core.errors import InvalidField
 from ostler.usage import RequestRecord, UsageLog, UsageWriter
+from ostler.usage.filters import RequestFilter
 from ostler.usage.log import CLEAN_BATCH
 from ostler.usage.writer import BATCH
 
@@ -136,7 +137,7 @@ async def test_requests_are_found_by_what_they_were(database: Database, log: Usa
     )
 
     async def found(**filters: object) -> int:
-        return (await log.find(**filters)).total  # type: ignore[arg-type]
+        return (await log.find(RequestFilter(**filters))).total  # type: ignore[arg-type]
 
     assert await found(model="a") == 1
     assert await found(key_id=1) == await found(principal="ann") == 1
@@ -163,7 +164,7 @@ async def test_totals_add_up_by_model_by_key_and_by_day(database: Database, log:
     assert [t.name for t in (await log.totals("key")).items] == ["local", "ann"]
     by_day = await log.totals("day", limit=1)
     assert (by_day.total, by_day.items[0].name, by_day.items[0].requests) == (2, "2026-03-01", 2)
-    since = await log.totals("model", since=NOON)
+    since = await log.totals("model", RequestFilter(since=NOON))
     assert [t.name for t in since.items] == ["demo"]
     with pytest.raises(InvalidField):
         await log.totals("colour")  # type: ignore[arg-type]
@@ -192,6 +193,6 @@ async def test_usage_adds_up_by_person_and_organisation_and_by_key_since_a_time(
     assert people == {"1": 2, "2": 1, "": 1}
     organisations = {total.name: total.requests for total in (await log.totals("organisation")).items}
     assert organisations == {"7": 3, "": 1}
-    assert (await log.find(org_id=7, user_id=1)).total == 2
+    assert (await log.find(RequestFilter(org_id=7, user_id=1))).total == 2
     midnight = NOON.replace(hour=0)
     assert await log.used_since(midnight) == {3: (1, 8), 4: (2, 16)}

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from ostler.runtimes.base import Runtime
     from ostler.upstreams.entries import Externals
     from ostler.upstreams.pools import Pools
+    from ostler.usage.engine_numbers import EngineReader
+    from ostler.usage.figures import UsageFigures
+    from ostler.usage.host_series import HostSeries
     from ostler.usage.log import UsageLog
 
 
@@ -69,6 +72,9 @@ class Services:
     pools: Pools
     instances: Instances
     usage: UsageLog
+    figures: UsageFigures
+    numbers: EngineReader
+    host: HostSeries
     devices: Devices
     shapes: Shapes
     fits: Fits

@@ -21,6 +21,7 @@ from ostler.cli.commands import (
     reshaping,
     run,
     serve,
+    stats,
     system,
 )
 from ostler.cli.connection import Server
@@ -51,6 +52,7 @@ SECTIONS: dict[str, dict[str, Callable[..., None]]] = {
         "stop": lifecycle.stop,
         "restart": lifecycle.restart,
         "ps": lifecycle.ps,
+        "stats": stats.stats,
         "logs": lifecycle.logs,
     },
     SERVER: {

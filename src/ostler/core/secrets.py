@@ -37,3 +37,7 @@ class ServerSecret:
     def derive(self, purpose: str) -> str:
         """A key for one purpose ("engine:12"), 64 hex digits, HMAC-SHA256."""
         return hmac.new(self._value, purpose.encode(), hashlib.sha256).hexdigest()
+
+    def engine_key(self, instance_id: int) -> str:
+        """The internal key of one engine: derived, so stored nowhere and the same after a restart."""
+        return self.derive(f"engine:{instance_id}")

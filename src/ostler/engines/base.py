@@ -156,6 +156,7 @@ class Engine(ABC):
     spreads_over_gpus: ClassVar[bool] = False
     """Left alone, it shares a model out over every GPU that it sees."""
     metric_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    slots_path: ClassVar[str | None] = None
     no_memory: ClassVar[frozenset[str]] = frozenset()
     """Options that surely do not change how much memory the engine takes."""
 

@@ -62,6 +62,7 @@ class LlamaCpp(Engine):
     known_ends: ClassVar[Rules] = DIAGNOSIS
     health_path: ClassVar[str] = "/health"
     metrics_path: ClassVar[str | None] = "/metrics"
+    slots_path: ClassVar[str | None] = "/slots"
     no_memory: ClassVar[frozenset[str]] = NO_MEMORY
     context_keys: ClassVar[tuple[str, ...]] = ("meta", "n_ctx")
     spreads_over_gpus: ClassVar[bool] = True

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ostler.access.browser import check_browser, origin_allowed
 from ostler.access.names import may_use
 from ostler.core.clock import Clock
-from ostler.core.errors import OstlerError
+from ostler.core.errors import Kind, OstlerError, RateLimited
 from ostler.core.principals import Principal
 from ostler.core.settings import Settings
 from ostler.gateway.bodies import read_asked, read_body, with_defaults
@@ -174,6 +174,7 @@ class Gateway:
             await self._access.recognise(headers)
         principal = self._access.admit(headers, exchange.method, client[0] if client else None)
         exchange.principal = principal
+        self._metrics.let_in(principal)
         if exchange.path.startswith(MODELS) and exchange.path[len(MODELS) :][:1] in ("", "/"):
             return await self._list(exchange)
         exchange.ticket = self._access.limiter.admit(principal)
@@ -223,7 +224,9 @@ class Gateway:
         model, principal = exchange.model, exchange.principal
         assert model is not None and principal is not None
         if isinstance(model, ExternalModel):
-            return await carry_elsewhere(exchange, model, self._pools, self._forwarder, settings)
+            return await carry_elsewhere(
+                exchange, model, self._pools, self._forwarder, self._metrics, settings
+            )
         lease: Lease | None = self._instances.try_lease(model.id)
         if lease is None:
             lease = await wait_for_lease(
@@ -300,6 +303,10 @@ class Gateway:
 
     async def _refuse(self, exchange: Exchange, error: OstlerError) -> None:
         """Tell the client what went wrong, in its shape, or within the stream that has begun."""
+        if isinstance(error, RateLimited):
+            self._metrics.rate_limited(stream=exchange.model is not None)
+        elif error.kind is Kind.TIMEOUT and exchange.model is not None:
+            self._metrics.timed_out(exchange.model.name, error.code, exchange.label)
         if exchange.model is None:
             self._metrics.blocked(error.code)
         elif status_of(error) >= 500:
@@ -362,6 +369,7 @@ class Gateway:
                 first_token_s=first_token_s,
                 duration_s=duration_s,
                 error=exchange.error,
+                request_id=exchange.request_id,
             )
         )
 

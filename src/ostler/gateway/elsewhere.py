@@ -6,11 +6,17 @@ from ostler.core.settings import Settings
 from ostler.gateway.errors import EngineGone, EngineRefused, EngineSilent
 from ostler.gateway.exchange import Exchange
 from ostler.gateway.forward import Forwarder
+from ostler.gateway.metrics import GatewayMetrics
 from ostler.upstreams.pools import ExternalModel, Pools
 
 
 async def carry_elsewhere(
-    exchange: Exchange, model: ExternalModel, pools: Pools, forwarder: Forwarder, settings: Settings
+    exchange: Exchange,
+    model: ExternalModel,
+    pools: Pools,
+    forwarder: Forwarder,
+    metrics: GatewayMetrics,
+    settings: Settings,
 ) -> None:
     """Forward; a request of which nothing arrived goes to the next upstream that serves the model.
 
@@ -35,5 +41,6 @@ async def carry_elsewhere(
             broken = True
             if gone.reached or not pools.has_other(model.name, tried):
                 raise
+            metrics.retried(exchange.label)
         finally:
             lease.release(broken=broken, answered=answered)

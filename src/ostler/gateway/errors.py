@@ -197,7 +197,7 @@ def normalised(dialect: Dialect, status: int, body: bytes) -> bytes | None:
     llama.cpp says `{"error": {"code": 400, "message", "type"}}` on every path, which OpenAI clients
     understand and Anthropic clients do not; other engines say `{"detail": ...}`, or plain text.
     """
-    said = _parsed(body)
+    said = parsed(body)
     error = said.get("error")
     if isinstance(error, dict) and isinstance(error.get("message"), str):
         if dialect is not Dialect.ANTHROPIC or said.get("type") == "error":
@@ -211,7 +211,8 @@ def normalised(dialect: Dialect, status: int, body: bytes) -> bytes | None:
     return envelope(dialect, status, message or f"the engine answered {status}", code=code)
 
 
-def _parsed(body: bytes) -> dict[str, Any]:
+def parsed(body: bytes) -> dict[str, Any]:
+    """The JSON object of a body; empty for anything else."""
     try:
         said = json.loads(body)
     except (ValueError, RecursionError):

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from ostler.core.errors import OstlerError
+from ostler.gateway.engine_errors import retell
 from ostler.gateway.errors import (
     BadHeader,
     EngineGone,
@@ -13,8 +14,6 @@ from ostler.gateway.errors import (
     EngineSilent,
     error_body,
     error_event,
-    normalised,
-    true_status,
 )
 from ostler.gateway.exchange import Exchange
 from ostler.gateway.headers import HeaderRules
@@ -54,8 +53,11 @@ class Forwarder:
         try:
             connection = await self._upstream.send(target, exchange.method, request, silence_s)
             try:
-                self._metrics.engine_answered(exchange.label, self._now() - sent_at, lease.engine)
+                waited_s = self._now() - sent_at
+                self._metrics.engine_answered(exchange.label, waited_s, lease.engine, lease.base_url)
                 await self._answer(exchange, connection)
+                if connection.status < 500:
+                    self._metrics.engine_succeeded(exchange.label, lease.base_url)
             finally:
                 self._upstream.done(target, connection)
         except Broken as broken:
@@ -114,20 +116,23 @@ class Forwarder:
         exchange.turns += 1
 
     async def _error(self, exchange: Exchange, connection: Connection, status: int) -> None:
-        """An engine's error: the status stays, the body takes the shape that the client knows."""
+        """An engine's error, in the words and the shape that the client knows."""
         body = await _bounded(connection, ERROR_BODY_BYTES)
         if status == 401:
             raise EngineRefused("the engine refused Ostler's own key")
-        status = true_status(exchange.dialect, status, body)
-        shaped = normalised(exchange.dialect, status, body)
-        exchange.error = (shaped or body)[:500].decode("utf-8", "replace")
+        retold = retell(exchange.dialect, status, body)
+        told = retold.body or body
+        exchange.error = told[:500].decode("utf-8", "replace")
         if exchange.head_sent:
-            exchange.status = status
-            await exchange.end(error_event(exchange.dialect, shaped or body))
+            exchange.status = retold.status
+            await exchange.end(error_event(exchange.dialect, told))
             return
         headers = self._rules.outgoing(connection.headers)
         kept = [(n, v) for n, v in headers if n not in (b"content-length", b"content-type")]
-        await exchange.answer(status, kept, shaped or body)
+        if retold.retry_after_s is not None:
+            kept = [(n, v) for n, v in kept if n != b"retry-after"]
+            kept.append((b"retry-after", b"%d" % retold.retry_after_s))
+        await exchange.answer(retold.status, kept, told)
 
     def _gone(self, exchange: Exchange, broken: Broken) -> EngineGone:
         name = self._count_failure(exchange)

@@ -8,19 +8,33 @@ known paths or `other`, models are those that exist.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ostler.core.principals import Principal
 from ostler.upstreams.breaker import Breaker
 from ostler.usage import TokenCounts
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 MAX_SERIES = 2_000
 OTHER = "other"
+NOT_LET_IN = frozenset(
+    {
+        "unauthenticated",
+        "unknown_key",
+        "key_disabled",
+        "key_expired",
+        "wrong_address",
+        "missing_csrf_token",
+        "foreign_host",
+        "foreign_origin",
+    }
+)
+"""Codes of refusals by which somebody does not come in at all."""
 _Key = TypeVar("_Key")
 
 
@@ -73,14 +87,21 @@ class GatewayMetrics(Collector):
         self._durations: dict[str, Seconds] = {}
         self._upstream: dict[str, Seconds] = {}
         self._by_engine: dict[tuple[str, str], Seconds] = {}
+        self._by_address: dict[tuple[str, str], Seconds] = {}
         self._chosen: dict[tuple[str, str, str], int] = {}
         self._first: dict[str, Seconds] = {}
         self._tokens: dict[tuple[str, str], int] = {}
         self._blocked: dict[str, int] = {}
         self._engine_errors: dict[str, int] = {}
+        self._succeeded: dict[tuple[str, str], int] = {}
+        self._retries: dict[str, int] = {}
+        self._let_in: dict[str, int] = {}
+        self._limited: dict[str, int] = {}
+        self._timeouts: dict[tuple[str, str, str], int] = {}
         self.cancellations = 0
         self.in_flight: Callable[[], int] = lambda: 0
         self.members: Callable[[], Iterable[Member]] = tuple
+        self.known_urls: Callable[[], Collection[str]] | None = None
         self._dropped_records = dropped_records
         registry.register(self)
 
@@ -94,10 +115,34 @@ class GatewayMetrics(Collector):
         """A request goes to this engine."""
         _add(self._chosen, (route, engine, base_url), 1)
 
-    def engine_answered(self, route: str, seconds: float, engine: str) -> None:
+    def engine_answered(self, route: str, seconds: float, engine: str, base_url: str) -> None:
         """An engine began its answer this long after it got the request."""
         _observe(self._upstream, route, seconds)
         _observe(self._by_engine, (route, engine), seconds)
+        _observe(self._by_address, (route, base_url), seconds)
+
+    def engine_succeeded(self, route: str, base_url: str) -> None:
+        """This engine gave a whole answer, no error of its own among it."""
+        _add(self._succeeded, (route, base_url), 1)
+
+    def retried(self, route: str) -> None:
+        """A request of which nothing had arrived goes to another upstream."""
+        _add(self._retries, route, 1)
+
+    def let_in(self, principal: Principal) -> None:
+        """Somebody is known and may come in: by a key, by a session, or because they sit here."""
+        how = (
+            "key" if principal.key_id is not None else "session" if principal.user_id is not None else "local"
+        )
+        _add(self._let_in, how, 1)
+
+    def rate_limited(self, *, stream: bool) -> None:
+        """A request or a stream was refused because of a limit."""
+        _add(self._limited, "stream" if stream else "request", 1)
+
+    def timed_out(self, model: str, error: str, route: str) -> None:
+        """A request took longer than it may."""
+        _add(self._timeouts, (model, error, route), 1)
 
     def first_token(self, route: str, seconds: float) -> None:
         """The first piece of a stream left this long after the request came."""
@@ -123,56 +168,74 @@ class GatewayMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Everything, for one scrape."""
-        requests = CounterMetricFamily("gateway_requests", "Requests answered.", labels=["route", "status"])
-        for (route, status), count in self._requests.items():
-            requests.add_metric([route, str(status)], count)
-        yield requests
-        yield _histogram("gateway_request_latency_seconds", "Whole duration.", "route", self._durations)
+        self._forget_ended()
+        yield _counter("gateway_requests", "Requests answered.", ("route", "status"), self._requests)
+        yield _histogram("gateway_request_latency_seconds", "Whole duration.", ("route",), self._durations)
         yield _histogram(
-            "gateway_upstream_latency_seconds", "From the request to the engine to its headers.", "path",
+            "gateway_upstream_latency_seconds", "From the request to the engine to its headers.", ("path",),
             self._upstream,
         )  # fmt: skip
-        by_engine = HistogramMetricFamily(
-            "gateway_upstream_latency_by_engine_seconds",
-            "The same by engine.",
-            labels=["path", "engine_type"],
+        yield _histogram(
+            "gateway_upstream_latency_by_engine_seconds", "The same by engine.", ("path", "engine_type"),
+            self._by_engine,
+        )  # fmt: skip
+        yield _counter(
+            "gateway_upstream_selected_by_engine", "Requests sent to each engine.",
+            ("path", "engine_type", "base_url"), self._chosen,
+        )  # fmt: skip
+        selected: dict[tuple[str, str], int] = {}
+        for (path, _, base_url), count in self._chosen.items():
+            selected[path, base_url] = selected.get((path, base_url), 0) + count
+        where = ("path", "base_url")
+        yield _histogram(
+            "gateway_upstream_latency_by_upstream_seconds", "The same by address.", where, self._by_address
         )
-        for pair, histogram in self._by_engine.items():
-            by_engine.add_metric(pair, buckets=histogram.cumulative(), sum_value=histogram.total_s)
-        yield by_engine
-        chosen = CounterMetricFamily(
-            "gateway_upstream_selected_by_engine",
-            "Requests sent to each engine.",
-            labels=["path", "engine_type", "base_url"],
-        )
-        for labels, count in self._chosen.items():
-            chosen.add_metric(labels, count)
-        yield chosen
+        yield _counter("gateway_upstream_selected", "Requests sent to each address.", where, selected)
+        yield _counter("gateway_upstream_success", "Whole answers without a fault.", where, self._succeeded)
+        yield _counter("gateway_upstream_retries", "Requests sent on to another.", ("path",), self._retries)
         yield from self._upstreams()
-        yield _histogram("gateway_stream_ttft_seconds", "To a stream's first piece.", "path", self._first)
-        blocked = CounterMetricFamily("gateway_requests_blocked", "Refused at the door.", labels=["reason"])
-        for reason, count in self._blocked.items():
-            blocked.add_metric([reason], count)
-        yield blocked
+        yield _histogram("gateway_stream_ttft_seconds", "To a stream's first piece.", ("path",), self._first)
+        yield _counter("gateway_requests_blocked", "Refused at the door.", ("reason",), self._blocked)
+        yield from self._door()
         yield CounterMetricFamily(
             "gateway_request_cancellations", "Clients that left before the end.", value=self.cancellations
         )
-        errors = CounterMetricFamily(
-            "gateway_upstream_error", "Engines that broke off or were not there.", labels=["model"]
-        )
-        for model, count in self._engine_errors.items():
-            errors.add_metric([model], count)
-        yield errors
-        tokens = CounterMetricFamily("ostler_tokens", "Tokens, as engines count.", labels=["model", "kind"])
-        for (model, kind), count in self._tokens.items():
-            tokens.add_metric([model, kind], count)
-        yield tokens
+        yield _counter(
+            "gateway_upstream_error", "Engines that broke off or were not there.", ("model",),
+            self._engine_errors,
+        )  # fmt: skip
+        labels = ("model", "error_type", "path")
+        yield _counter("gateway_timeout_errors", "Requests that took too long.", labels, self._timeouts)
+        yield _counter("ostler_tokens", "Tokens, as engines count.", ("model", "kind"), self._tokens)
         yield GaugeMetricFamily(
             "ostler_requests_in_flight", "Requests now in the gateway.", value=self.in_flight()
         )
         yield CounterMetricFamily(
             "ostler_usage_dropped", "Requests that were not accounted.", value=self._dropped_records()
         )
+
+    def _door(self) -> Iterator[Metric]:
+        """Who came in, who did not, and who had to wait."""
+        refused = {reason: count for reason, count in self._blocked.items() if reason in NOT_LET_IN}
+        reason = ("reason",)
+        yield _counter("gateway_key_auth_allowed", "Let in, by what they showed.", reason, self._let_in)
+        yield _counter("gateway_key_auth_blocked", "Not let in.", reason, refused)
+        yield _counter("gateway_ratelimit_blocked", "Refused for a limit.", ("type",), self._limited)
+        yield CounterMetricFamily(
+            "gateway_stream_blocked", "Streams refused for a limit.", value=self._limited.get("stream", 0)
+        )
+
+    def _forget_ended(self) -> None:
+        """Take out the series of addresses where nothing listens any more: engines have new ports."""
+        if self.known_urls is None:
+            return
+        known = set(self.known_urls())
+        for chosen in [key for key in self._chosen if key[2] not in known]:
+            del self._chosen[chosen]
+        for answered in [key for key in self._by_address if key[1] not in known]:
+            del self._by_address[answered]
+        for succeeded in [key for key in self._succeeded if key[1] not in known]:
+            del self._succeeded[succeeded]
 
     def _upstreams(self) -> Iterator[Metric]:
         """Servers elsewhere: is each there, and how often was it left alone?"""
@@ -199,8 +262,20 @@ def _add(counters: dict[_Key, int], key: _Key, count: int) -> None:
         counters[key] = counters.get(key, 0) + count
 
 
-def _histogram(name: str, text: str, label: str, values: dict[str, Seconds]) -> Metric:
-    family = HistogramMetricFamily(name, text, labels=[label])
-    for value, histogram in values.items():
-        family.add_metric([value], buckets=histogram.cumulative(), sum_value=histogram.total_s)
+def _counter(name: str, text: str, labels: Sequence[str], counts: Mapping[Any, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, count in counts.items():
+        family.add_metric(_texts(values), count)
     return family
+
+
+def _histogram(name: str, text: str, labels: Sequence[str], values: Mapping[Any, Seconds]) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=labels)
+    for value, histogram in values.items():
+        family.add_metric(_texts(value), buckets=histogram.cumulative(), sum_value=histogram.total_s)
+    return family
+
+
+def _texts(values: Any) -> list[str]:
+    """The values of labels: one, or a tuple of them."""
+    return [str(value) for value in (values if isinstance(values, tuple) else (values,))]

@@ -73,15 +73,23 @@ class Externals:
         """Every one, by name."""
         return [self._known[name] for name in sorted(self._known)]
 
-    async def add(self, name: str, url: str, engine: str, task: str, principal: Principal) -> External:
-        """Enter a model. Raises InvalidField, UnknownEngine, ExternalNameTaken, NotAllowed."""
+    async def add(
+        self, name: str, url: str, engine: str, task: str, principal: Principal, *, replace: bool = False
+    ) -> External:
+        """Enter a model; with `replace` one that is there already leads elsewhere from now on.
+
+        Raises InvalidField, UnknownEngine, ExternalNameTaken, NotAllowed.
+        """
         principal.require(Role.ADMIN, "enter upstreams")
         url = self.check(name, url, engine, task)
         row = ExternalRow(name=name, url=url, engine=engine, task=task, created_at=self._clock.now())
         entered = _external(row)
         try:
             async with self._database.write() as session:
-                session.add(row)
+                if replace:
+                    row = await session.merge(row)
+                else:
+                    session.add(row)
                 await session.flush()
                 await self._events.add(
                     session,

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, String, case, cast, delete, func, select
+from sqlalchemy import ColumnElement, String, case, cast, delete, func, select
 
 from ostler.core.clock import Clock
 from ostler.core.database import Database
 from ostler.core.errors import InvalidField
 from ostler.core.paging import Page
 from ostler.core.queries import check_sort, count, page_of
+from ostler.usage.filters import EVERYTHING, RequestFilter, failed
+from ostler.usage.moments import moment
 from ostler.usage.records import RequestRecord
 from ostler.usage.tables import RequestRow
 
 CLEAN_BATCH = 5_000
+WALK_BATCH = 1_000
 SORTS = ("at", "duration_s", "first_token_s", "prompt_tokens", "completion_tokens", "status", "model_name")
 By = Literal["model", "key", "user", "organisation", "day"]
 
@@ -58,16 +62,8 @@ class UsageLog:
 
     async def find(
         self,
+        wanted: RequestFilter = EVERYTHING,
         *,
-        model: str | None = None,
-        key_id: int | None = None,
-        user_id: int | None = None,
-        org_id: int | None = None,
-        principal: str | None = None,
-        status: int | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        failed: bool | None = None,
         sort: str = "at",
         descending: bool = True,
         limit: int = 50,
@@ -75,50 +71,51 @@ class UsageLog:
     ) -> Page[StoredRequest]:
         """One page of requests, newest first. Raises InvalidField for an unknown sort."""
         check_sort("requests", sort, SORTS)
-        query = _within(select(RequestRow), since, until)
-        for column, value in (
-            (RequestRow.model_name, model),
-            (RequestRow.key_id, key_id),
-            (RequestRow.user_id, user_id),
-            (RequestRow.org_id, org_id),
-            (RequestRow.principal, principal),
-            (RequestRow.status, status),
-        ):
-            if value is not None:
-                query = query.where(column == value)
-        if failed is not None:
-            query = query.where(_failed() if failed else ~_failed())
+        query = wanted.narrow(select(RequestRow))
         column = getattr(RequestRow, sort)
         order = (column.desc(), RequestRow.id.desc()) if descending else (column.asc(), RequestRow.id.asc())
         async with self._database.read() as session:
             return (await page_of(session, query, *order, limit=limit, offset=offset)).map(_stored)
 
+    async def walk(self, wanted: RequestFilter = EVERYTHING, *, limit: int) -> AsyncIterator[StoredRequest]:
+        """The newest `limit` requests, newest first, read piece by piece: a slow reader holds nothing."""
+        last: int | None = None
+        while limit > 0:
+            query = wanted.narrow(select(RequestRow)).order_by(RequestRow.id.desc())
+            if last is not None:
+                query = query.where(RequestRow.id < last)
+            async with self._database.read() as session:
+                rows = (await session.scalars(query.limit(min(limit, WALK_BATCH)))).all()
+            for row in rows:
+                yield _stored(row)
+            if len(rows) < min(limit, WALK_BATCH):
+                return
+            limit -= len(rows)
+            last = rows[-1].id
+
     async def totals(
         self,
         by: By,
+        wanted: RequestFilter = EVERYTHING,
         *,
-        since: datetime | None = None,
-        until: datetime | None = None,
         limit: int = 50,
         offset: int = 0,
     ) -> Page[UsageTotal]:
         """Sums by model, key or day: most requests first, days newest first. Raises InvalidField."""
         name = self._group(by)
-        requests = func.count(RequestRow.id)
-        query = _within(
+        query = wanted.narrow(
             select(
                 name,
-                requests,
-                func.sum(case((_failed(), 1), else_=0)),
-                func.coalesce(func.sum(RequestRow.prompt_tokens), 0),
-                func.coalesce(func.sum(RequestRow.completion_tokens), 0),
+                *sums(),
                 func.avg(RequestRow.first_token_s),
                 func.avg(RequestRow.duration_s),
-            ).group_by(name),
-            since,
-            until,
+            ).group_by(name)
         )
-        ordered = query.order_by(name.desc()) if by == "day" else query.order_by(requests.desc(), name)
+        ordered = (
+            query.order_by(name.desc())
+            if by == "day"
+            else query.order_by(func.count(RequestRow.id).desc(), name)
+        )
         async with self._database.read() as session:
             total = await count(session, query)
             rows = (await session.execute(ordered.limit(limit).offset(offset))).all()
@@ -163,24 +160,20 @@ class UsageLog:
             column = RequestRow.user_id if by == "user" else RequestRow.org_id
             return func.coalesce(cast(column, String), "")
         if by == "day":
-            if self._database.is_sqlite:
-                return func.substr(cast(RequestRow.at, String), 1, 10)
-            return func.to_char(func.timezone("UTC", RequestRow.at), "YYYY-MM-DD")
+            return moment("day", sqlite=self._database.is_sqlite)
         raise InvalidField(
             "by", f"usage cannot be added up by {by!r}", hint="One of: model, key, user, organisation, day."
         )
 
 
-def _failed() -> ColumnElement[bool]:
-    return (RequestRow.status >= 400) | RequestRow.error.is_not(None)
-
-
-def _within(query: Select[Any], since: datetime | None, until: datetime | None) -> Select[Any]:
-    if since is not None:
-        query = query.where(RequestRow.at >= since)
-    if until is not None:
-        query = query.where(RequestRow.at < until)
-    return query
+def sums() -> tuple[ColumnElement[Any], ...]:
+    """Columns: how many requests, how many failed, prompt and completion tokens."""
+    return (
+        func.count(RequestRow.id),
+        func.coalesce(func.sum(case((failed(), 1), else_=0)), 0),
+        func.coalesce(func.sum(RequestRow.prompt_tokens), 0),
+        func.coalesce(func.sum(RequestRow.completion_tokens), 0),
+    )
 
 
 def _stored(row: RequestRow) -> StoredRequest:
@@ -193,7 +186,7 @@ def _total(row: Any) -> UsageTotal:
     return UsageTotal(
         name=str(name),
         requests=int(requests),
-        errors=int(errors or 0),
+        errors=int(errors),
         prompt_tokens=int(prompt),
         completion_tokens=int(completion),
         first_token_s=None if first_token_s is None else float(first_token_s),

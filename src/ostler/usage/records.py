@@ -12,7 +12,8 @@ class RequestRecord:
 
     `at` is when it came in; durations are in seconds from then. `first_token_s` is when the first
     byte of the answer's body left for the client. `status` is what the client saw; `error` says why
-    it did not get a whole answer. Tokens are None where the engine did not say.
+    it did not get a whole answer. Tokens are None where the engine did not say. `request_id` is what the
+    answer's x-request-id said; None for requests of before it was kept.
     """
 
     at: datetime
@@ -31,3 +32,4 @@ class RequestRecord:
     first_token_s: float | None
     duration_s: float
     error: str | None
+    request_id: str | None = None

@@ -33,3 +33,4 @@ class RequestRow(Base):
     first_token_s: Mapped[float | None]
     duration_s: Mapped[float]
     error: Mapped[str | None] = mapped_column(Text)
+    request_id: Mapped[str | None] = mapped_column(Text)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import Query
+from fastapi import Query, Response
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from ostler.access.names import may_use
 from ostler.api.door import needs, router
@@ -15,6 +16,7 @@ from ostler.core.principals import Principal, Role
 from ostler.core.queries import check_sort
 from ostler.core.states import InstanceState
 from ostler.instances.views import Failure, InstanceView
+from ostler.usage.engine_numbers import EngineNumbers
 
 routes = router("instances")
 
@@ -61,6 +63,24 @@ async def list_instances(
     found.sort(key=lambda view: view.model_name)
     found.sort(key=lambda view: _sortable(getattr(view, sort)), reverse=page.descending)
     return page_out(page.cut(found).map(lambda view: view_for(who, view)))
+
+
+@shape_of(EngineNumbers)
+class NumbersOut(Out):
+    """What an engine does now: requests, tokens, cache and latencies; null is not known."""
+
+
+@routes.get("/instances/metrics", response_model=PageOut[NumbersOut], **needs(Role.MANAGER))
+async def read_metrics(rooms: Rooms, who: Who, page: Listing) -> Any:
+    """The numbers of every engine that exists now, asked of the engines themselves."""
+    return page_out(page.cut(await rooms.numbers.read(rooms.instances.views())))
+
+
+@routes.get("/instances/exposition", response_class=Response, **needs(Role.MANAGER))
+async def expose_engines(rooms: Rooms, who: Who) -> Response:
+    """What the running engines say at their own /metrics, for Prometheus; the label `model` says which."""
+    told = await rooms.numbers.expositions(rooms.instances.views())
+    return Response(told, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 @routes.post("/instances/stop-all", response_model=PageOut[InstanceOut], **needs(Role.MANAGER))

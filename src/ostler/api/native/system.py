@@ -6,10 +6,11 @@ import os
 import platform
 import sys
 from dataclasses import asdict, replace
+from datetime import timedelta
 from typing import Annotated, Any
 
 import psutil
-from fastapi import Path
+from fastapi import Path, Query
 from pydantic import Field
 
 from ostler.api.door import needs, router
@@ -28,6 +29,7 @@ from ostler.api.shapes import (
 from ostler.core.principals import Role
 from ostler.engines.rows import Option, ParsedCommand
 from ostler.fit.devices import Device
+from ostler.usage.host_series import HostReading
 
 routes = router("system")
 
@@ -94,6 +96,33 @@ async def list_devices(rooms: Rooms, who: Who, page: Listing) -> Any:
     """GPUs and the host, with their memory now and who holds it."""
     found = await rooms.instances.devices()
     return page_out(page.cut([asdict(device) | account.to_json() for device, account in found]))
+
+
+@shape_of(HostReading)
+class HostOut(Out):
+    """The host at one moment, or the mean over one step; rates are in bytes per second."""
+
+
+class HostSeriesOut(Out):
+    """The host's last minutes, oldest first."""
+
+    step_s: int
+    points: list[HostOut]
+
+
+@routes.get("/host/series", response_model=HostSeriesOut, **needs(Role.MANAGER))
+async def show_host_series(
+    rooms: Rooms,
+    who: Who,
+    minutes: Annotated[int, Query(ge=1, le=60)] = 15,
+    step_s: Annotated[int, Query(ge=5, le=600)] = 15,
+) -> Any:
+    """Processors, memory, disks, network and GPUs of the last minutes, as sampled here every 5 seconds."""
+    await rooms.host.latest()
+    return {
+        "step_s": step_s,
+        "points": rooms.host.series(timedelta(minutes=minutes), timedelta(seconds=step_s)),
+    }
 
 
 @routes.get("/engines", response_model=PageOut[EngineOut], **needs(Role.USER))

@@ -12,22 +12,30 @@ from ostler.api.dialects.cortex import (
     images,
     keys,
     lifecycle,
+    model_metrics,
     models,
     people,
     playground,
     recipes,
+    system,
+    upstreams,
+    usage,
 )
 from ostler.api.dialects.cortex.errors import envelope
 
 ROUTERS: tuple[APIRouter, ...] = (
     auth.routes,
+    folders.routes,
+    images.routes,
     keys.routes,
     people.routes,
     recipes.routes,
     playground.routes,
     chats.routes,
-    folders.routes,
-    images.routes,
+    model_metrics.routes,
+    upstreams.routes,
+    usage.routes,
+    system.routes,
     models.routes,
     lifecycle.routes,
 )

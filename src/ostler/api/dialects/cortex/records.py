@@ -245,7 +245,7 @@ def _with_kept(
         if name in BY_NAME and name not in never and value is not None and read.get(name) != value
     }
     if kept.get("name") in ("", read["served_model_name"]):
-        del kept["name"]
+        kept.pop("name", None)
     instead = {name: read[name] for name in kept if read.get(name) is not None}
     others = {name: value for name, value in data.items() if name not in (ORIGIN, SHOWN)}
     return {**others, **({ORIGIN: kept} if kept else {}), **({SHOWN: instead} if instead else {})}

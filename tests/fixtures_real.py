@@ -1,7 +1,11 @@
-"""Parts beyond pip that several tests share."""
+"""Fixtures of parts beyond pip that several rooms' tests share (a pytest plugin; tests/conftest.py loads it).
+
+Each names its part as missing where it is not on this machine; `tests/real/install.sh` brings them.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
@@ -38,3 +42,13 @@ def docker_engine(running_docker: DockerEngine) -> Iterator[DockerEngine]:
     """A real Docker Engine with our images and no container."""
     yield running_docker
     running_docker.clean()
+
+
+@pytest.fixture(scope="session")
+def vllm() -> Path:
+    """The virtual environment with vLLM: OSTLER_TEST_VLLM, or where tests/real/install.sh puts it."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    found = Path(os.environ.get("OSTLER_TEST_VLLM") or cache / "ostler-tests" / "venv-vllm-0.32.0")
+    if not (found / ".complete").exists():
+        pytest.skip(f"vLLM is missing ({found}): run tests/real/install.sh")
+    return found
