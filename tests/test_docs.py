@@ -41,7 +41,9 @@ def test_every_link_between_our_pages_leads_somewhere(page: Path) -> None:
 
 
 def test_the_page_of_cortexs_api_has_every_path_that_is_served() -> None:
-    rows = set(re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`]*)`", (CHECKOUT / "docs/cortex.md").read_text()))
+    rows = set(
+        re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`]*)`", (CHECKOUT / "docs/cortex.md").read_text())
+    )
     served = {
         (method, route.path.replace(":path}", "}"))
         for router in CORTEX.routers

@@ -146,7 +146,9 @@ def test_an_error_while_starting(in_containers: CortexHouse, docker_engine: Dock
 @real
 def test_an_error_while_loading(in_containers: CortexHouse) -> None:
     """Error at any stage → failed: the engine ends while it loads; a start from there goes up again."""
-    number = in_containers.create("demo", engine_startup_args_json=[{"flag": "--no-such-flag", "type": "flag"}])
+    number = in_containers.create(
+        "demo", engine_startup_args_json=[{"flag": "--no-such-flag", "type": "flag"}]
+    )
     in_containers.client.do(number, "start")
     assert in_containers.client.until_state(number, "running", "failed") == "failed"
     assert in_containers.told("demo") == ["starting", "loading", "failed"]
@@ -269,7 +271,9 @@ def test_stopping(in_containers: CortexHouse, docker_engine: DockerEngine) -> No
 @real
 def test_failed(in_containers: CortexHouse) -> None:
     """`failed`: Error occurred, check logs for diagnostics."""
-    number = in_containers.create("demo", engine_startup_args_json=[{"flag": "--no-such-flag", "type": "flag"}])
+    number = in_containers.create(
+        "demo", engine_startup_args_json=[{"flag": "--no-such-flag", "type": "flag"}]
+    )
     in_containers.client.do(number, "start")
     in_containers.client.until_state(number, "failed")
     found = in_containers.client.diagnosed(number)
@@ -294,7 +298,7 @@ def test_polling_is_enough(cortex: CortexHouse) -> None:
 
 
 def test_start_tries_dry_first(cortex: CortexHouse) -> None:
-    """"Start" button triggers dry-run validation first: what it finds wrong starts nothing."""
+    """ "Start" button triggers dry-run validation first: what it finds wrong starts nothing."""
     number = cortex.create("demo", engine_startup_args_json=[{"flag": "--no-such-flag", "type": "flag"}])
     dry = cortex.client.dry_run(number)
     assert dry["valid"] is False
@@ -479,7 +483,9 @@ def test_a_dry_run_warns_where_memory_is_short(small_gpu: CortexHouse) -> None:
 
 def test_a_dry_run_validates_the_configuration(cortex: CortexHouse) -> None:
     """Configuration validation results: each with severity, category, title, message and fix."""
-    number = cortex.create("demo", engine_startup_args_json=[{"flag": "--ctx-sise", "type": "int", "value": 5}])
+    number = cortex.create(
+        "demo", engine_startup_args_json=[{"flag": "--ctx-sise", "type": "int", "value": 5}]
+    )
     dry = cortex.client.dry_run(number)
     assert dry["valid"] is False
     (found,) = [warning for warning in dry["warnings"] if "--ctx-sise" in str(warning)]
