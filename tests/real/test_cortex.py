@@ -13,10 +13,9 @@ import pytest
 
 from tests.real.docker_engine import LLAMA_IMAGE, DockerEngine, llama_server
 from tests.real.docker_house import DockerHouse
-from tests.real.test_vllm import START_LIMIT_S, vllm
+from tests.real.test_vllm import START_LIMIT_S
 from tests.serving import ServerProcess
 
-__all__ = ["vllm"]
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 MODELS = "/admin/models"
