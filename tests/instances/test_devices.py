@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from ostler.fit.devices import Device, Devices, Sight
 from ostler.instances.errors import WillNotFit
 from ostler.instances.seating import DevicesGone
 from tests.instances.conftest import Fake
+from tests.library.gguf_files import Tensor, model_metadata, model_tensors, write_gguf
 from tests.runtimes.fake import FakeRuntime
 
 Build = Callable[..., Awaitable[Fake]]
@@ -139,6 +141,25 @@ async def test_devices_that_can_only_be_a_mistake_are_refused_when_they_are_set(
     for other in ({"options": {"devices": ["CUDA0"]}}, {"env": {"CUDA_VISIBLE_DEVICES": "0"}}):
         with pytest.raises(InvalidField, match="both say which devices"):
             await two.add("a", policy={"devices": ["cuda:1"]}, **other)
+
+
+async def test_a_refusal_says_which_set_options_would_fit_if_they_were_left_open(
+    build: Build, models_dir: Path
+) -> None:
+    huge = [Tensor(f"blk.{n}.ffn_up.weight", (256, 2**22)) for n in range(2)]
+    others = [tensor for tensor in model_tensors() if not tensor.name.endswith("ffn_up.weight")]
+    write_gguf(models_dir / "a.gguf", model_metadata(), [*others, *huge])
+    house = await build(settings={**TWO_GPUS, "devices": "3GiB+32GiB host"})
+    await house.add("a", options={"gpu_layers": 99})
+    run = await house.instances.dry_run("a")
+    assert "ostler set a gpu_layers=" in str(run.findings[0].fix)
+    with pytest.raises(WillNotFit) as caught:
+        await use(house, "a")
+    assert caught.value.facts["leave_open"] == ["gpu_layers"]
+    assert "Left open, this is chosen to fit: ostler set a gpu_layers= " in str(caught.value.hint)
+    await house.models.update("a", {"options": {"gpu_layers": None}}, LOCAL_ADMIN)
+    await use(house, "a")
+    assert house.state(house.models.get("a")) == "running"
 
 
 class ChangingGpus(Devices):

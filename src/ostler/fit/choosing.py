@@ -34,6 +34,11 @@ GPU_MARGIN_SHARE = 8
 """No more than one part in so many of a GPU is left for what is not counted; `fit_target` bytes at most."""
 QUANTIZED = "q8_0"
 _KV_TYPES = ("kv_cache_type", "kv_cache_type_k", "kv_cache_type_v")
+OPEN_TOGETHER: tuple[tuple[str, ...], ...] = (
+    ("gpu_layers", "tensor_split", "n_cpu_moe", "tensor_parallel_size"),
+    ("context_length", "parallel_slots", "gpu_memory_utilization"),
+)
+"""Options that decide together what goes where, and how much is asked for."""
 _EXPERT_MOVERS = ("cpu_moe", "n_cpu_moe", "n_cpu_ffn", "override_tensor")
 MAX_KEPT = 64
 

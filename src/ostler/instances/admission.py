@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ostler.core.errors import OstlerError
 from ostler.fit.need import Need
@@ -73,14 +74,26 @@ async def place(
         raise
 
 
+async def will_not_fit(
+    house: House,
+    model: Model,
+    overrides: Mapping[str, Any] | None,
+    reason: str,
+    facts: Mapping[str, Any],
+) -> WillNotFit:
+    """The refusal, with a setting that does fit, if there is one."""
+    fitting = await house.memory.context_that_fits(model, overrides)
+    leave_open = () if fitting else await house.memory.better_left_open(model, overrides)
+    return WillNotFit(model.name, reason, facts, fitting, leave_open)
+
+
 async def _admit(house: House, model: Model, attempt: Attempt) -> Way:
     try:
         wanted = candidate(model, attempt.ways, attempt)
         seat = await house.scheduler.admit(wanted, timeout_s=house.settings().request_wait_s)
         return next(way for way in attempt.ways if way.devices == seat.devices)
     except WillNotFit as error:
-        fitting = await house.memory.context_that_fits(model, attempt.overrides)
-        raise WillNotFit(model.name, error.reason, error.numbers, fitting) from None
+        raise await will_not_fit(house, model, attempt.overrides, error.reason, error.numbers) from None
     except NoRoom as error:
         if "devices" not in error.facts:
             raise

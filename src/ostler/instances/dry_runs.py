@@ -93,8 +93,11 @@ async def _with_fit(
         fit = tuple(shortage.fit_by_device(need.by_device, ledger, after))
         run = replace(run, fit=fit, fits=plan.verdict is not Verdict.NEVER)
     if plan.verdict is Verdict.NEVER:
-        fitting = None if read else await house.memory.context_that_fits(model, overrides)
-        error = WillNotFit(model.name, plan.reason, plan.facts, fitting)
+        error = (
+            WillNotFit(model.name, plan.reason, plan.facts)
+            if read
+            else await admission.will_not_fit(house, model, overrides, plan.reason, plan.facts)
+        )
         found = replace(of_error(error), code=FITS_NOT, category=Category.MEMORY, can_ignore=True)
         run = replace(run, findings=(*run.findings, found))
     return run

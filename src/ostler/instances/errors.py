@@ -71,21 +71,31 @@ class NoRoom(Busy):
 class WillNotFit(OstlerError):
     """The model needs more memory than its devices have, even if nothing else ran.
 
-    `facts` hold the numbers by device. `fitting` is a context length in tokens with which it would fit.
+    `facts` hold the numbers by device. `fitting` is a context length in tokens with which it would fit;
+    `leave_open` are set options without which what is chosen in their place would.
     """
 
     kind = Kind.DOES_NOT_FIT
 
     def __init__(
-        self, model_name: str, reason: str, facts: Mapping[str, Any], fitting: int | None = None
+        self,
+        model_name: str,
+        reason: str,
+        facts: Mapping[str, Any],
+        fitting: int | None = None,
+        leave_open: Sequence[str] = (),
     ) -> None:
         anyway = f"Start it all the same with: ostler start {model_name} --ignore-fit"
-        shorter = f"It would fit with the option context_length={fitting}. " if fitting else ""
+        way_out = f"It would fit with the option context_length={fitting}. " if fitting else ""
+        if leave_open:
+            words = " ".join(f"{name}=" for name in leave_open)
+            way_out = f"Left open, this is chosen to fit: ostler set {model_name} {words} "
         super().__init__(
             f"{model_name} does not fit: {reason}",
-            hint=shorter + anyway,
+            hint=way_out + anyway,
             model=model_name,
             context_length_that_fits=fitting,
+            leave_open=list(leave_open),
             **facts,
         )
         self.reason = reason

@@ -14,7 +14,7 @@ from ostler.core.errors import Invalid, OstlerError
 from ostler.core.launch import Handle
 from ostler.core.settings import Settings
 from ostler.fit.allowed import allowed_devices
-from ostler.fit.choosing import Choices
+from ostler.fit.choosing import OPEN_TOGETHER, Choices
 from ostler.fit.device import pooled
 from ostler.fit.devices import Device, Devices, Sight
 from ostler.fit.ledger import Bytes, Claim, Ledger, open_ledger
@@ -169,6 +169,20 @@ class Memory:
             if not is_short(need.pooled(counting.devices).by_device):
                 return int(tokens)
         return None
+
+    async def better_left_open(
+        self, model: Model, overrides: Mapping[str, Any] | None = None
+    ) -> tuple[str, ...]:
+        """Set options without which it would fit if nothing else ran, as others are chosen then; or none."""
+        counting = await self._counting(model)
+        told = self._told(model, overrides)
+        for names in (*OPEN_TOGETHER, sum(OPEN_TOGETHER, ())):
+            given = tuple(name for name in names if name in told)
+            rest = {name: value for name, value in told.items() if name not in given}
+            need = await asyncio.to_thread(counting.need, rest) if given else Need(unknown_why="")
+            if need.is_known and not self.ledger(()).never(need.pooled(counting.devices).by_device):
+                return given
+        return ()
 
     def claim(self, instance_id: int, need: Bytes) -> Claim:
         """What this instance needs, beside what it was seen to hold."""
