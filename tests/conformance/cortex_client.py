@@ -92,11 +92,12 @@ class CortexClient:
     def until_state(self, number: int, *states: str, patience_s: float = PATIENCE_S) -> str:
         return self.until(number, lambda state: state in states, patience_s)
 
-    def run(self, number: int) -> None:
+    def run(self, number: int, patience_s: float = PATIENCE_S) -> None:
         """Start a model and wait until it runs."""
         answer = self.do(number, "start")
         assert answer.status == 200, answer.body
-        assert self.until_state(number, "running", "failed") == "running", self.log(number)
+        state = self.until_state(number, "running", "failed", patience_s=patience_s)
+        assert state == "running", self.log(number)
 
     def stop(self, number: int) -> None:
         assert self.do(number, "stop").body == {"status": "stopped"}
