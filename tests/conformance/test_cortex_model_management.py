@@ -60,7 +60,7 @@ def test_llama_containers_have_their_models_number(
 def test_vllm_containers_have_their_models_number(
     in_containers: CortexHouse, docker_engine: DockerEngine, vllm: Path, shared: Path
 ) -> None:
-    """Managed containers named `vllm-model-{id}` or `llamacpp-model-{id}`: vLLM's, with the real vLLM inside."""
+    """Managed containers named `vllm-model-{id}` or `llamacpp-model-{id}`: vLLM's, the real one inside."""
     folder = in_containers.models_dir / "small"
     shutil.copytree(shared / "demo-model" / "hf", folder, dirs_exist_ok=True)
     in_containers.untouched()
@@ -248,7 +248,7 @@ def slow(house: CortexHouse, *manners: str) -> int:
 
 @real
 def test_starting(online_containers: CortexHouse, docker_engine: DockerEngine) -> None:
-    """`starting`: Container creation initiated. Here its image is on its way; a stop ends it from here, too."""
+    """`starting`: Container creation initiated. Its image is on its way; a stop ends it from here, too."""
     server = llama_server()
     assert server is not None
     with serving(Registry(with_libraries(server), ["/llama-server"])) as registry:
