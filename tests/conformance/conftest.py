@@ -1,4 +1,4 @@
-"""Servers for the walks through Cortex's documents. After every test the models folder is looked over whole."""
+"""Servers for the walks through Cortex's documents; after every test the models folder is looked over."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _tidied(house: CortexHouse) -> Iterator[CortexHouse]:
     house.assert_untouched()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def process_house(tmp_path_factory: pytest.TempPathFactory, demo_model: Path) -> Iterator[CortexHouse]:
     house = CortexHouse(tmp_path_factory.mktemp("cortex"), demo_model, PROCESSES)
     yield house
@@ -33,7 +33,7 @@ def cortex(process_house: CortexHouse) -> Iterator[CortexHouse]:
     yield from _tidied(process_house)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def container_house(
     running_docker: DockerEngine, tmp_path_factory: pytest.TempPathFactory, demo_model: Path
 ) -> Iterator[CortexHouse]:
@@ -60,15 +60,21 @@ def online_containers(docker_engine: DockerEngine, tmp_path: Path, demo_model: P
     house.server.end_everything()
 
 
-@pytest.fixture
-def small_gpu(tmp_path: Path, demo_model: Path) -> Iterator[CortexHouse]:
-    """As `cortex`, on a machine that is pretended to have one GPU of 1 GiB."""
-    house = CortexHouse(tmp_path, demo_model, {**PROCESSES, "OSTLER_DEVICES": "1x1GiB+64GiB host"})
-    yield from _tidied(house)
+@pytest.fixture(scope="session")
+def small_gpu_house(tmp_path_factory: pytest.TempPathFactory, demo_model: Path) -> Iterator[CortexHouse]:
+    settings = {**PROCESSES, "OSTLER_DEVICES": "1x1GiB+64GiB host"}
+    house = CortexHouse(tmp_path_factory.mktemp("cortex"), demo_model, settings)
+    yield house
     house.server.end_everything()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def small_gpu(small_gpu_house: CortexHouse) -> Iterator[CortexHouse]:
+    """As `cortex`, on a machine that is pretended to have one GPU of 1 GiB."""
+    yield from _tidied(small_gpu_house)
+
+
+@pytest.fixture(scope="session")
 def both_house(
     vllm: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory, demo_model: Path
 ) -> Iterator[CortexHouse]:

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any
 from urllib.parse import urlencode
 
@@ -91,11 +92,12 @@ class CortexClient:
     def until_state(self, number: int, *states: str, patience_s: float = PATIENCE_S) -> str:
         return self.until(number, lambda state: state in states, patience_s)
 
-    def run(self, number: int) -> None:
+    def run(self, number: int, patience_s: float = PATIENCE_S) -> None:
         """Start a model and wait until it runs."""
         answer = self.do(number, "start")
         assert answer.status == 200, answer.body
-        assert self.until_state(number, "running", "failed") == "running", self.log(number)
+        state = self.until_state(number, "running", "failed", patience_s=patience_s)
+        assert state == "running", self.log(number)
 
     def stop(self, number: int) -> None:
         assert self.do(number, "stop").body == {"status": "stopped"}
@@ -130,6 +132,6 @@ class CortexClient:
         return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
 
     @staticmethod
-    def _answer(status: int, data: bytes, headers: Mapping[str, str]) -> Answer:
+    def _answer(status: int, data: bytes, headers: Message) -> Answer:
         is_json = (headers.get("content-type") or "").startswith("application/json")
-        return Answer(status, json.loads(data) if is_json and data else data.decode(), headers)
+        return Answer(status, json.loads(data) if is_json and data else data.decode(), dict(headers))

@@ -37,7 +37,7 @@ SMALL = {"context_size": 512, "parallel_slots": 1}
 
 
 class CortexHouse:
-    """`client` asks it. Its models folder holds a model of each kind, all from files made before it starts."""
+    """`client` asks it. Its models folder holds a model of each kind, made before the server starts."""
 
     def __init__(self, folder: Path, demo_model: Path, environment: Mapping[str, str]) -> None:
         self.models_dir = folder / "models"

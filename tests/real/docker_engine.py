@@ -87,7 +87,7 @@ class DockerEngine:
         with tarfile.open(fileobj=buffer, mode="w") as tar:
             for folder in ("tmp", "models", "py", "lib", "lib64", "usr"):
                 entry = tarfile.TarInfo(folder)
-                entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+                entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if folder == "tmp" else 0o755
                 tar.addfile(entry)
             for inside, here in files.items():
                 tar.add(here.resolve(), inside.lstrip("/"))

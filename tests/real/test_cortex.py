@@ -13,10 +13,9 @@ import pytest
 
 from tests.real.docker_engine import LLAMA_IMAGE, DockerEngine, llama_server
 from tests.real.docker_house import DockerHouse
-from tests.real.test_vllm import START_LIMIT_S, vllm
+from tests.real.test_vllm import START_LIMIT_S
 from tests.serving import ServerProcess
 
-__all__ = ["vllm"]
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 MODELS = "/admin/models"
@@ -54,7 +53,8 @@ class Cortex:
             self.do(act)
         told: dict[str, Any] = json.loads(refused.value.read())
         assert told["error"]["code"] == refused.value.code
-        return told["error"]
+        error: dict[str, Any] = told["error"]
+        return error
 
 
 @pytest.fixture

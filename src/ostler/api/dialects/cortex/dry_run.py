@@ -48,10 +48,12 @@ def dry_run_view(
     *,
     parameter_count: int | None = None,
     options: Mapping[str, Any] | None = None,
+    gets_room: bool = False,
 ) -> dict[str, Any]:
     """The whole answer. `argv` has its secrets hidden already; it is empty where nothing can be run.
 
-    What does not fit is an error for each GPU, beside what was found otherwise.
+    What does not fit is an error for each GPU, beside what was found otherwise; only a warning where the
+    start will get its room all the same (`gets_room`): others leave, or it waits for them.
     """
     warnings = [
         {
@@ -65,7 +67,8 @@ def dry_run_view(
     ]
     vram = None
     if estimate is not None:
-        warnings = [*memory_warnings(estimate), *warnings]
+        short = memory_warnings(estimate)
+        warnings = [*([{**one, "severity": "warning"} for one in short] if gets_room else short), *warnings]
         vram = vram_estimate_view(estimate, parameter_count=parameter_count, options=options)
     return {
         "command": list(argv),

@@ -202,7 +202,8 @@ async def _dry_run(rooms: Services, model: Model) -> dict[str, Any]:
         run.findings,
         estimate,
         parameter_count=parameters,
-        options=model.options,
+        options=_told(rooms, model),
+        gets_room=run.fits is not False,
     )
     return {
         **view,
@@ -217,11 +218,17 @@ async def _estimate(rooms: Services, model: Model) -> tuple[Estimate | None, int
     try:
         files = await rooms.models.resolve_files(model)
         shape, beside = await rooms.shapes.of(files)
-        (told,) = await rooms.fits.answer(shape, model.options, await rooms.devices.list(), beside=beside)
+        devices = await rooms.devices.list()
+        (told,) = await rooms.fits.answer(shape, _told(rooms, model), devices, beside=beside)
         told = await rooms.instances.experience.better_estimate(told, model, ask=False)
     except OstlerError:
         return None, None
     return told, files.facts.parameters if files.facts else None
+
+
+def _told(rooms: Services, model: Model) -> dict[str, Any]:
+    """Every engine option that is set, also as an argument or a variable."""
+    return rooms.engines.get(model.engine).options.told(model.options, model.extra_args, model.env)
 
 
 def _warning(finding: Finding) -> dict[str, Any]:

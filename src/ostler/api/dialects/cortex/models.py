@@ -278,14 +278,17 @@ def in_cortex_words(engine: str) -> Iterator[None]:
 
 
 _OF_GROUPS = {
+    "engine": "engine_type",
     "name": "served_model_name",
     "extra_args": "engine_startup_args_json",
     "policy.devices": "selected_gpus",
 }
+
+_OF_DOCUMENTS = {"env": "engine_startup_env_json", "request_defaults": "custom_request_json"}
 
 
 def _cortex_name(ours: str, engine: str) -> str | None:
     named = {f"{place[0]}.{place[1]}": f.name for f in fields_of(engine) if (place := f.document)}
     if ours in named or ours in _OF_GROUPS:
         return named.get(ours) or _OF_GROUPS[ours]
-    return "engine_startup_env_json" if ours.partition(".")[0] == "env" else None
+    return _OF_DOCUMENTS.get(ours.partition(".")[0])
