@@ -21,7 +21,7 @@ from ostler.api.app import build_api
 from ostler.api.dialects.cortex.records import new_model_of
 from ostler.app import build
 from ostler.core.principals import LOCAL_ADMIN
-from ostler.core.settings import load_settings
+from ostler.core.settings_sources import load_settings
 
 MODELS = 1_000
 REPEATS = 5

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ostler.app import Ostler, Server, address, build, listen
-from ostler.core.settings import load_settings
+from ostler.core.settings_sources import load_settings
 from ostler.runtimes.base import Runtime
 
 

@@ -37,7 +37,8 @@ from ostler.core.migrate import upgrade
 from ostler.core.principals import SYSTEM
 from ostler.core.secrets import ServerSecret
 from ostler.core.server_lock import ServerLock
-from ostler.core.settings import LoadedSettings, Settings
+from ostler.core.settings import Settings
+from ostler.core.settings_sources import LoadedSettings
 from ostler.downloads.service import Downloads
 from ostler.engines.registry import Engines, default_engines
 from ostler.fit.answering import Fits

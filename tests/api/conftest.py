@@ -16,7 +16,7 @@ from ostler.api.app import build_api
 from ostler.api.services import Services
 from ostler.app import build
 from ostler.core.principals import LOCAL_ADMIN, SYSTEM, Role
-from ostler.core.settings import load_settings
+from ostler.core.settings_sources import load_settings
 from ostler.models.records import Model, NewModel
 
 API = "/ostler/v1"

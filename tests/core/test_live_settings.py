@@ -14,7 +14,8 @@ from ostler.core.errors import NotAllowed
 from ostler.core.events import EventLog
 from ostler.core.live_settings import LiveSettings, SettingIsFixed
 from ostler.core.principals import Principal
-from ostler.core.settings import BadSetting, Origin, Settings, load_settings
+from ostler.core.settings import BadSetting, Settings
+from ostler.core.settings_sources import Origin, load_settings
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ostler.core.settings import BadSetting, Origin, Settings, environment_names, load_settings
+from ostler.core.settings import BadSetting, Settings, environment_names
+from ostler.core.settings_sources import Origin, load_settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 

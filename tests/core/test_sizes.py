@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ostler.core.settings import BadSetting, load_settings
+from ostler.core.settings import BadSetting
+from ostler.core.settings_sources import load_settings
 from ostler.core.sizes import parse_size, size_text
 
 

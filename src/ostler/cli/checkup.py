@@ -18,7 +18,8 @@ from ostler.cli.client import Json, ServerUnreachable
 from ostler.cli.connection import Server, find_running
 from ostler.cli.failures import CommandFailed
 from ostler.core.errors import OstlerError
-from ostler.core.settings import Settings, load_settings
+from ostler.core.settings import Settings
+from ostler.core.settings_sources import load_settings
 
 if TYPE_CHECKING:
     from ostler.runtimes.base import RuntimeCheck

@@ -26,7 +26,7 @@ def inspect_here(text: str) -> Json:
 def _inspect_remote(text: str) -> Json:
     import asyncio
 
-    from ostler.core.settings import load_settings
+    from ostler.core.settings_sources import load_settings
     from ostler.hub import Hub, parse_spec
 
     settings = load_settings().values

@@ -21,14 +21,8 @@ from ostler.core.events import EventLog, NewEvent
 from ostler.core.launch import HIDDEN
 from ostler.core.near import near_names
 from ostler.core.principals import Principal, Role
-from ostler.core.settings import (
-    BadSetting,
-    LoadedSettings,
-    Origin,
-    Settings,
-    environment_names,
-    is_live,
-)
+from ostler.core.settings import BadSetting, Settings, environment_names, is_live
+from ostler.core.settings_sources import LoadedSettings, Origin
 from ostler.core.tables import SettingRow
 
 log = logging.getLogger(__name__)

@@ -214,7 +214,8 @@ def _settings_here() -> Json:
     from pydantic import SecretStr
 
     from ostler.core.launch import HIDDEN
-    from ostler.core.settings import is_live, load_settings
+    from ostler.core.settings import is_live
+    from ostler.core.settings_sources import load_settings
 
     loaded = load_settings()
     items = []

@@ -21,7 +21,7 @@ from ostler.cli.connection import (
 from ostler.cli.failures import NOT_FOUND, CommandFailed
 
 if TYPE_CHECKING:
-    from ostler.core.settings import LoadedSettings
+    from ostler.core.settings_sources import LoadedSettings
 
 STOP_TIMEOUT_S = 90.0
 POLL_S = 0.05
@@ -82,7 +82,7 @@ def serve(
     if detach:
         _detach(folder, flags, config)
         return
-    from ostler.core.settings import load_settings
+    from ostler.core.settings_sources import load_settings
 
     _foreground(load_settings(flags=flags, config=config))
 
