@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ostler.access.keys import KeyDisabled, WrongAddress
+from ostler.access.key_records import KeyDisabled, WrongAddress
 from ostler.access.service import Access
 from ostler.core.errors import InvalidField
 from ostler.core.principals import Principal, Role

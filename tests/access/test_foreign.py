@@ -9,7 +9,7 @@ import bcrypt
 import pytest
 from sqlalchemy import select, text
 
-from ostler.access.keys import KeyDisabled, KeyNameTaken, Owner
+from ostler.access.key_records import KeyDisabled, KeyNameTaken, Owner
 from ostler.access.service import Access, UnknownKey
 from ostler.access.tables import KeyRow, UserRow
 from ostler.access.users import WrongPassword

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from ostler.access.keys import KeyExpired, KeyNameTaken, KeyNotFound
+from ostler.access.key_records import KeyExpired, KeyNameTaken, KeyNotFound
 from ostler.access.names import may_use
 from ostler.access.service import Access, UnknownKey
 from ostler.core.database import Database

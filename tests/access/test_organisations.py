@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ostler.access.keys import Owner
+from ostler.access.key_records import Owner
 from ostler.access.organisations import OrganisationNameTaken, OrganisationNotFound
 from ostler.access.service import Access
 from ostler.access.users import LastAdmin

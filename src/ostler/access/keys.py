@@ -6,7 +6,6 @@ import hmac
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,12 +15,22 @@ from sqlalchemy.exc import IntegrityError
 from ostler.access.addresses import check_addresses, is_within
 from ostler.access.foreign import PREFIX_LENGTH, ForeignSecrets, is_foreign_hash, looks_foreign
 from ostler.access.key_entries import Entry, entry_of, foreign_mark, hash_of, in_future, limits_json
+from ostler.access.key_records import (
+    NOBODY,
+    Key,
+    KeyDisabled,
+    KeyExpired,
+    KeyNameTaken,
+    KeyNotFound,
+    Owner,
+    WrongAddress,
+)
 from ostler.access.names import check_name, check_patterns, check_scopes, read_limits
 from ostler.access.organisations import check_organisation
 from ostler.access.tables import KeyRow, UserRow
 from ostler.core.clock import Clock
 from ostler.core.database import Database, after_commit, row_to_change
-from ostler.core.errors import Conflict, InvalidField, NotAllowed, NotFound, Unauthenticated
+from ostler.core.errors import InvalidField
 from ostler.core.events import EventLog, NewEvent
 from ostler.core.paging import Page
 from ostler.core.principals import Limits, Principal, Role
@@ -31,73 +40,6 @@ PREFIX = "ostler-"
 SHOWN_PREFIX = len(PREFIX) + 4
 _SHAPE = re.compile(r"ostler-[A-Za-z0-9_-]{43}")
 SORTS = ("name", "id", "created_at", "expires_at", "last_used_at", "role")
-
-
-class KeyNotFound(NotFound):
-    """No key has this id or name."""
-
-    hint = "See them with: ostler keys list"
-
-
-class KeyNameTaken(Conflict):
-    """Another key has this name."""
-
-    hint = "Choose another name, or revoke that key first."
-
-
-class KeyDisabled(Unauthenticated):
-    """The key is switched off."""
-
-    hint = "An administrator can switch it on again."
-
-
-class WrongAddress(NotAllowed):
-    """The key may not be used from this address."""
-
-    hint = "An administrator can change the addresses from which the key may be used."
-
-
-class KeyExpired(Unauthenticated):
-    """The key was valid once."""
-
-    hint = "Ask for a new key; an administrator makes one with: ostler keys create NAME"
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A stored key, without its secret. `prefix` are its first characters, to recognise it by.
-
-    `models`: shell-style patterns of model names that it may use, None for all. `scopes`: kinds of
-    inference, None for all. `addresses`: from where it may be used, None for everywhere. `user_id` and
-    `org_id`: whose it is. A `disabled` key is kept and does not work.
-    """
-
-    id: int
-    name: str
-    prefix: str
-    role: Role
-    models: tuple[str, ...] | None
-    limits: Limits
-    user_id: int | None
-    org_id: int | None
-    scopes: tuple[str, ...] | None
-    addresses: tuple[str, ...] | None
-    disabled: bool
-    created_at: datetime
-    created_by: str
-    expires_at: datetime | None
-    last_used_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Whose a key is: a person, an organisation, both or (NOBODY) neither."""
-
-    user_id: int | None = None
-    org_id: int | None = None
-
-
-NOBODY = Owner()
 
 
 def looks_like_key(token: str) -> bool:

@@ -22,7 +22,8 @@ from ostler.access.browser import (
     same_origin,
 )
 from ostler.access.headers import Credentials, RawHeaders, read_credentials
-from ostler.access.keys import KeyNameTaken, Keys, looks_like_key
+from ostler.access.key_records import KeyNameTaken
+from ostler.access.keys import Keys, looks_like_key
 from ostler.access.limits import Limiter
 from ostler.access.organisations import Organisations
 from ostler.access.sessions import LIFETIME, Session, Sessions

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from ostler.access.keys import KeyNameTaken, KeyNotFound, Owner
+from ostler.access.key_records import KeyNameTaken, KeyNotFound, Owner
 from ostler.access.names import check_name
 from ostler.access.organisations import OrganisationNotFound
 from ostler.access.service import Access

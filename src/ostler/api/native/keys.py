@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import Path
 from pydantic import Field
 
-from ostler.access.keys import Key, Owner
+from ostler.access.key_records import Key, Owner
 from ostler.access.names import read_limits
 from ostler.api.door import needs, router
 from ostler.api.services import Rooms, Who

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from ostler.access.keys import Key, KeyNotFound, Owner
+from ostler.access.key_records import Key, KeyNotFound, Owner
 from ostler.api.dialects.cortex.door import CortexBody, router
 from ostler.api.dialects.cortex.words import Id, IdFilter, Text, csv, order, part, with_zone
 from ostler.api.door import needs
