@@ -11,7 +11,7 @@ import pytest
 from ostler.core.errors import InvalidField
 from ostler.core.launch import HOST_SLOT, PORT_SLOT, LaunchSpec, Mount
 from ostler.runtimes.container_config import Daemon, House, create_body
-from ostler.runtimes.docker import observed
+from ostler.runtimes.docker_answers import observed
 from ostler.runtimes.docker_client import daemon_of, find_host
 
 HOUSE = House("server-1", hub_cache=Path("/cache/hub"), log_bytes=1000)

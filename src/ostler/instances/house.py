@@ -42,10 +42,6 @@ class House:
     secret: ServerSecret
     gpus_are_chosen: bool = False
 
-    def engine_key(self, instance_id: int) -> str:
-        """The internal key of one engine: derived, so stored nowhere and the same after a restart."""
-        return self.secret.derive(f"engine:{instance_id}")
-
     def engine_of(self, record: Record) -> Engine:
         """The engine of a launch. Raises UnknownEngine."""
         return self.preparer.engine(record.spec.engine)

@@ -115,7 +115,7 @@ class Life(Ending):
             except ModelNotFound as error:
                 self._settle_attempt(error)
                 return
-            secrets = dict.fromkeys(prepared.spec.secret_env, house.engine_key(self.record.id))
+            secrets = dict.fromkeys(prepared.spec.secret_env, house.secret.engine_key(self.record.id))
             try:
                 handle = await prepared.runtime.launch(
                     prepared.spec, instance_id=self.record.id, secrets=secrets
@@ -169,7 +169,7 @@ class Life(Ending):
         self.endpoint = Endpoint(
             record.id,
             handle.url,
-            house.engine_key(record.id),
+            house.secret.engine_key(record.id),
             engine=record.spec.engine,
             time=house.clock,
             limit=self.model.policy.max_concurrency,

@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import random
-import signal
 import stat
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -38,18 +37,15 @@ from ostler.runtimes.container_config import (
     HOST_NETWORK,
     INSTANCE_LABEL,
     MODEL_LABEL,
-    PORT,
-    PORT_LABEL,
     SERVER_LABEL,
     Daemon,
     House,
     create_body,
 )
+from ostler.runtimes.docker_answers import NAME, handle_of, observed, port_of
 from ostler.runtimes.docker_client import DockerClient
 from ostler.runtimes.docker_images import Images
 from ostler.runtimes.docker_logs import ContainerLogs
-from ostler.runtimes.pids import family_of, resident_bytes
-from ostler.runtimes.ports import HOST as LOOPBACK
 from ostler.runtimes.ports import free_port
 
 if TYPE_CHECKING:
@@ -61,6 +57,9 @@ CREATE_TIMEOUT_S = 120.0
 LIST_TIMEOUT_S = 10.0
 """The server's start waits for this, so a daemon that hangs must not hold it for long."""
 KILL_WAIT_S = 30.0
+SIGNAL_TRIES = 50
+SIGNAL_PAUSE_S = 0.1
+"""Podman refuses to signal a container that is between two states; it is asked again."""
 AWAY_POLL_S = 1.0
 PORT_TRIES = 3
 NOBODY = "65534:65534"
@@ -69,7 +68,7 @@ NOBODY = "65534:65534"
 class DockerRuntime:
     """Engines as containers of the daemon at `host`; copies of their logs are kept in `logs_dir`."""
 
-    name = "docker"
+    name = NAME
 
     def __init__(self, host: str, house: House, logs_dir: Path, *, offline: bool, clock: Clock) -> None:
         self._house = house
@@ -153,7 +152,7 @@ class DockerRuntime:
         found = []
         for told in await self._ours():
             labels = told["Labels"]
-            handle = _handle(told["Id"], _port_of(told), labels)
+            handle = handle_of(told["Id"], port_of(told), labels)
             instance_id, model_id = int(labels[INSTANCE_LABEL]), int(labels[MODEL_LABEL])
             found.append(Discovered(handle, model_id, instance_id, labels.get(DIGEST_LABEL, "")))
         return found
@@ -217,7 +216,7 @@ class DockerRuntime:
         except RuntimeAway:
             self._unfinished[instance_id] = 0.0  # perhaps it was created all the same
             raise
-        return _handle(container.id, _port_of(told), body["Labels"])
+        return handle_of(container.id, port_of(told), body["Labels"])
 
     async def _make_way(self, name: str, spec: LaunchSpec, instance_id: int) -> None:
         """Take away what an earlier launch of this model left. Raises LaunchFailed where it is not ours."""
@@ -314,13 +313,18 @@ class DockerRuntime:
     async def _signal(self, container_id: str, name: str) -> None:
         from aiodocker import DockerError
 
-        try:
-            async with self._client.call() as docker:
-                await docker.containers.container(container_id).kill(signal=name)
-        except DockerError as error:
-            told = await self._show(container_id)  # gone and ended are told in several ways
-            if told is not None and observed(told).is_alive:
-                raise docker_errors.unexpected(error.message) from error
+        for attempt in range(1, SIGNAL_TRIES + 1):
+            try:
+                async with self._client.call() as docker:
+                    await docker.containers.container(container_id).kill(signal=name)
+                return
+            except DockerError as error:
+                told = await self._show(container_id)  # gone and ended are told in several ways
+                if told is None or not observed(told).is_alive:
+                    return
+                if attempt == SIGNAL_TRIES:
+                    raise docker_errors.unexpected(error.message) from error
+            await asyncio.sleep(SIGNAL_PAUSE_S)
 
     async def _remove(self, container_id: str, told: Mapping[str, Any]) -> None:
         """Keep its log, then remove it."""
@@ -339,53 +343,6 @@ class DockerRuntime:
         except DockerError as error:
             if error.status not in (404, 409):  # gone, or going
                 raise docker_errors.unexpected(error.message) from error
-
-
-def observed(told: Mapping[str, Any]) -> Observed:
-    """What a container's inspection (`GET /containers/{id}/json`) means. Reads /proc for its memory."""
-    state = told["State"]
-    status, code = state.get("Status"), state.get("ExitCode")
-    if state.get("Running") or status in ("running", "paused", "restarting"):
-        pid = _visible_pid(int(state.get("Pid") or 0), told["Id"])
-        memory = resident_bytes(family_of(pid)) if pid else None
-        return Observed("alive", pid=pid, memory_bytes=memory)
-    if status == "removing" or (status in ("created", "configured", "initialized") and not code):
-        return Observed("gone")
-    if code is not None and 128 < code <= 128 + signal.SIGRTMAX:
-        code = 128 - code  # a shell's and a container's way to say: by a signal
-    return Observed("exited", exit_code=code, oom_killed=bool(state.get("OOMKilled")))
-
-
-def _visible_pid(pid: int, container_id: str) -> int | None:
-    """The pid, where it is one of this machine: not in a virtual machine, not seen out of a container."""
-    try:
-        groups = Path(f"/proc/{pid}/cgroup").read_text() if pid else ""
-    except OSError:
-        return None
-    return pid if container_id in groups else None
-
-
-def _handle(container_id: str, port: int, labels: Mapping[str, str]) -> Handle:
-    data = {
-        "container": container_id,
-        "model_id": int(labels[MODEL_LABEL]),
-        "instance_id": int(labels[INSTANCE_LABEL]),
-    }
-    return Handle(runtime=DockerRuntime.name, url=f"http://{LOOPBACK}:{port}", data=data)
-
-
-def _port_of(told: Mapping[str, Any]) -> int:
-    """Its port on loopback, out of an inspection or a list; 0 while it has none (it does not run)."""
-    labels = told.get("Labels") or told.get("Config", {}).get("Labels") or {}
-    if labels.get(PORT_LABEL):
-        return int(labels[PORT_LABEL])
-    for port in told.get("Ports") or ():
-        if port.get("PrivatePort") == PORT and port.get("PublicPort"):
-            return int(port["PublicPort"])
-    published = (told.get("NetworkSettings") or {}).get("Ports") or {}
-    for binding in published.get(f"{PORT}/tcp") or ():
-        return int(binding.get("HostPort") or 0)
-    return 0
 
 
 def _image(spec: LaunchSpec) -> str:
