@@ -22,7 +22,7 @@ from ostler.instances.views import DryRun
 from ostler.library.filesets import FileSet
 from ostler.models.records import Model
 from ostler.models.service import Models
-from ostler.runtimes.base import Runtime
+from ostler.runtimes.base import Runtime, RuntimeCheck
 
 SHOWN_HOST, SHOWN_PORT = "127.0.0.1", "PORT"
 
@@ -126,7 +126,7 @@ class Preparer:
             engine, runtime = self._engines.get(model.engine), self.runtime(model.runtime)
             check = await runtime.check()
             if not check.ok:
-                found.append(_unavailable(model.runtime, check.reason))
+                found.append(_unavailable(model.runtime, check))
             request, scene = await self._scene(model, overrides)
             found += look_ahead(scene)
             run = replace(run, chosen=tuple(scene.chosen.to_json()))
@@ -188,10 +188,14 @@ def _to_fetch(text: str) -> Finding:
     return Finding("to_fetch", Severity.INFO, Category.CONFIG, "Something is fetched first", text)
 
 
-def _unavailable(runtime: str, reason: str) -> Finding:
-    title = "The runtime cannot be used"
+def _unavailable(runtime: str, check: RuntimeCheck) -> Finding:
+    fix = str(
+        check.facts.get("hint")
+        or f"See what is missing with: ostler doctor, or use another runtime than {runtime}."
+    )
+    title, message = "The runtime cannot be used", f"{runtime}: {check.reason}"
     return Finding(
-        "runtime_unavailable", Severity.ERROR, Category.CONFIG, title, f"{runtime}: {reason}", field="runtime"
+        "runtime_unavailable", Severity.ERROR, Category.CONFIG, title, message, fix=fix, field="runtime"
     )
 
 
