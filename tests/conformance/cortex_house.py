@@ -11,15 +11,10 @@ from typing import Any
 
 from tests.conformance.cortex_client import CortexClient
 from tests.library.gguf_files import write_safetensors, write_shards
+from tests.real.docker_house import QUICK
 from tests.serving import ServerProcess
 from tests.unchanged import fingerprints
 
-QUICK = {
-    "OSTLER_PROBE_INTERVAL_S": "0.2",
-    "OSTLER_RESTART_BACKOFF_S": "0.1",
-    "OSTLER_STOP_GRACE_S": "5",
-    "OSTLER_PROBE_TIMEOUT_S": "2",
-}
 SAFETENSORS_CONFIG = {
     "architectures": ["Qwen3ForCausalLM"],
     "model_type": "qwen3",
