@@ -40,6 +40,7 @@ def main() -> int:
     for part in asked.parts or PARTS:
         print(f"measuring {part} ...", file=sys.stderr, flush=True)
         results[part] = importlib.import_module(f"benchmarks.{part}").measure()
+        results.setdefault("dates", {})[part] = results["machine"]["date"]
     (folder / "latest.json").write_text(json.dumps(results, indent=2))
     show(results)
     if asked.docs:
@@ -85,8 +86,8 @@ def page(results: dict[str, Any]) -> str:
         "",
         "Written by `python -m benchmarks --docs`. Within a part all was measured side by side in one run;",
         "compare ratios rather than single times, because the machine is shared.",
-        f"Measured on {machine['date']}: {machine['system']}, {machine['cores']} cores,",
-        f"Python {machine['python']}.",
+        f"Measured on {machine['system']}, {machine['cores']} cores, Python {machine['python']}:",
+        f"{', '.join(f'{part} on {day}' for part, day in results['dates'].items())}.",
         "",
         "| measured | result | goal | met |",
         "|---|---|---|---|",
@@ -95,7 +96,7 @@ def page(results: dict[str, Any]) -> str:
         "## All numbers",
         "",
         "```json",
-        json.dumps({name: value for name, value in results.items() if name != "machine"}, indent=2),
+        json.dumps({part: results[part] for part in PARTS if part in results}, indent=2),
         "```",
         "",
     ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
 from ostler.core.principals import LOCAL_ADMIN
 from ostler.core.states import DesiredState
 from ostler.instances.errors import NoRoom, WillNotFit
+from ostler.models.sources import ModelFileGone
 from tests.instances.conftest import Fake
 from tests.runtimes.fake import FakeRuntime
 
@@ -126,3 +128,50 @@ async def test_a_model_that_should_run_waits_for_room_and_pushes_nobody_out(buil
     assert len(await one_fits.happened("instance.refused")) == 1, "it was not tried in vain"
     await one_fits.instances.stop("a", LOCAL_ADMIN)
     assert one_fits.instances.view(one_fits.models.get("a").id).state == "stopped"
+
+
+async def test_a_start_that_awaits_its_files_goes_on_when_they_are_here_even_at_the_next_server(
+    build: Build, models_dir: Path
+) -> None:
+    first = await build()
+    model = await first.add("a")
+    aside = (models_dir / "a.gguf").rename(models_dir.parent / "a.aside")
+    await first.instances.start("a", LOCAL_ADMIN, wait=False, awaits_files=True)
+    await first.until("instance.refused")
+    while first.instances.view(model.id).state == "starting":
+        await asyncio.sleep(0)
+    view = first.instances.view(model.id)
+    assert view.state == "stopped" and str(view.reason).endswith("; starts when they are")
+    await first.instances.close()
+
+    second = await build(FakeRuntime(first.runtime.world))
+    await second.until("instance.refused", 2)
+    assert second.runtime.starts == [] and second.state(model) == "stopped"
+    aside.rename(models_dir / "a.gguf")
+    await second.until("instance.running")
+    assert second.runtime.starts == ["a"]
+
+
+async def test_a_start_that_awaits_its_files_can_be_taken_back(build: Build, models_dir: Path) -> None:
+    house = await build()
+    model = await house.add("a")
+    aside = (models_dir / "a.gguf").rename(models_dir.parent / "a.aside")
+    await house.instances.start("a", LOCAL_ADMIN, wait=False, awaits_files=True)
+    await house.until("instance.refused")
+    view = await house.instances.stop("a", LOCAL_ADMIN)
+    assert (view.state, view.reason) == ("stopped", None)
+    assert house.models.get("a").desired_state is DesiredState.STOPPED
+    aside.rename(models_dir / "a.gguf")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await house.until("instance.starting")
+    assert house.runtime.starts == [] and house.state(model) == "stopped"
+
+
+async def test_a_plain_start_without_files_is_over(build: Build, models_dir: Path) -> None:
+    house = await build()
+    await house.add("a")
+    (models_dir / "a.gguf").unlink()
+    with pytest.raises(ModelFileGone):
+        await house.instances.start("a", LOCAL_ADMIN)
+    assert house.models.get("a").desired_state is DesiredState.STOPPED

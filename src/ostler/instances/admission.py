@@ -17,6 +17,7 @@ from ostler.instances.plan import Candidate, Seat, Verdict
 from ostler.instances.preparing import Prepared
 from ostler.instances.seating import Way, model_on, ways
 from ostler.models.records import Model
+from ostler.models.sources import ModelFileGone
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +35,14 @@ def candidate(model: Model, ways: Sequence[Way], attempt: Attempt | None = None)
 
 
 async def has_room(house: House, model: Model) -> bool:
-    """Would it start now, without anybody leaving for it? False where that cannot be told."""
+    """Would it start now, without anybody leaving for it?
+
+    False without its files, and where it cannot be told.
+    """
     try:
         wanted = candidate(model, await ways(house, model))
+    except ModelFileGone:
+        return False
     except OstlerError as error:
         log.info("whether there is room for %s is not known: %s", model.name, error.message)
         return False

@@ -47,7 +47,7 @@ class Ending(Footing):
             if failure is None:
                 await self._move(InstanceState.STOPPED, Note(order.actor, order.reason, {"was": "failed"}))
         self.failure, self.endpoint, self.observed = failure, None, None
-        self._stop, self.is_refused = None, False
+        self._stop, self.waits_for = None, None
         house.scheduler.release(self.model_id)
         stop_error = StopFailed(failure.reason, hint=failure.hint) if failure else None
         orders.settle(order.done, stop_error)

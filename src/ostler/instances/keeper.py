@@ -32,12 +32,14 @@ class Keeper(Life):
         ignore: Collection[str] = frozenset(),
         is_batch: bool = False,
         is_new_wish: bool = False,
+        awaits_files: bool = False,
     ) -> asyncio.Future[None]:
         """Make it run. Two starts are one: all get the future of the start that is under way.
 
         `ignore` are codes of errors that do not keep it from being launched; they hold until it is started
         in another way. `is_batch`: it may come after those that somebody waits for.
-        `is_new_wish`: it was not meant to run before; that is taken back where the start is refused.
+        `is_new_wish`: it was not meant to run before; that is taken back where the start is refused,
+        with `awaits_files` unless only its files are not here yet.
         """
         if cause is StartCause.PERSON:
             self.faults.clear()
@@ -46,7 +48,14 @@ class Keeper(Life):
             return self.attempt.done
         if self.is_ready:
             return orders.done()
-        self.attempt = Attempt(cause, actor, overrides or {}, is_batch=is_batch, is_new_wish=is_new_wish)
+        self.attempt = Attempt(
+            cause,
+            actor,
+            overrides or {},
+            is_batch=is_batch,
+            is_new_wish=is_new_wish,
+            awaits_files=awaits_files,
+        )
         self.ignore = ignore
         self._go_on()
         return self.attempt.done

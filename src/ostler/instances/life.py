@@ -21,11 +21,12 @@ from ostler.instances.leases import Endpoint
 from ostler.instances.orders import Attempt, StopOrder
 from ostler.instances.provision import provide_and_place
 from ostler.instances.restarts import backoff_s
-from ostler.instances.standing import SYSTEM_ACTOR
+from ostler.instances.standing import FILES, ROOM, SYSTEM_ACTOR
 from ostler.instances.store import Note
 from ostler.instances.views import Failure, StartCause
 from ostler.instances.waiting import Turn, Watch, Watched, wait_until_ready
 from ostler.models.index import ModelNotFound
+from ostler.models.sources import ModelFileGone
 from ostler.runtimes.base import RuntimeAway
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ class Life(Ending):
             await self._refuse(attempt, error)
             return
         attempt.placed.set()
-        self.is_refused = False
+        self.waits_for = None
         try:
             if placed is None or self._stop is not None:
                 return
@@ -263,13 +264,16 @@ class Life(Ending):
             self._refused = (error.message, self._now())
             facts = {key: value for key, value in error.facts.items() if key != "model"}
             await self._tell("instance.refused", error.message, {"code": error.code, **facts}, attempt.actor)
-        while attempt.is_new_wish:  # another wish may join while this one is taken back
+        is_fileless = isinstance(error, ModelFileGone)
+        keeps_wish = is_fileless and attempt.awaits_files
+        while attempt.is_new_wish and not keeps_wish:  # another wish may join while this one is taken back
             attempt.is_new_wish = False
             await self._house.models.set_desired(self.model_id, DesiredState.STOPPED, ignore_fit=False)
         is_auto = attempt.is_restart and self.model.policy.auto_start
         should_run = is_auto or self.model.desired_state is DesiredState.RUNNING
-        self.is_refused = should_run and isinstance(error, WillNotFit | NoRoom)
-        if self.is_refused or not isinstance(error, Busy):
+        waits_for = FILES if is_fileless else ROOM if isinstance(error, WillNotFit | NoRoom) else None
+        self.waits_for = waits_for if should_run else None
+        if self.waits_for is not None or not isinstance(error, Busy):
             self.failure = failures.explain_error(error)
         self._settle_attempt(error)
 

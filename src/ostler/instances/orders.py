@@ -49,6 +49,7 @@ class Attempt:
     `tries` counts launches that were lost to a taken port. `placed` is set once the scheduler has decided.
     `is_batch`: nobody but batch work waits for it.
     `is_new_wish`: with it the model became one that should run; if it is refused, that is taken back.
+    `awaits_files`: not where only its files are not here yet.
     """
 
     cause: StartCause
@@ -59,6 +60,7 @@ class Attempt:
     may_evict: bool = True
     is_batch: bool = False
     is_new_wish: bool = False
+    awaits_files: bool = False
     tries: int = 0
     ways: Sequence[Way] = ()
     placed: asyncio.Event = field(default_factory=asyncio.Event)

@@ -176,6 +176,7 @@ class Instances:
         overrides: Mapping[str, Any] | None = None,
         ignore_fit: bool = False,
         ignore: Iterable[str] = (),
+        awaits_files: bool = False,
     ) -> InstanceView:
         """Make it run, and keep it running: also after a crash and a restart of the server.
 
@@ -186,7 +187,8 @@ class Instances:
         options for this launch. `ignore` are codes of errors that a dry run finds and that do not matter;
         `ignore_fit` is short for `does_not_fit`: it starts also where its memory is not there, now and later,
         until somebody stops it or starts it without. A start that is refused before there is an engine is
-        over: the next server does not try it. Raises StartFailed, StartCancelled, StartBlocked, NoRoom,
+        over: the next server does not try it; with `awaits_files` it starts once its files are here, where
+        only they are missing. Raises StartFailed, StartCancelled, StartBlocked, NoRoom,
         WillNotFit, ModelFileGone and what a launch spec may raise.
         """
         principal.require(Role.POWER_USER, "start models")
@@ -207,7 +209,12 @@ class Instances:
             keeper.faults.clear()
         cause = StartCause.PERSON if keep else StartCause.DEMAND
         started = keeper.ask_start(
-            cause, principal.name, overrides=overrides, ignore=ignored, is_new_wish=is_new_wish
+            cause,
+            principal.name,
+            overrides=overrides,
+            ignore=ignored,
+            is_new_wish=is_new_wish,
+            awaits_files=awaits_files,
         )
         if keep:
             await self._keep_for_person(keeper, principal)

@@ -22,6 +22,8 @@ from ostler.models.records import Model
 from ostler.runtimes.base import Observed
 
 SYSTEM_ACTOR = "ostler"
+ROOM, FILES = "there is room", "they are"
+"""What a model that should run may wait for, in the words of its reason."""
 
 
 class Standing:
@@ -30,8 +32,8 @@ class Standing:
     `record` is the newest launch, as stored. `failure` is why it is `failed`. `claims` counts the
     requests that wait for it. `ready_since` is monotonic. `drift`: what runs differs from the recipe.
     `need` is what its launch needs of each device, `launch` what its footprint is kept under; `ignore` are
-    codes of errors that do not matter. `is_refused`: it should run and there was no room for it; it starts
-    when there is. `progress` says what is fetched for its start.
+    codes of errors that do not matter. `waits_for`: it should run and was refused, and starts when this is
+    so. `progress` says what is fetched for its start.
     """
 
     def __init__(self, model_id: int, house: House) -> None:
@@ -50,7 +52,7 @@ class Standing:
         self.need = Need()
         self.launch: Launch | None = None
         self.ignore: Collection[str] = frozenset()
-        self.is_refused = False
+        self.waits_for: str | None = None
         self.progress: str | None = None
         self._house = house
         self._stop: StopOrder | None = None
@@ -67,7 +69,8 @@ class Standing:
             return self.record.state
         if self.attempt is not None and self.attempt.not_before <= self._now():
             return InstanceState.STARTING
-        return InstanceState.FAILED if self.failure is not None else InstanceState.STOPPED
+        has_failed = self.failure is not None and self.waits_for != FILES
+        return InstanceState.FAILED if has_failed else InstanceState.STOPPED
 
     @property
     def is_ready(self) -> bool:
@@ -201,13 +204,13 @@ class Standing:
             return self.progress or "waits for its place"
         if state is InstanceState.STOPPING and self._stop is not None:
             return self._stop.reason
-        if state is not InstanceState.FAILED or self.failure is None:
+        if state not in (InstanceState.FAILED, InstanceState.STOPPED) or self.failure is None:
             return None
         if self.attempt is not None:
             wait_s = max(0.0, self.attempt.not_before - self._now())
             return f"{self.failure.reason}; starts again in {wait_s:.0f} s"
-        if self.is_refused:
-            return f"{self.failure.reason}; starts when there is room"
+        if self.waits_for is not None:
+            return f"{self.failure.reason}; starts when {self.waits_for}"
         return self.failure.reason
 
     def _with_times(self, view: InstanceView) -> InstanceView:

@@ -28,13 +28,13 @@ class Wanted:
             await self._start(model)
 
     async def start_refused(self) -> None:
-        """Watch for room for those that were refused; ends by being cancelled."""
+        """Watch for room for those that were refused, and for their files; ends by being cancelled."""
         settings = self._house.settings
         while True:
             await asyncio.sleep(min(LOOK_FOR_ROOM_S, settings().probe_interval_s))
             for model in self._missing():
-                is_refused = self._keeper_of(model.id).is_refused
-                if is_refused and await admission.has_room(self._house, model):
+                was_refused = self._keeper_of(model.id).waits_for is not None
+                if was_refused and await admission.has_room(self._house, model):
                     await self._start(model)
 
     def _missing(self) -> list[Model]:

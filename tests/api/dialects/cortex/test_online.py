@@ -1,7 +1,8 @@
-"""An online model: its files are fetched by the first start, which says so."""
+"""An online model: a start fetches its files, and goes on by itself."""
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -25,22 +26,42 @@ def repo(hub_server: HubServer, tmp_path: Path) -> HubServer:
     return hub_server
 
 
-async def test_the_first_start_fetches_its_files_and_says_so(make_api: MakeApi, repo: HubServer) -> None:
-    api = await make_api(offline=False, hf_endpoint=repo.endpoint, cortex_runtime="process")
+async def test_a_start_fetches_its_files_and_goes_on_by_itself(
+    make_api: MakeApi, hub_server: HubServer, demo_model: Path
+) -> None:
+    hub_server.add_repo("org/demo-GGUF", {"demo-Q8_0.gguf": demo_model})
+    api = await make_api(offline=False, hf_endpoint=hub_server.endpoint, probe_interval_s=0.2)
+    made = await api.post(
+        "/models", {"source": {"repo": "org/demo-GGUF", "tag": "Q8_0"}, "name": "far", "engine": "llamacpp"}
+    )
+    assert made.status_code == 201, made.text
+    model = f"{MODELS}/{made.json()['id']}"
+    dry = (await api.post(f"{model}/dry-run")).json()
+    assert dry["valid"], dry
+    assert "Its files are fetched first" in [w["title"] for w in dry["warnings"]]
+    answer = (await api.post(f"{model}/start")).json()
+    assert answer["status"] in ("stopped", "starting")
+    assert "Its files are fetched first" in [warning["title"] for warning in answer["warnings"]]
+    async with asyncio.timeout(60):
+        while (await api.get(model)).json()["state"] != "running":
+            await asyncio.sleep(0.05)
+
+
+async def test_what_else_is_wrong_refuses_the_start_and_fetches_nothing(
+    make_api: MakeApi, repo: HubServer
+) -> None:
+    api = await make_api(offline=False, hf_endpoint=repo.endpoint, docker_host="unix:///nowhere.sock")
     model = f"{MODELS}/{(await api.post(MODELS, BODY)).json()['id']}"
     error = envelope(await api.post(f"{model}/start"), 409)
-    assert "are being fetched" in error["detail_text"] and error["hint"]
-    assert (await api.get(model)).json()["state"] == "stopped"  # what is true: nothing runs yet
-    job = await api.services.jobs.wait(error["facts"]["job"], 30)
-    assert job.state.value == "succeeded"
-    told = (await api.post(f"{model}/dry-run")).json()
-    assert "Files are not here" not in [warning["title"] for warning in told["warnings"]]
+    assert "Docker daemon" in error["detail_text"] and error["hint"]
+    assert (await api.get(model)).json()["state"] == "stopped"
+    assert (await api.get("/jobs")).json()["total"] == 0
 
 
 async def test_offline_nothing_is_fetched(make_api: MakeApi) -> None:
     api = await make_api(cortex_runtime="process")
     model = f"{MODELS}/{(await api.post(MODELS, BODY)).json()['id']}"
-    error = envelope(await api.post(f"{model}/start"), 503)
+    error = envelope(await api.post(f"{model}/start"), 409)
     assert "ffline" in f"{error['detail_text']} {error['hint']}"
 
 

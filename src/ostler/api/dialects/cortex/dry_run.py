@@ -49,8 +49,10 @@ def dry_run_view(
     parameter_count: int | None = None,
     options: Mapping[str, Any] | None = None,
     gets_room: bool = False,
+    fetches_first: bool = False,
 ) -> dict[str, Any]:
-    """The whole answer. `argv` has its secrets hidden already; it is empty where nothing can be run.
+    """The whole answer. `argv` has its secrets hidden already; it is empty where nothing can be run, and
+    where that is not known before the files are here (`fetches_first`).
 
     What does not fit is an error for each GPU, beside what was found otherwise; only a warning where the
     start will get its room all the same (`gets_room`): others leave, or it waits for them.
@@ -73,7 +75,8 @@ def dry_run_view(
     return {
         "command": list(argv),
         "command_str": shlex.join(argv),
-        "valid": bool(argv) and not any(found["severity"] == "error" for found in warnings),
+        "valid": (bool(argv) or fetches_first)
+        and not any(found["severity"] == "error" for found in warnings),
         "warnings": warnings,
         "vram_estimate": vram,
     }

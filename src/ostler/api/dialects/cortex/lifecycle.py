@@ -23,15 +23,15 @@ from ostler.api.dialects.cortex.words import EMBED, Id, task_of
 from ostler.api.door import needs
 from ostler.api.services import Rooms, Services, Who
 from ostler.api.shapes import hide_args
-from ostler.core.errors import Conflict, OstlerError
-from ostler.core.findings import Finding
+from ostler.core.errors import OstlerError
+from ostler.core.findings import Category, Finding, Severity
 from ostler.core.principals import Principal, Role
 from ostler.core.states import InstanceState
 from ostler.fit.estimated import Estimate
 from ostler.instances.dry_runs import MISSING
 from ostler.instances.errors import StartBlocked
 from ostler.instances.looking_ahead import IGNORABLE
-from ostler.instances.views import InstanceView
+from ostler.instances.views import DryRun, InstanceView
 from ostler.models.records import Model
 
 routes = router("models")
@@ -40,10 +40,6 @@ LOG_LINES = 1_000
 CHAT_TIMEOUT_S, EMBED_TIMEOUT_S = 120.0, 10.0
 MOST_OF_AN_ERROR = 500
 _LOADING = (InstanceState.STARTING, InstanceState.LOADING)
-
-
-class Downloading(Conflict):
-    """The files of an online model are not here; they are being fetched."""
 
 
 Override = Annotated[bool, Query(description="Start it also where errors say that it will fail.")]
@@ -68,12 +64,12 @@ async def dry_run(rooms: Rooms, model_id: Id) -> dict[str, Any]:
 async def start_model(rooms: Rooms, who: Who, model_id: Id, override: Override = False) -> dict[str, Any]:
     """Begin to start it, unless the dry run finds an error; the answer says the state that it has now.
 
-    The files of an online model are fetched first: the first start begins that and answers 409.
+    The files of an online model are fetched first: until they are here it is stopped and its reason says so.
     """
     model = found(rooms, model_id)
     ignore = IGNORABLE if override else frozenset()
     warnings = await _refuse_errors(rooms, who, model, ignore)
-    view = await rooms.instances.start(model.id, who, wait=False, ignore=ignore)
+    view = await rooms.instances.start(model.id, who, wait=False, ignore=ignore, awaits_files=True)
     return {"status": view.state.value, **_place(rooms, model, view), "warnings": warnings}
 
 
@@ -94,7 +90,7 @@ async def apply_changes(rooms: Rooms, who: Who, model_id: Id, override: Override
         view = await rooms.instances.restart(model.id, who, wait=False)
         place = {**_place(rooms, model, view), "port": None}  # of the engine that leaves
     else:
-        view = await rooms.instances.start(model.id, who, wait=False, ignore=ignore)
+        view = await rooms.instances.start(model.id, who, wait=False, ignore=ignore, awaits_files=True)
         place = _place(rooms, model, view)
     return {"status": "applied", **place, "warnings": warnings}
 
@@ -170,40 +166,40 @@ def _place(rooms: Services, model: Model, view: InstanceView) -> dict[str, Any]:
 async def _refuse_errors(
     rooms: Services, who: Principal, model: Model, ignore: frozenset[str]
 ) -> list[dict[str, Any]]:
-    """What the dry run warns of. Raises StartBlocked for errors, Downloading for files not here yet."""
+    """What the dry run warns of. The files of an online model begin to be fetched. Raises StartBlocked."""
     run = await rooms.instances.dry_run(model.id, ignore=ignore)
-    if model.source.kind == "hub" and any(run.has(code) for code in MISSING):
-        await _fetch(rooms, who, model)
-    errors = [finding for finding in run.findings if finding.is_error]
+    findings = _findings(model, run)
+    errors = [finding for finding in findings if finding.is_error]
     if errors:
         raise StartBlocked(model.name, errors)
-    return [_warning(finding) for finding in run.findings]
+    if findings != run.findings:
+        await rooms.downloads.pull(model.source.label, principal=who)
+    return [_warning(finding) for finding in findings]
 
 
-async def _fetch(rooms: Services, who: Principal, model: Model) -> None:
-    """Begin to fetch the files, or say how far it is. Raises Downloading, always."""
-    job = await rooms.downloads.pull(model.source.label, principal=who)
-    done, total = job.progress.get("bytes_done") or 0, job.progress.get("bytes_total")
-    share = f", {done / total:.0%} is here" if total else ""
-    raise Downloading(
-        f"the files of {model.name} ({model.source.label}) are being fetched{share}",
-        hint="Start it again when the download is over.",
-        job=job.id,
-        state=job.state.value,
-        progress=dict(job.progress),
-    )
+def _findings(model: Model, run: DryRun) -> tuple[Finding, ...]:
+    """What the dry run found; that the files of an online model are not here yet is no error."""
+    if model.source.kind != "hub":
+        return run.findings
+    message = f"the files of {model.name} ({model.source.label}) are not here yet"
+    fix = "A start fetches them, and goes on by itself when they are here."
+    title = "Its files are fetched first"
+    fetched = Finding("fetched_first", Severity.INFO, Category.CONFIG, title, message, fix=fix)
+    return tuple(fetched if finding.code in MISSING else finding for finding in run.findings)
 
 
 async def _dry_run(rooms: Services, model: Model) -> dict[str, Any]:
     run = await rooms.instances.dry_run(model if model.id == 0 else model.id)
     estimate, parameters = await _estimate(rooms, model)
+    findings = _findings(model, run)
     view = dry_run_view(
         hide_args(list(run.argv)),
-        run.findings,
+        findings,
         estimate,
         parameter_count=parameters,
         options=_told(rooms, model),
         gets_room=run.fits is not False,
+        fetches_first=findings != run.findings,
     )
     return {
         **view,
