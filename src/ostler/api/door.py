@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
@@ -30,7 +30,12 @@ def open_to_all() -> dict[str, Any]:
 
 
 class Door(APIRoute):
-    """A route that says which role it needs; one that says nothing cannot be made."""
+    """A route that says which role it needs; one that says nothing cannot be made.
+
+    `trusts_origin`: a session needs no CSRF token where the browser says that one of our pages asks.
+    """
+
+    trusts_origin: ClassVar[bool] = False
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         """The handler, behind the check of who asks."""
@@ -48,7 +53,7 @@ class Door(APIRoute):
             if role is not None:
                 if services.access.has_foreign_keys:
                     await services.access.recognise(request.scope["headers"])
-                principal = self.admit(request, services.access)
+                principal = admitted(request, services.access, trust_origin=self.trusts_origin)
                 principal.require(role, what)
                 request.state.principal = principal
             if has_body:
@@ -57,10 +62,11 @@ class Door(APIRoute):
 
         return guarded
 
-    def admit(self, request: Request, access: Access) -> Principal:
-        """Who asks. Raises what Access.admit raises."""
-        peer = request.client.host if request.client else None
-        return access.admit(request.scope["headers"], request.method, peer)
+
+def admitted(request: Request, access: Access, *, trust_origin: bool = False) -> Principal:
+    """Who asks. Raises what Access.admit raises."""
+    peer = request.client.host if request.client else None
+    return access.admit(request.scope["headers"], request.method, peer, trust_origin=trust_origin)
 
 
 def router(tag: str) -> APIRouter:

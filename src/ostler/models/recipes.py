@@ -104,6 +104,7 @@ class Recipes:
         *,
         search: str | None = None,
         engine: str | None = None,
+        model_id: int | None = None,
         sort: str = "name",
         descending: bool = False,
         limit: int = 50,
@@ -114,6 +115,8 @@ class Recipes:
         query = select(RecipeRow)
         if engine:
             query = query.where(RecipeRow.engine == engine)
+        if model_id is not None:
+            query = query.where(RecipeRow.model_id == model_id)
         if search:
             columns = (RecipeRow.name, RecipeRow.description, RecipeRow.model_name)
             query = query.where(or_(*(column.icontains(search, autoescape=True) for column in columns)))

@@ -25,7 +25,6 @@ class Dialect:
     have an id, which the client may choose.
     """
 
-    name: str
     owns: Callable[[str], bool]
     shape: Shape
     routers: tuple[APIRouter, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from ostler.api.estimates import estimate_of
 from ostler.api.native.instances import InstanceOut, view_for
 from ostler.api.native.model_files import files_by_model
 from ostler.api.services import Services
@@ -138,12 +139,5 @@ def files_out(files: FileSet) -> dict[str, Any]:
 
 async def memory_needs(rooms: Services, model: Model) -> dict[str, Any] | None:
     """The estimate of the memory that it will take, in bytes; None where its files cannot be read."""
-    try:
-        files = await rooms.models.resolve_files(model)
-        shape, beside = await rooms.shapes.of(files)
-        devices = await rooms.devices.list()
-        (told,) = await rooms.fits.answer(shape, model.options, devices, beside=beside)
-        told = await rooms.instances.experience.better_estimate(told, model, ask=False)
-    except OstlerError:
-        return None
-    return told.to_json()
+    found = await estimate_of(rooms, model, model.options)
+    return found[0].to_json() if found else None

@@ -14,6 +14,7 @@ from ostler.access.users import User
 from ostler.api.door import needs, open_to_all, router
 from ostler.api.native.keys import Id, id_or_name, parse_role
 from ostler.api.services import Rooms, Who
+from ostler.api.session_cookies import forget_cookie, set_cookie
 from ostler.api.shapes import Body, Listing, Out, PageOut, page_out, shape_of
 from ostler.chats.service import owner_named
 from ostler.core.principals import Principal, Role
@@ -118,23 +119,15 @@ async def show_session(rooms: Rooms, who: Who, request: Request) -> Any:
 async def sign_in(rooms: Rooms, request: Request, response: Response, body: SignIn) -> Any:
     """Sign in with name and password; the answer sets the session's cookie."""
     address = request.client.host if request.client else "unknown"
-    cookie, session = await rooms.access.sign_in(body.name, body.password.get_secret_value(), address)
-    response.set_cookie(
-        COOKIE,
-        cookie,
-        max_age=int(LIFETIME.total_seconds()),
-        path="/",
-        httponly=True,
-        samesite="lax",
-        secure=request.url.scheme == "https",
-    )
+    value, session = await rooms.access.sign_in(body.name, body.password.get_secret_value(), address)
+    set_cookie(request, response, COOKIE, value, LIFETIME)
     return _session_out(session.user.principal, session)
 
 
 @routes.delete("/session", status_code=204, tags=["session"], **open_to_all())
 async def sign_out(response: Response) -> None:
     """Forget the session in this browser."""
-    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
+    forget_cookie(response, COOKIE)
 
 
 def _session_out(who: Principal, session: Session | None) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from pydantic import Field, SecretStr
 from ostler.access.sessions import CORTEX_COOKIE
 from ostler.api.dialects.cortex.door import CortexBody, router
 from ostler.api.dialects.cortex.words import role_word
-from ostler.api.door import needs, open_to_all
+from ostler.api.door import admitted, needs, open_to_all
 from ostler.api.services import Rooms, Who
+from ostler.api.session_cookies import forget_cookie, set_cookie
 from ostler.core.errors import Unauthenticated
 from ostler.core.principals import Role
 
@@ -40,18 +41,10 @@ class FirstOwner(CortexBody):
 async def sign_in(rooms: Rooms, request: Request, response: Response, body: SignIn) -> dict[str, Any]:
     """Sign in; the answer sets the session's cookie."""
     address = request.client.host if request.client else "unknown"
-    cookie, session = await rooms.access.sign_in(
+    value, session = await rooms.access.sign_in(
         body.username, body.password.get_secret_value(), address, lifetime=LIFETIME
     )
-    response.set_cookie(
-        CORTEX_COOKIE,
-        cookie,
-        max_age=int(LIFETIME.total_seconds()),
-        path="/",
-        httponly=True,
-        samesite="lax",
-        secure=request.url.scheme == "https",
-    )
+    set_cookie(request, response, CORTEX_COOKIE, value, LIFETIME)
     user = session.user
     return {"status": "ok", "user": {"username": user.name, "role": role_word(user.role)}}
 
@@ -59,7 +52,7 @@ async def sign_in(rooms: Rooms, request: Request, response: Response, body: Sign
 @routes.post("/auth/logout", **open_to_all())
 async def sign_out(response: Response) -> dict[str, str]:
     """Forget the session in this browser."""
-    response.delete_cookie(CORTEX_COOKIE, path="/", httponly=True, samesite="lax")
+    forget_cookie(response, CORTEX_COOKIE)
     return {"status": "ok"}
 
 
@@ -77,8 +70,7 @@ async def bootstrap_owner(rooms: Rooms, request: Request, body: FirstOwner) -> d
     where nobody administers yet.
     """
     try:
-        peer = request.client.host if request.client else None
-        who = rooms.access.admit(request.scope["headers"], request.method, peer, trust_origin=True)
+        who = admitted(request, rooms.access, trust_origin=True)
         beside_keys = who.role is Role.ADMIN
     except Unauthenticated:
         beside_keys = False

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ostler.api.dialects.cortex.words import GIB
 from ostler.engines.base import Cause, Diagnosis, Engine
 
 DIAGNOSED_LINES = 400
 """As many of the last lines are looked at: vLLM prints a traceback per process after the line that tells."""
-_GIB = 1024**3
 
 _TYPES: Mapping[Cause, str] = {"arguments": "args", "gpus": "multi_gpu"}
 """Cortex's `error_type` where it has another word than our cause."""
@@ -73,7 +73,7 @@ def summary_out(engine: Engine, log: Sequence[str]) -> dict[str, Any] | None:
         "engine_version": found.version,
         "model_path": found.model_path,
         "loading_time_sec": found.load_s,
-        "memory_usage_gib": round(found.weights_bytes / _GIB, 3) if found.weights_bytes is not None else None,
+        "memory_usage_gib": round(found.weights_bytes / GIB, 3) if found.weights_bytes is not None else None,
         "kv_cache_size_tokens": found.cache_tokens,
         "warnings": list(found.warnings),
     }

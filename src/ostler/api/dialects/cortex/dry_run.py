@@ -10,9 +10,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from ostler.api.dialects.cortex.words import gb
 from ostler.fit.estimated import Estimate, Need
 
-GIB = 1024**3
 TIGHT_SHARE = 0.9
 """Above this share of what is free it is tight."""
 
@@ -96,13 +96,13 @@ def vram_estimate_view(
     share = float(options.get("gpu_memory_utilization") or 1.0) if gpus else 1.0
     return {
         "params_b": None if parameter_count is None else round(parameter_count / 1e9, 2),
-        "model_weights_gb": _gb(fullest.weights_bytes),
-        "kv_cache_gb": _gb(fullest.kv_cache_bytes),
-        "overhead_gb": _gb(fullest.compute_bytes + fullest.overhead_bytes),
-        "total_per_gpu_gb": _gb(fullest.total_bytes),
-        "required_vram_gb": _gb(fullest.total_bytes / share) if gpus else 0.0,
+        "model_weights_gb": gb(fullest.weights_bytes),
+        "kv_cache_gb": gb(fullest.kv_cache_bytes),
+        "overhead_gb": gb(fullest.compute_bytes + fullest.overhead_bytes),
+        "total_per_gpu_gb": gb(fullest.total_bytes),
+        "required_vram_gb": gb(fullest.total_bytes / share) if gpus else 0.0,
         "gpu_count": len(gpus),
-        "host_memory_gb": _gb(estimate.host.total_bytes),
+        "host_memory_gb": gb(estimate.host.total_bytes),
         "context_size": estimate.context_length,
         "parallel_slots": estimate.parallel,
         "cache_type_k": options.get("kv_cache_type_k") or options.get("kv_cache_type") or "f16",
@@ -126,11 +126,7 @@ def _of_device(need: Need, where: str, what: str) -> dict[str, Any] | None:
         return None
     is_short = need.total_bytes > need.free_bytes
     title = f"{'Insufficient' if is_short else 'Tight'} {what} on {where}"
-    message = f"It needs {_gb(need.total_bytes)} GB on {need.name}, where {_gb(need.free_bytes)} GB are free."
+    message = f"It needs {gb(need.total_bytes)} GB on {need.name}, where {gb(need.free_bytes)} GB are free."
     fix = "Choose a shorter context, a smaller quantization or a smaller cache type, or stop another model."
     severity = "error" if is_short else "warning"
     return {"severity": severity, "category": "memory", "title": title, "message": message, "fix": fix}
-
-
-def _gb(number: float) -> float:
-    return round(number / GIB, 2)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ostler.api.dialects.cortex.words import gb, mb
 from ostler.engines.recommending import Recommendation, recommend
 from ostler.engines.registry import Engines
 from ostler.library.filesets import FileSet
@@ -17,7 +18,6 @@ from ostler.library.tokenizer_hints import tokenizer_hint
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 _CONFIGS = ("config.json", "generation_config.json", "special_tokens_map.json")
-_MIB, _GIB = 1024**2, 1024**3
 _FULL_PRECISION_BITS = 9.0
 """From here on a weight is not quantized: such a file is the last that is recommended."""
 _CORTEX_LABEL = {"llamacpp": "Use llama.cpp", "vllm": "Use vLLM"}
@@ -87,7 +87,7 @@ def _group(
         "is_multipart": shard_number(item.path.name) is not None,
         "expected_parts": parts,
         "actual_parts": len(weights),
-        "total_size_mb": round(sum(file.size_bytes for file in weights) / _MIB, 2),
+        "total_size_mb": mb(sum(file.size_bytes for file in weights)),
         "status": "ready" if item.complete else "incomplete",
         "can_use": item.complete,
         "warning": _warning(item),
@@ -133,7 +133,7 @@ def _safetensors(view: FolderView, item: FileSet) -> dict[str, Any]:
     facts, config = item.facts, view.config.get(item.path)
     return {
         "files": [view.relative(file.path) for file in weights],
-        "total_size_gb": round(sum(file.size_bytes for file in weights) / _GIB, 2),
+        "total_size_gb": gb(sum(file.size_bytes for file in weights)),
         "file_count": len(weights),
         "architecture": facts.architecture if facts else None,
         "model_type": config.model_type if config else None,

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ostler.api.dialects.cortex.door import router
+from ostler.api.dialects.cortex.words import MIB
 from ostler.api.door import needs
 from ostler.api.services import Rooms, Who
 from ostler.core.principals import Role
 from ostler.models.images import ImageView, images_needed, look_for, ready_offline
 
 routes = router("system")
-
-_MIB = 1024**2
 
 
 @routes.get("/admin/system/docker-images", **needs(Role.ADMIN))
@@ -44,7 +43,7 @@ def _out(view: ImageView) -> dict[str, Any]:
     return {
         "image": view.needed.image,
         "cached": local is not None,
-        "size_mb": round(local.size_bytes / _MIB, 1) if local else None,
+        "size_mb": round(local.size_bytes / MIB, 1) if local else None,
         "created": local.created_at.isoformat() if local and local.created_at else None,
         "tags": list(local.tags) if local else [],
         "models": list(view.needed.models),

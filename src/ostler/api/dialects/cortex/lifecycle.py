@@ -21,13 +21,12 @@ from ostler.api.dialects.cortex.fields import VLLM
 from ostler.api.dialects.cortex.models import ModelIn, found, in_cortex_words, new_model, place_of
 from ostler.api.dialects.cortex.words import EMBED, Id, task_of
 from ostler.api.door import needs
+from ostler.api.estimates import estimate_of
 from ostler.api.services import Rooms, Services, Who
 from ostler.api.shapes import hide_args
-from ostler.core.errors import OstlerError
 from ostler.core.findings import Category, Finding, Severity
 from ostler.core.principals import Principal, Role
 from ostler.core.states import InstanceState
-from ostler.fit.estimated import Estimate
 from ostler.instances.dry_runs import MISSING
 from ostler.instances.errors import StartBlocked
 from ostler.instances.looking_ahead import IGNORABLE
@@ -189,15 +188,16 @@ def _findings(model: Model, run: DryRun) -> tuple[Finding, ...]:
 
 
 async def _dry_run(rooms: Services, model: Model) -> dict[str, Any]:
-    run = await rooms.instances.dry_run(model if model.id == 0 else model.id)
-    estimate, parameters = await _estimate(rooms, model)
+    run = await rooms.instances.dry_run(model)
+    told = _told(rooms, model)
+    estimate, files = await estimate_of(rooms, model, told) or (None, None)
     findings = _findings(model, run)
     view = dry_run_view(
         hide_args(list(run.argv)),
         findings,
         estimate,
-        parameter_count=parameters,
-        options=_told(rooms, model),
+        parameter_count=files.facts.parameters if files and files.facts else None,
+        options=told,
         gets_room=run.fits is not False,
         fetches_first=findings != run.findings,
     )
@@ -207,19 +207,6 @@ async def _dry_run(rooms: Services, model: Model) -> dict[str, Any]:
         "chosen": [dict(line) for line in run.chosen],
         "image": (run.spec or {}).get("image"),
     }
-
-
-async def _estimate(rooms: Services, model: Model) -> tuple[Estimate | None, int | None]:
-    """The memory that it would take, and its parameters; None where its files cannot be read."""
-    try:
-        files = await rooms.models.resolve_files(model)
-        shape, beside = await rooms.shapes.of(files)
-        devices = await rooms.devices.list()
-        (told,) = await rooms.fits.answer(shape, _told(rooms, model), devices, beside=beside)
-        told = await rooms.instances.experience.better_estimate(told, model, ask=False)
-    except OstlerError:
-        return None, None
-    return told, files.facts.parameters if files.facts else None
 
 
 def _told(rooms: Services, model: Model) -> dict[str, Any]:

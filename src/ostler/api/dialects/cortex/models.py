@@ -132,15 +132,14 @@ async def delete_model(rooms: Rooms, who: Who, model_id: Id) -> dict[str, Any]:
     """Stop it, and delete its record and the recipes made of it. No file is touched."""
     model = found(rooms, model_id)
     await rooms.instances.stop(model.id, who)
-    every = await rooms.recipes.list(limit=2**31 - 1)
-    recipes = [recipe for recipe in every.items if recipe.model_id == model.id]
+    recipes = await rooms.recipes.list(model_id=model.id, limit=2**31 - 1)
     await rooms.models.delete(model.id, who)
-    for recipe in recipes:
+    for recipe in recipes.items:
         await rooms.recipes.delete(recipe.id, who)
     return {
         "status": "deleted",
         "files_preserved": True,
-        "recipes_deleted": len(recipes),
+        "recipes_deleted": len(recipes.items),
         "note": FILES_KEPT,
     }
 
@@ -223,9 +222,11 @@ async def _files_at(rooms: Services, path: Path, *, engine: str) -> FileSet | No
         files = None
     if files is not None and (files.format == "gguf") == (engine == LLAMACPP):
         return files
-    every = await rooms.library.list(limit=2**31 - 1)
-    inside = [each for each in every.items if each.path.is_relative_to(path) and each.format == "gguf"]
-    return min(inside, key=lambda each: str(each.path), default=files) if engine == LLAMACPP else files
+    if engine != LLAMACPP:
+        return files
+    every = await rooms.library.list(format="gguf", limit=2**31 - 1)
+    inside = [each for each in every.items if each.path.is_relative_to(path)]
+    return min(inside, key=lambda each: str(each.path), default=files)
 
 
 def model_item(rooms: Services, model: Model, base_dir: Path) -> dict[str, Any]:

@@ -61,4 +61,4 @@ def owns(path: str) -> bool:
     return any(path == prefix or path.startswith(f"{prefix}/") for prefix in _PREFIXES)
 
 
-CORTEX = Dialect("cortex", owns, envelope, ROUTERS, HEADERS)
+CORTEX = Dialect(owns, envelope, ROUTERS, HEADERS)

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from ostler.api.dialects.cortex.door import router
+from ostler.api.dialects.cortex.words import MIB, gb, mb
 from ostler.api.door import needs
 from ostler.api.services import Rooms, Services
 from ostler.core.principals import Role
@@ -20,8 +21,6 @@ from ostler.usage.surroundings import surroundings
 
 routes = router("system")
 
-MIB = 1024 * 1024
-GIB = 1024 * MIB
 RATE_WINDOW = timedelta(minutes=1)
 LATENCY_WINDOW = timedelta(minutes=5)
 
@@ -33,10 +32,10 @@ async def summarise(rooms: Rooms) -> dict[str, Any]:
     return {
         "cpu_count": os.cpu_count(),
         "load_avg_1m": host.load_1m,
-        "mem_total_mb": _mb(host.memory_total_bytes),
-        "mem_used_mb": _mb(host.memory_used_bytes),
-        "disk_total_gb": _gb(host.disk_total_bytes),
-        "disk_used_gb": _gb(host.disk_used_bytes),
+        "mem_total_mb": mb(host.memory_total_bytes),
+        "mem_used_mb": mb(host.memory_used_bytes),
+        "disk_total_gb": gb(host.disk_total_bytes),
+        "disk_used_gb": gb(host.disk_used_bytes),
         "gpus": len(gpus),
         "cuda_driver": next((gpu.driver for gpu in gpus if gpu.kind == "cuda" and gpu.driver), None),
     }
@@ -77,10 +76,10 @@ async def summarise_host(rooms: Rooms) -> dict[str, Any]:
     return {
         "cpu_util_pct": host.cpu_ratio * 100,
         "load_avg_1m": host.load_1m,
-        "mem_total_mb": _mb(host.memory_total_bytes),
-        "mem_used_mb": _mb(host.memory_used_bytes),
-        "disk_total_gb": _gb(host.disk_total_bytes),
-        "disk_used_gb": _gb(host.disk_used_bytes),
+        "mem_total_mb": mb(host.memory_total_bytes),
+        "mem_used_mb": mb(host.memory_used_bytes),
+        "disk_total_gb": gb(host.disk_total_bytes),
+        "disk_used_gb": gb(host.disk_used_bytes),
         "disk_used_pct": _disk_share(host) * 100,
         "net_rx_bps": _received(host),
         "net_tx_bps": _sent(host),
@@ -140,8 +139,8 @@ def _gpu(index: int, gpu: Device, reading: GpuReading | None) -> dict[str, Any]:
         "index": index,
         "name": gpu.name,
         "utilization_pct": None if busy is None else busy * 100,
-        "mem_used_mb": _mb(gpu.total_bytes - gpu.free_bytes),
-        "mem_total_mb": _mb(gpu.total_bytes),
+        "mem_used_mb": mb(gpu.total_bytes - gpu.free_bytes),
+        "mem_total_mb": mb(gpu.total_bytes),
         "temperature_c": reading.temperature_c if reading else None,
         "compute_capability": f"{compute[0]}.{compute[1]}" if compute else None,
         "architecture": architecture_of(compute) if compute else None,
@@ -181,11 +180,3 @@ def _sent(host: HostReading) -> float:
 
 def _disk_share(host: HostReading) -> float:
     return host.disk_used_bytes / host.disk_total_bytes if host.disk_total_bytes else 0.0
-
-
-def _mb(size_bytes: int) -> float:
-    return round(size_bytes / MIB, 2)
-
-
-def _gb(size_bytes: int) -> float:
-    return round(size_bytes / GIB, 2)

@@ -15,6 +15,7 @@ from fastapi.responses import StreamingResponse
 
 from ostler.api.dialects.cortex.door import router
 from ostler.api.dialects.cortex.errors import Refused
+from ostler.api.dialects.cortex.words import IdFilter, part
 from ostler.api.door import needs
 from ostler.api.services import Rooms, Services
 from ostler.core.errors import InvalidField
@@ -46,17 +47,15 @@ COLUMNS = (
 _STATUS = re.compile(r"([1-5])xx|([1-5]\d\d)", re.IGNORECASE)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
-Number = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
-
 
 async def _filter(
     rooms: Rooms,
     hours: Annotated[int | None, Query(description=f"Only of the last hours, 1 to {MONTH_H}.")] = None,
     model: Annotated[str | None, Query(max_length=300)] = None,
     task: Annotated[str | None, Query(max_length=50)] = None,
-    key_id: Number = None,
-    user_id: Number = None,
-    org_id: Number = None,
+    key_id: IdFilter = None,
+    user_id: IdFilter = None,
+    org_id: IdFilter = None,
     status: Annotated[str | None, Query(max_length=10, description="200, or 2xx.")] = None,
 ) -> RequestFilter:
     exact, by_class = _statuses(status)
@@ -89,8 +88,7 @@ OfADay = Annotated[RequestFilter, Depends(_of_a_day)]
 @routes.get("/admin/usage", **needs(Role.ADMIN))
 async def list_usage(rooms: Rooms, wanted: Wanted, limit: int = 50, offset: int = 0) -> list[dict[str, Any]]:
     """Requests, newest first; at most 1,000."""
-    start = min(max(0, offset), 2**31 - 1)
-    page = await rooms.usage.find(wanted, limit=min(max(1, limit), MAX_LIMIT), offset=start)
+    page = await rooms.usage.find(wanted, **part(limit, offset, MAX_LIMIT))
     return [_item(stored) for stored in page.items]
 
 

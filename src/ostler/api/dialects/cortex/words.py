@@ -21,6 +21,7 @@ IdFilter = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
 Text = Annotated[str | None, Query(max_length=200)]
 """A text that a list is searched for."""
 
+MIB, GIB = 1024**2, 1024**3
 ADMIN, USER = "Admin", "User"
 ACTIVE, DISABLED = "active", "disabled"
 GENERATE, EMBED = "generate", "embed"
@@ -62,6 +63,16 @@ def order(sort: str | None, known: dict[str, str], default: str) -> dict[str, An
 def part(limit: int, offset: int, most: int = 500) -> dict[str, Any]:
     """Which part of a list: Cortex brings what is out of bounds back into them."""
     return {"limit": max(1, min(limit, most)), "offset": max(0, min(offset, 2**31 - 1))}
+
+
+def mb(size_bytes: float) -> float:
+    """Cortex's "MB" are 1024^2 bytes."""
+    return round(size_bytes / MIB, 2)
+
+
+def gb(size_bytes: float) -> float:
+    """Cortex's "GB" are 1024^3 bytes."""
+    return round(size_bytes / GIB, 2)
 
 
 def with_zone(at: datetime | None) -> datetime | None:

@@ -1,0 +1,26 @@
+"""The memory that a stored model will take, for every door that shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ostler.api.services import Services
+from ostler.core.errors import OstlerError
+from ostler.fit.estimated import Estimate
+from ostler.library.filesets import FileSet
+from ostler.models.records import Model
+
+
+async def estimate_of(
+    rooms: Services, model: Model, options: Mapping[str, Any]
+) -> tuple[Estimate, FileSet] | None:
+    """The best estimate without asking the engine, and the files; None where these cannot be read."""
+    try:
+        files = await rooms.models.resolve_files(model)
+        shape, beside = await rooms.shapes.of(files)
+        devices = await rooms.devices.list()
+        (told,) = await rooms.fits.answer(shape, options, devices, beside=beside)
+        return await rooms.instances.experience.better_estimate(told, model, ask=False), files
+    except OstlerError:
+        return None
