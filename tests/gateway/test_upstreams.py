@@ -157,7 +157,7 @@ async def test_a_server_that_lists_nonsense_serves_nothing(stand: Stand, body: b
     async with serving(elsewhere) as url:
         stand.settings.change(vllm_gen_urls=(url,))
         await stand.pools.look()
-        assert (stand.pools.names(), stand.pools.members[0].healthy) == ([], True)
+        assert (stand.pools.all(), stand.pools.members[0].healthy) == ([], True)
 
 
 async def test_requests_are_counted_by_engine(stand: Stand) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from ostler.access.addresses import check_addresses, is_within
 from ostler.access.foreign import PREFIX_LENGTH, ForeignSecrets, is_foreign_hash, looks_foreign
@@ -29,7 +30,7 @@ from ostler.access.names import check_name, check_patterns, check_scopes, read_l
 from ostler.access.organisations import check_organisation
 from ostler.access.tables import KeyRow, UserRow
 from ostler.core.clock import Clock
-from ostler.core.database import Database, after_commit, row_to_change
+from ostler.core.database import Database, after_commit, named_row, row_to_change
 from ostler.core.errors import InvalidField
 from ostler.core.events import EventLog, NewEvent
 from ostler.core.paging import Page
@@ -272,18 +273,13 @@ class Keys:
     async def get(self, key: int | str) -> Key:
         """The key with this id or name. Raises KeyNotFound."""
         async with self._database.read() as session:
-            row = await session.scalar(select(KeyRow).where(_which(key)))
-        if row is None:
-            raise KeyNotFound(f"there is no key {key!r}", key=key)
-        return self._key(row)
+            return self._key(await _row(session, key))
 
     async def revoke(self, key: int | str, principal: Principal) -> Key:
         """Delete a key; it stops working at once. Needs the role admin. Raises KeyNotFound."""
         principal.require(Role.ADMIN, "revoke keys")
         async with self._database.write() as session:
-            row = await session.scalar(select(KeyRow).where(_which(key)).with_for_update())
-            if row is None:
-                raise KeyNotFound(f"there is no key {key!r}", key=key)
+            row = await _row(session, key, to_change=True)
             revoked, digest = self._key(row), row.sha256
             await session.delete(row)
             await self._events.add(
@@ -298,9 +294,7 @@ class Keys:
         Raises KeyNotFound, NotAllowed.
         """
         async with self._database.write() as session:
-            row = await session.scalar(select(KeyRow).where(_which(key)).with_for_update())
-            if row is None:
-                raise KeyNotFound(f"there is no key {key!r}", key=key)
+            row = await _row(session, key, to_change=True)
             if row.user_id is None or row.user_id != principal.user_id:
                 principal.require(Role.ADMIN, "switch keys off and on")
             row.disabled = disabled
@@ -367,5 +361,8 @@ class Keys:
         )
 
 
-def _which(key: int | str) -> Any:
-    return KeyRow.id == key if isinstance(key, int) else KeyRow.name == key
+async def _row(session: AsyncSession, key: int | str, *, to_change: bool = False) -> KeyRow:
+    row = await named_row(session, KeyRow, key, to_change=to_change)
+    if row is None:
+        raise KeyNotFound(f"there is no key {key!r}", key=key)
+    return row

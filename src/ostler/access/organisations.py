@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
@@ -14,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ostler.access.names import check_name
 from ostler.access.tables import KeyRow, OrganisationRow, UserRow
 from ostler.core.clock import Clock
-from ostler.core.database import Database
+from ostler.core.database import Database, named_row
 from ostler.core.errors import Conflict, InvalidField, NotFound
 from ostler.core.events import EventLog, NewEvent
 from ostler.core.paging import Page
@@ -143,9 +142,7 @@ async def organisation_named(session: AsyncSession, name: str, now: datetime) ->
 
 
 async def _row(session: AsyncSession, which: int | str, *, to_change: bool = False) -> OrganisationRow:
-    column: Any = OrganisationRow.id if isinstance(which, int) else OrganisationRow.name
-    query = select(OrganisationRow).where(column == which)
-    row = await session.scalar(query.with_for_update() if to_change else query)
+    row = await named_row(session, OrganisationRow, which, to_change=to_change)
     if row is None:
         raise OrganisationNotFound(f"there is no organisation {which!r}", organisation=which)
     return row

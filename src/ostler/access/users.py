@@ -19,7 +19,7 @@ from ostler.access.names import check_name
 from ostler.access.organisations import check_organisation, organisation_named
 from ostler.access.tables import KeyRow, UserRow
 from ostler.core.clock import Clock
-from ostler.core.database import Database, after_commit, row_to_change
+from ostler.core.database import Database, after_commit, named_row, row_to_change
 from ostler.core.errors import Conflict, InvalidField, NotFound, Unauthenticated
 from ostler.core.events import EventLog, NewEvent
 from ostler.core.paging import Page
@@ -113,14 +113,9 @@ class Users:
     ) -> User:
         """Add a person. Needs the role admin. Raises UserNameTaken, InvalidField."""
         principal.require(Role.ADMIN, "add people")
-        row = self._row(name, role, await self._hash_checked(password))
+        row = self._new_row(name, role, await self._hash_checked(password))
         row.org_id = org_id
-        try:
-            async with self._database.write() as session:
-                await check_organisation(session, org_id)
-                return await self._add(session, row, principal)
-        except IntegrityError as error:
-            raise UserNameTaken(f"there is already a person named {name!r}", user=name) from error
+        return await self._store(row, principal)
 
     async def take_over(
         self,
@@ -138,14 +133,9 @@ class Users:
         """
         principal.require(Role.ADMIN, "add people")
         self.check_taking_over(name, password_hash)
-        row = self._row(name, role, password_hash)
+        row = self._new_row(name, role, password_hash)
         row.org_id, row.disabled = org_id, disabled
-        try:
-            async with self._database.write() as session:
-                await check_organisation(session, org_id)
-                return await self._add(session, row, principal)
-        except IntegrityError as error:
-            raise UserNameTaken(f"there is already a person named {name!r}", user=name) from error
+        return await self._store(row, principal)
 
     def check_taking_over(self, name: str, password_hash: str) -> None:
         """Raise InvalidField where `take_over` would for these."""
@@ -163,7 +153,7 @@ class Users:
         """
         if await self._is_administered(beside_keys=beside_keys):
             return None
-        row = self._row(name, Role.ADMIN, await self._hash_checked(password))
+        row = self._new_row(name, Role.ADMIN, await self._hash_checked(password))
         try:
             async with self._database.write() as session:
                 if not self._database.is_sqlite:
@@ -178,7 +168,7 @@ class Users:
         except IntegrityError as error:
             raise UserNameTaken(f"there is already a person named {name!r}", user=name) from error
 
-    def _row(self, name: str, role: Role, password_hash: str) -> UserRow:
+    def _new_row(self, name: str, role: Role, password_hash: str) -> UserRow:
         return UserRow(
             name=check_name(name, "name"),
             role=role.label,
@@ -188,6 +178,15 @@ class Users:
             disabled=False,
             created_at=self._clock.now(),
         )
+
+    async def _store(self, row: UserRow, principal: Principal) -> User:
+        name = row.name
+        try:
+            async with self._database.write() as session:
+                await check_organisation(session, row.org_id)
+                return await self._add(session, row, principal)
+        except IntegrityError as error:
+            raise UserNameTaken(f"there is already a person named {name!r}", user=name) from error
 
     async def _add(self, session: AsyncSession, row: UserRow, principal: Principal) -> User:
         session.add(row)
@@ -226,9 +225,7 @@ class Users:
             "disabled": disabled,
         }
         async with self._database.write() as session:
-            row = await session.scalar(select(UserRow).where(_which(user)).with_for_update())
-            if row is None:
-                raise UserNotFound(f"there is no person {user!r}", user=user)
+            row = await _row(session, user, to_change=True)
             if disabled or (role is not None and role < Role.ADMIN):
                 await _refuse_last_admin(session, row)
             changed = [name for name, value in changes.items() if value is not None]
@@ -255,9 +252,7 @@ class Users:
         """
         principal.require(Role.ADMIN, "remove people")
         async with self._database.write() as session:
-            row = await session.scalar(select(UserRow).where(_which(user)).with_for_update())
-            if row is None:
-                raise UserNotFound(f"there is no person {user!r}", user=user)
+            row = await _row(session, user, to_change=True)
             await _refuse_last_admin(session, row)
             gone = _user(row)
             await session.execute(update(KeyRow).where(KeyRow.user_id == gone.id).values(user_id=None))
@@ -301,10 +296,7 @@ class Users:
     async def get(self, user: int | str) -> User:
         """The person with this id or name. Raises UserNotFound."""
         async with self._database.read() as session:
-            row = await session.scalar(select(UserRow).where(_which(user)))
-        if row is None:
-            raise UserNotFound(f"there is no person {user!r}", user=user)
-        return _user(row)
+            return _user(await _row(session, user))
 
     async def has_admin(self) -> bool:
         """True when an administrator can sign in."""
@@ -381,8 +373,11 @@ async def _has_admin(
     return await session.scalar(query.limit(1)) is not None
 
 
-def _which(user: int | str) -> Any:
-    return UserRow.id == user if isinstance(user, int) else UserRow.name == user
+async def _row(session: AsyncSession, user: int | str, *, to_change: bool = False) -> UserRow:
+    row = await named_row(session, UserRow, user, to_change=to_change)
+    if row is None:
+        raise UserNotFound(f"there is no person {user!r}", user=user)
+    return row
 
 
 def _user(row: UserRow) -> User:

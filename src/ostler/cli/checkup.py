@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import socket
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from ostler.cli import human
 from ostler.cli.client import Json, ServerUnreachable
 from ostler.cli.connection import Server, find_running
 from ostler.cli.failures import CommandFailed
+from ostler.core.disk import free_bytes
 from ostler.core.errors import OstlerError
 from ostler.core.settings import Settings
 from ostler.core.settings_sources import load_settings
@@ -75,10 +75,7 @@ def _data_dir(settings: Settings) -> Check:
 
 
 def _disk(settings: Settings) -> Check:
-    place = settings.hub_cache_dir
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = free_bytes(settings.hub_cache_dir)
     found = f"{human.size(free)} free for downloads at {settings.hub_cache_dir}"
     if free < LOW_DISK_BYTES:
         return Check("disk", "warning", found, "Most models need several GB: see ostler list --files")

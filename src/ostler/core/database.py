@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import JSON, DateTime, MetaData, event, text
+from sqlalchemy import JSON, DateTime, MetaData, event, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -75,6 +75,17 @@ async def row_to_change(session: AsyncSession, row_class: type[RowT], key: objec
     time). Without it, two deletions at once end in an error of the database.
     """
     return await session.get(row_class, key, with_for_update=True, populate_existing=True)
+
+
+async def named_row(
+    session: AsyncSession, row_class: type[RowT], which: int | str, *, to_change: bool = False
+) -> RowT | None:
+    """The row with this `id`, or this `name`, or None; `to_change` holds it until the transaction ends."""
+    columns: Any = row_class
+    column = columns.id if isinstance(which, int) else columns.name
+    query = select(row_class).where(column == which)
+    found: RowT | None = await session.scalar(query.with_for_update() if to_change else query)
+    return found
 
 
 def after_commit(session: AsyncSession, action: Callable[[], None]) -> None:

@@ -80,6 +80,10 @@ class Member:
         """Every name that leads here."""
         return self.given | self.told
 
+    def serves(self, name: str) -> bool:
+        """True for a name that leads here."""
+        return name in self.given or name in self.told
+
     @property
     def healthy(self) -> bool | None:
         """What the last look said; None before the first."""
@@ -150,33 +154,31 @@ class Pools:
         self._sync()
         return [self._members[url] for url in sorted(self._members)]
 
-    def names(self) -> list[str]:
-        """Every model that some upstream serves."""
-        return sorted({name for member in self._members.values() for name in member.names})
-
     def find(self, name: str) -> ExternalModel | None:
         """The model of that name, if an upstream serves it."""
         for member in self._members.values():
-            if name in member.names:
+            if member.serves(name):
                 return ExternalModel(name, member.engine)
         return None
 
     def all(self) -> list[ExternalModel]:
         """Every model that some upstream serves, by name."""
-        return [found for name in self.names() if (found := self.find(name)) is not None]
+        found: dict[str, ExternalModel] = {}
+        for member in self._members.values():
+            for name in member.names:
+                found.setdefault(name, ExternalModel(name, member.engine))
+        return [found[name] for name in sorted(found)]
 
     def has_other(self, name: str, tried: Iterable[str]) -> bool:
         """True if an upstream of that name may take requests that is not among the tried URLs."""
-        return any(
-            name in m.names and m.breaker.allows and m.url not in tried for m in self._members.values()
-        )
+        return any(m.serves(name) and m.breaker.allows and m.url not in tried for m in self._members.values())
 
     def lease(self, name: str, without: Iterable[str] = ()) -> PoolLease:
         """The right to send one request to the least busy upstream that may take it.
 
         Healthy ones come first; `without` leaves out URLs that were tried. Raises NoUpstream.
         """
-        serving = [member for member in self._members.values() if name in member.names]
+        serving = [member for member in self._members.values() if member.serves(name)]
         able = [m for m in serving if m.breaker.allows and m.url not in without]
         if not able:
             wait_s = min((m.breaker.retry_after_s for m in serving), default=0.0)
@@ -187,7 +189,6 @@ class Pools:
 
     async def look(self, urls: Iterable[str] | None = None) -> None:
         """Look at the upstreams now: all, or those with these URLs."""
-        self._sync()
         wanted = set(urls) if urls is not None else None
         chosen = [m for m in self.members if wanted is None or m.url in wanted]
         await asyncio.gather(*(self._look_at(member) for member in chosen))

@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from ostler.core.clock import Clock
+from ostler.core.disk import nearest
 from ostler.core.errors import Busy
 from ostler.usage.gpus import GpuReading, GpuSensors
 
@@ -147,7 +148,7 @@ class HostSeries:
         before, self._before = self._before or now, now
         cores = tuple(_busy(a, b) for a, b in zip(before.cores, now.cores, strict=False))
         memory = psutil.virtual_memory()
-        disk = psutil.disk_usage(str(_existing(self._folder())))
+        disk = psutil.disk_usage(str(nearest(self._folder())))
         passed = max(now.at - before.at, 0.001)
         return HostReading(
             at=self._clock.now(),
@@ -236,8 +237,3 @@ def _load() -> float | None:
         return psutil.getloadavg()[0]
     except OSError:
         return None
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
-    return next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
