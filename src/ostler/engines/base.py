@@ -144,7 +144,6 @@ class Engine(ABC):
     serves: ClassVar[str]
     options: ClassVar[OptionTable]
     options_vary: ClassVar[bool] = False
-    owned_flags: ClassVar[frozenset[str]]
     secret_env: ClassVar[tuple[str, ...]]
     known_ends: ClassVar[Rules]
     image: str | None = None

@@ -11,9 +11,6 @@ from typing import ClassVar
 
 from ostler.core.launch import HOST_SLOT, PORT_SLOT, LaunchSpec
 from ostler.engines.base import (
-    Capabilities,
-    Engine,
-    Executable,
     Health,
     HealthAnswer,
     LaunchRequest,
@@ -27,6 +24,7 @@ from ostler.engines.llamacpp_diagnosis import DIAGNOSIS
 from ostler.engines.llamacpp_options import AS_OF, NO_MEMORY, TABLE
 from ostler.engines.options import OptionTable
 from ostler.engines.probe import Prober
+from ostler.engines.program_engine import ProgramEngine
 from ostler.engines.programs import resolve_command, unknown_flag
 from ostler.engines.sameness import file_state, program_state
 from ostler.engines.start_summary import StartSummary, summarize_llama_cpp
@@ -44,7 +42,7 @@ HINTS = {
 """What to do about a command that cannot be run, by where it was said."""
 
 
-class LlamaCpp(Engine):
+class LlamaCpp(ProgramEngine):
     """llama-server, Ostler's own or another.
 
     `command` is the setting `llama_server_command`, `image` the setting `llamacpp_image`.
@@ -57,7 +55,6 @@ class LlamaCpp(Engine):
     formats: ClassVar[frozenset[str]] = frozenset({"gguf"})
     serves: ClassVar[str] = "reads GGUF files as they are, in one part or several, on GPUs and processors"
     options: ClassVar[OptionTable] = TABLE
-    owned_flags: ClassVar[frozenset[str]] = frozenset(flag for one in TABLE.owned for flag in one.flags)
     secret_env: ClassVar[tuple[str, ...]] = ("LLAMA_API_KEY",)
     known_ends: ClassVar[Rules] = DIAGNOSIS
     health_path: ClassVar[str] = "/health"
@@ -86,29 +83,18 @@ class LlamaCpp(Engine):
     }
 
     def __init__(self, command: str | None = None, image: str | None = None) -> None:
-        self._setting = command
-        self.image = image
-        self._prober = Prober()
+        super().__init__(command, image, Prober())
         self._asker = Asker()
 
     def launch_spec(self, request: LaunchRequest) -> LaunchSpec:
         """What exactly will run; metrics and slots are switched on unless an option says otherwise."""
-        self.options.check_extra_args(request.extra_args)
-        self.options.check_env(request.env)
+        spec = self._spec(request)
         options = self.options.validate(request.options)
         options.setdefault("metrics", True)
         options.setdefault("slots", True)
         model, projector = str(request.model_path), request.mmproj_path
         if projector is not None and "mmproj" not in options:
             options["mmproj"] = str(projector)
-        spec = LaunchSpec(
-            model_id=request.model_id,
-            model_name=request.model_name,
-            engine=self.name,
-            runtime=request.runtime,
-            secret_env=self.secret_env,
-            devices=request.devices,
-        )
         if request.runtime == "process":
             env = {**device_env(request.devices), **request.env}
             spec = replace(spec, command=self._command(request)[0], env=env)
@@ -122,11 +108,10 @@ class LlamaCpp(Engine):
         arguments += ["--alias", request.model_name, *self.options.to_args(options)]
         return replace(spec, args=(*arguments, *request.extra_args))
 
-    def _command(self, request: LaunchRequest) -> tuple[tuple[str, ...], str]:
-        """The executable with its leading arguments, and where it was found."""
-        for text, source in ((request.command_override, "model"), (self._setting, "setting")):
-            if text and text.strip():
-                return resolve_command(text, HINTS[source]), source
+    def _configured(self, text: str, source: str) -> tuple[str, ...]:
+        return resolve_command(text, HINTS[source])
+
+    def _found(self) -> tuple[tuple[str, ...], str]:
         if found := shutil.which("llama-server"):
             return (found,), "path"
         return BUILT_IN, "built-in"
@@ -138,12 +123,6 @@ class LlamaCpp(Engine):
         if answer.status in (None, 503) and not was_ready:
             return Health.LOADING
         return Health.LOADING if answer.status == 503 else Health.DEAD
-
-    async def executable(self, request: LaunchRequest) -> Executable:
-        """The program, with its build ("b11434"). Raises NoExecutable."""
-        command, source = self._command(request)
-        capabilities = await self.capabilities(command)
-        return Executable(command, source, capabilities.version)
 
     async def devices(
         self, request: LaunchRequest, *, fresh: bool = False
@@ -171,10 +150,6 @@ class LlamaCpp(Engine):
         flags = {self.options.get(name).flag for name in row.stands_for or (row.name,)}
         known = (await self.capabilities(command)).flags
         return None if known is None else flags <= known
-
-    async def capabilities(self, command: Sequence[str]) -> Capabilities:
-        """The flags in its `--help`. Never raises."""
-        return await self._prober.probe(tuple(command))
 
     def start_summary(self, log: Sequence[str]) -> StartSummary | None:
         """Weights, cache and warnings."""

@@ -90,8 +90,7 @@ class OptionTable:
         self._owned_env = {name: one for one in self.owned for name in one.env}
         self._owned_names = {name_of(flag): one for flag, one in self._owned_flags.items()}
         self._owned_names.update({name: one for one in self.owned for name in one.names})
-        self._gone = {flag: one for one in self.gone for flag in one.flags}
-        self._gone_names = {name_of(flag): one for flag, one in self._gone.items()}
+        self._gone_names = {name_of(flag): one for one in self.gone for flag in one.flags}
         if clash := self._names.keys() & (self._owned_names.keys() | self._gone_names.keys()):
             raise ValueError(f"both an option and not: {sorted(clash)}")
 

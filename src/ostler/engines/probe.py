@@ -10,6 +10,7 @@ from typing import Any
 
 from ostler.engines.base import Capabilities
 from ostler.engines.listed_devices import ListedDevice, read_devices
+from ostler.engines.sameness import file_state
 
 HELP_LIMIT_BYTES = 1024 * 1024
 PROBE_TIMEOUT_S = 20.0
@@ -55,11 +56,7 @@ def _fingerprint(path: str) -> tuple[object, ...]:
     """What changes when the program does; in a virtual environment its packages belong to it."""
     program = Path(path)
     parts = [program, *sorted(program.parent.parent.glob("lib/python3*/site-packages"))]
-    try:
-        stats = [part.stat() for part in parts]
-    except OSError:
-        return ()
-    return tuple((found.st_size, found.st_mtime_ns, found.st_ino) for found in stats)
+    return tuple(file_state(part) for part in parts)
 
 
 async def _ask_help(command: tuple[str, ...]) -> Capabilities:

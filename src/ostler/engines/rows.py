@@ -42,7 +42,6 @@ class Option:
     aliases: tuple[str, ...] = ()
     since: str | None = None
     until: str | None = None
-    needs_restart: bool = True
     repeat: bool = False
     joiner: str | None = None
     spread: bool = False

@@ -84,21 +84,29 @@ def phrases(pattern: str) -> list[str]:
     return found
 
 
-def _alternatives(pattern: str) -> list[str]:
-    """Split at the `|` that stand in no group and no class."""
-    parts, depth, start, index = [], 0, 0, 0
+def _bare(pattern: str, start: int = 0) -> Iterator[tuple[int, str]]:
+    """Every character from `start` on that is neither escaped nor in a class, with its position."""
+    index = start
     while index < len(pattern):
         char = pattern[index]
         if char == "\\":
             index += 1
         elif char == "[":
             index = _class_end(pattern, index)
-        elif char in "()":
+        else:
+            yield index, char
+        index += 1
+
+
+def _alternatives(pattern: str) -> list[str]:
+    """Split at the `|` that stand in no group and no class."""
+    parts, depth, start = [], 0, 0
+    for index, char in _bare(pattern):
+        if char in "()":
             depth += 1 if char == "(" else -1
         elif char == "|" and depth == 0:
             parts.append(pattern[start:index])
             start = index + 1
-        index += 1
     return [*parts, pattern[start:]]
 
 
@@ -149,15 +157,10 @@ def _class_end(pattern: str, start: int) -> int:
 
 def _group_end(pattern: str, start: int) -> int:
     """The position of the `)` that ends the group that begins at `start`."""
-    depth, index = 0, start
-    while True:
-        char = pattern[index]
-        if char == "\\":
-            index += 1
-        elif char == "[":
-            index = _class_end(pattern, index)
-        elif char in "()":
+    depth = 0
+    for index, char in _bare(pattern, start):
+        if char in "()":
             depth += 1 if char == "(" else -1
             if depth == 0:
                 return index
-        index += 1
+    raise ValueError(f"a group is not closed in {pattern!r}")

@@ -11,9 +11,6 @@ from typing import ClassVar
 
 from ostler.core.launch import HOST_SLOT, PORT_SLOT, LaunchSpec
 from ostler.engines.base import (
-    Capabilities,
-    Engine,
-    Executable,
     Health,
     HealthAnswer,
     LaunchRequest,
@@ -25,6 +22,7 @@ from ostler.engines.diagnosis import Rules
 from ostler.engines.listed_devices import device_env
 from ostler.engines.options import OptionTable
 from ostler.engines.probe import Prober
+from ostler.engines.program_engine import ProgramEngine
 from ostler.engines.programs import resolve_command, unknown_flag
 from ostler.engines.start_summary import StartSummary, summarize_vllm
 from ostler.engines.vllm_diagnosis import DIAGNOSIS
@@ -50,7 +48,7 @@ CPU_KV_CACHE_GIB = 4
 SIZES_OF_MEMORY = ("cpu_kv_cache_gib", "gpu_memory_utilization", "kv_cache_memory_bytes")
 
 
-class Vllm(Engine):
+class Vllm(ProgramEngine):
     """vLLM, in an environment of its own or in a container.
 
     `command` is the setting `vllm_command`, `image` the setting `vllm_image`.
@@ -64,7 +62,6 @@ class Vllm(Engine):
     serves: ClassVar[str] = "reads the Hugging Face format natively and serves many requests at once"
     options: ClassVar[OptionTable] = TABLE
     options_vary: ClassVar[bool] = True
-    owned_flags: ClassVar[frozenset[str]] = frozenset(flag for one in TABLE.owned for flag in one.flags)
     secret_env: ClassVar[tuple[str, ...]] = ("VLLM_API_KEY",)
     known_ends: ClassVar[Rules] = DIAGNOSIS
     health_path: ClassVar[str] = "/health"
@@ -93,28 +90,17 @@ class Vllm(Engine):
     }
 
     def __init__(self, command: str | None = None, image: str | None = None) -> None:
-        self._setting = command
-        self.image = image
-        self._prober = Prober(read_package)
+        super().__init__(command, image, Prober(read_package))
 
     def launch_spec(self, request: LaunchRequest) -> LaunchSpec:
         """What exactly will run. In a container the image's own entry point is the program."""
-        self.options.check_extra_args(request.extra_args)
-        self.options.check_env(request.env)
+        spec = self._spec(request)
         options = self.options.validate(request.options)
         options.setdefault("disable_uvicorn_access_log", True)  # else every health probe is a line
         if not options.keys() & set(SIZES_OF_MEMORY):
             options["cpu_kv_cache_gib"] = CPU_KV_CACHE_GIB
         path, env = str(request.model_path), {**QUIET, **self.options.to_env(options), **request.env}
-        spec = LaunchSpec(
-            model_id=request.model_id,
-            model_name=request.model_name,
-            engine=self.name,
-            runtime=request.runtime,
-            env=env,
-            secret_env=self.secret_env,
-            devices=request.devices,
-        )
+        spec = replace(spec, env=env)
         if request.runtime == "process":
             env = {**device_env(request.devices), **env}
             spec = replace(spec, command=self._command(request)[0], env=env)
@@ -128,17 +114,12 @@ class Vllm(Engine):
         arguments += ["--host", HOST_SLOT, "--port", PORT_SLOT, *self.options.to_args(options)]
         return replace(spec, args=(*arguments, *request.extra_args))
 
-    def _command(self, request: LaunchRequest) -> tuple[tuple[str, ...], str]:
-        """The program with its leading arguments, and where it was found. Raises NoExecutable."""
-        for text, source in ((request.command_override, "model"), (self._setting, "setting")):
-            if text and text.strip():
-                return self._configured(text, source), source
+    def _found(self) -> tuple[tuple[str, ...], str]:
         if found := shutil.which("vllm"):
             return complete((found,)), "path"
         raise NoExecutable("vLLM is not installed here", hint=GET_IT, optional=True)
 
-    @staticmethod
-    def _configured(text: str, source: str) -> tuple[str, ...]:
+    def _configured(self, text: str, source: str) -> tuple[str, ...]:
         hint = (
             "Correct the setting vllm_command" if source == "setting" else "Correct the model's own command"
         )
@@ -155,21 +136,12 @@ class Vllm(Engine):
             return Health.READY
         return Health.LOADING if answer.status is None and not was_ready else Health.DEAD
 
-    async def executable(self, request: LaunchRequest) -> Executable:
-        """The program, with vLLM's version ("0.32.0"). Raises NoExecutable."""
-        command, source = await asyncio.to_thread(self._command, request)
-        return Executable(command, source, (await self.capabilities(command)).version)
-
     async def sees_gpus(self, request: LaunchRequest) -> bool | None:
         """By the packages beside it: one built for the CPU sees none. An image is not asked."""
         if request.runtime != "process":
             return False if request.devices == ("cpu",) else None
         command, _ = await asyncio.to_thread(self._command, request)
         return (await self.capabilities(command)).sees_gpus
-
-    async def capabilities(self, command: Sequence[str]) -> Capabilities:
-        """The flags in its source. Never raises."""
-        return await self._prober.probe(tuple(command))
 
     def start_summary(self, log: Sequence[str]) -> StartSummary | None:
         """Weights, cache and warnings."""

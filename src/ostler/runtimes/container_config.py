@@ -59,6 +59,10 @@ class House:
         """`llamacpp-model-7`: one name per model, so that no model can run twice."""
         return f"{self.name_prefix}{spec.engine}-model-{spec.model_id}"
 
+    def network_of(self, spec: LaunchSpec) -> str:
+        """The network of its container: the model's own, or that of all."""
+        return str(spec.runtime_options.get("network") or self.network)
+
 
 def create_body(
     spec: LaunchSpec,
@@ -76,7 +80,7 @@ def create_body(
     """
     options = ContainerOptions.read(spec.runtime_options)
     user = options.user or user
-    network = options.network or house.network
+    network = house.network_of(spec)
     host, port = (LOOPBACK, host_port) if network == HOST_NETWORK else (INSIDE_HOST, PORT)
     env = {"HOME": HOME, "USER": "ostler", **_device_env(spec), **_cache_env(options), **spec.env, **secrets}
     labels = {

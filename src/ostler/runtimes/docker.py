@@ -198,11 +198,12 @@ class DockerRuntime:
     ) -> Handle:
         from aiodocker import DockerError
 
-        port = free_port((), random.SystemRandom()) if self._network(spec) == HOST_NETWORK else None
+        network = self._house.network_of(spec)
+        port = free_port((), random.SystemRandom()) if network == HOST_NETWORK else None
         body = create_body(
             spec, self._house, daemon, instance_id=instance_id, user=user, secrets=secrets, host_port=port
         )
-        await self._ensure_network(self._network(spec))
+        await self._ensure_network(network)
         container: DockerContainer | None = None
         try:
             async with self._client.call(CREATE_TIMEOUT_S) as docker:
@@ -231,9 +232,6 @@ class DockerRuntime:
         log.info("removing the container %s, which an earlier launch left", name)
         await self._end(told["Id"], grace_s=0)
         await self._remove(told["Id"], told)
-
-    def _network(self, spec: LaunchSpec) -> str:
-        return spec.runtime_options.get("network") or self._house.network
 
     async def _ensure_network(self, name: str) -> None:
         from aiodocker import DockerError
