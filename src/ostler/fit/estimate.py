@@ -82,6 +82,7 @@ class Counter:
         self._layers: dict[tuple[int, int], tuple[tuple[Layer, float], ...]] = {}
         self._parts: dict[tuple[int, int], Part] = {}
         self._computed: dict[tuple[object, ...], int] = {}
+        self._besides: dict[tuple[int, int], tuple[int, int]] = {}
         self._drafting: dict[int, Mapping[str, Need]] = {}
         self._draft = (
             Counter(self._loaded.draft, draft_options(options, 0), devices, None)
@@ -177,12 +178,15 @@ class Counter:
 
     def _beside_bytes(self, placement: Placement, where: int) -> tuple[int, int]:
         """Weights and compute buffers of adapters and of the projector."""
-        loaded = self._loaded
-        weights, compute = adapter_bytes(loaded.adapters, placement, where), 0
-        if loaded.projector is not None and where == projector_place(self._options, self._gpus):
-            weights += loaded.projector.weights_bytes
-            compute += projector_compute_bytes(loaded.projector, self._options)
-        return weights, compute
+        key = (placement.gpu_layers, where)
+        if key not in self._besides:
+            loaded = self._loaded
+            weights, compute = adapter_bytes(loaded.adapters, placement, where), 0
+            if loaded.projector is not None and where == projector_place(self._options, self._gpus):
+                weights += loaded.projector.weights_bytes
+                compute += projector_compute_bytes(loaded.projector, self._options)
+            self._besides[key] = weights, compute
+        return self._besides[key]
 
     def _has_room(self, settings: Settings, placement: Placement, where: int) -> bool:
         """True if it fits there. The graph is only played where nothing cheaper decides."""

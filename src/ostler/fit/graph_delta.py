@@ -25,9 +25,7 @@ def joined(graph: Graph, shape: ModelShape, settings: Settings, states: Piece, s
     return both
 
 
-def short_convolution(
-    graph: Graph, shape: ModelShape, settings: Settings, layer: Layer, stream: Piece
-) -> Piece:
+def short_convolution(graph: Graph, shape: ModelShape, settings: Settings, stream: Piece) -> Piece:
     """From the stream to what the output projection takes: three parts, of which two gate."""
     row_bytes = settings.batch_tokens * shape.n_embd * F32_BYTES
     states = gathered(graph, shape.conv_elements, settings)

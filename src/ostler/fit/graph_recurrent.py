@@ -18,7 +18,7 @@ def recurrent(graph: Graph, shape: ModelShape, settings: Settings, layer: Layer,
     elif layer.has("ssm_in.weight"):
         mixed = _mamba2(graph, shape, settings, layer, stream)
     elif layer.has("shortconv.in_proj.weight"):
-        mixed = short_convolution(graph, shape, settings, layer, stream)
+        mixed = short_convolution(graph, shape, settings, stream)
     elif layer.has("attn_gate.weight"):
         mixed = delta_net(graph, shape, settings, layer, stream)
     else:

@@ -18,7 +18,13 @@ from ostler.library.facts import ModelFacts
 from ostler.library.gguf_gaps import FIRST_PIECE, read_gguf_header_in_pieces
 from ostler.library.gguf_header import GgufHeader
 from ostler.library.hf_config import summary_of_adapter_config, summary_of_config
-from ostler.library.hf_folder import INDEX_ENDING, inspect_folder, summary_of_index, summary_of_safetensors
+from ostler.library.hf_folder import (
+    INDEX_ENDING,
+    TEMPLATES,
+    inspect_folder,
+    summary_of_index,
+    summary_of_safetensors,
+)
 from ostler.library.repeated_shards import shards_to_read, worked_out
 from ostler.library.safetensors import SafetensorsHeader, read_safetensors_header_from
 from ostler.library.summaries import Summary, gguf_facts, summary_of_gguf
@@ -31,7 +37,6 @@ MAX_SMALL_FILE_BYTES = 1024 * 1024
 MAX_INDEX_BYTES = 8 * 1024 * 1024
 """An index of many experts takes some MB, and saves as much in headers."""
 _CONFIGS = ("config.json", "adapter_config.json")
-_TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.gguf$", re.IGNORECASE)
 
 
@@ -212,7 +217,7 @@ def _small_names(beside: Mapping[str, HubFile]) -> list[str]:
     readable = {name for name, file in beside.items() if file.size_bytes <= _most_bytes(name)}
     names = [name for name in _CONFIGS if name in readable]
     names += sorted(name for name in readable if name.endswith(INDEX_ENDING))
-    templates = [name for name in _TEMPLATES if name in readable]
+    templates = [name for name in TEMPLATES if name in readable]
     if templates[:1] == ["chat_template.jinja"]:
         del templates[1:]
     return names + templates
@@ -232,7 +237,7 @@ def _facts_of_folder(
     known = [
         name
         for name in names
-        if name in headers or name in contents or not name.endswith((INDEX_ENDING, *_CONFIGS, *_TEMPLATES))
+        if name in headers or name in contents or not name.endswith((INDEX_ENDING, *_CONFIGS, *TEMPLATES))
     ]
 
     def read(path: Path, _: Callable[[Path], Summary]) -> Summary:

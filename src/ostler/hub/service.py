@@ -40,7 +40,6 @@ _SEARCH_FIELDS = (
     *("downloads", "likes", "tags", "pipeline_tag", "lastModified", "gated", "private"),
     *("gguf", "safetensors"),
 )
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Hub:

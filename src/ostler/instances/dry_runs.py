@@ -70,8 +70,9 @@ async def _with_fit(
     plan, holders, leaving = await _preview(house, admission.candidate(model, open_ways))
     way = next(way for way in open_ways if way.devices == plan.seat.devices)
     need = way.need
-    if way.devices != model.policy.devices and read is None:
-        run = await _on(house, run, seating.model_on(model, way.devices), overrides)
+    on_way = seating.model_on(model, way.devices)
+    if way.devices != model.policy.devices and read is None:  # another command, other choices
+        run = replace(await house.preparer.dry_run(on_way, overrides), findings=run.findings)
     run = replace(
         run,
         devices=plan.seat.devices,
@@ -83,9 +84,7 @@ async def _with_fit(
             *_of_room(need, plan, leaving),
             *_of_devices(house, model),
         ),
-        expected_load_s=await house.experience.expected_load_s(
-            seating.model_on(model, way.devices), overrides
-        ),
+        expected_load_s=await house.experience.expected_load_s(on_way, overrides),
     )
     if need.is_known:
         ledger = house.memory.ledger([resident.claim for resident in holders])
@@ -157,15 +156,6 @@ def _of_devices(house: House, model: Model) -> list[Finding]:
     gone = seating.missing(model, house.memory.devices)
     text = f"policy.devices names {', '.join(gone)}, not there now"
     return [Finding("devices_missing", Severity.WARNING, Category.CONFIG, "Devices", text)] if gone else []
-
-
-async def _on(house: House, run: DryRun, model: Model, overrides: Mapping[str, Any] | None) -> DryRun:
-    """The same for the devices that were chosen: another command, other choices."""
-    try:
-        on_these = await house.preparer.dry_run(model, overrides)
-    except OstlerError:
-        return run
-    return replace(on_these, findings=run.findings)
 
 
 def _of_room(need: Need, plan: Plan, leaving: list[Resident]) -> list[Finding]:

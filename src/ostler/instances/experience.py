@@ -129,19 +129,28 @@ class Experience:
             return estimate
         return estimate_with(estimate, found.measured, replaces=_replaces(found, model, overrides))
 
-    async def expected_load_s(self, model: Model, overrides: Mapping[str, Any] | None = None) -> float | None:
-        """Seconds that its next load will take, by its own last ones or else by those of others here."""
+    async def earlier(
+        self, model: Model, overrides: Mapping[str, Any] | None = None
+    ) -> tuple[Footprint | None, float | None]:
+        """What earlier runs of the same launch took, and the seconds that its next load will take.
+
+        These are known by its own last loads, or else by those of others here.
+        """
         launch = await self.launch(model, overrides)
         if launch is None:
-            return None
+            return None, None
         found = await self._lookup(launch)
         if found is not None and found.expected_load_s is not None:
-            return found.expected_load_s
+            return found, found.expected_load_s
         try:
-            return await self._footprints.expected_load_s(launch.engine, launch.files_bytes)
+            return found, await self._footprints.expected_load_s(launch.engine, launch.files_bytes)
         except SQLAlchemyError as error:
             log.warning("how long loads take cannot be read: %s", error)
-            return None
+            return found, None
+
+    async def expected_load_s(self, model: Model, overrides: Mapping[str, Any] | None = None) -> float | None:
+        """Seconds that its next load will take."""
+        return (await self.earlier(model, overrides))[1]
 
     async def _real_devices(self) -> Sequence[Device]:
         """The devices as seen last; none where one of them is only described."""

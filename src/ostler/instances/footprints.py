@@ -47,7 +47,6 @@ class Footprint:
 
     measured: Bytes
     load_seconds: tuple[float, ...] = ()
-    files_bytes: int = 0
     has_served: bool = False
     seen_at: datetime | None = None
 
@@ -154,7 +153,6 @@ def _footprint(row: FootprintRow) -> Footprint:
     return Footprint(
         measured={str(id): int(n) for id, n in row.measured.items()},
         load_seconds=_seconds(row.load_seconds),
-        files_bytes=row.files_bytes,
         has_served=row.has_served,
         seen_at=row.seen_at,
     )

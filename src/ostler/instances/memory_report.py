@@ -18,8 +18,7 @@ async def memory_report(house: House, model: Model) -> dict[str, Any] | None:
         await house.memory.look()
     try:
         need = await house.memory.need(model)
-        found = await house.experience.footprint(model)
-        expected = await house.experience.expected_load_s(model)
+        found, expected = await house.experience.earlier(model)
     except OstlerError:
         return None  # what is wrong with its files stands elsewhere in the answer
     measured = found.measured if found else {}

@@ -138,10 +138,10 @@ class Instances:
         unknown = await adopt(self._house, self._runtimes, self._keeper)
         grace_s = self._settings.current.stop_grace_s
         await asyncio.gather(*(stop_unknown(self._runtimes, item, grace_s) for item in unknown))
-        for keeper in list(self._keepers.values()):
-            if keeper.record is not None and keeper.record.state.is_active:
-                await upkeep.learn_need(self._house, keeper)
-                self._spawn(upkeep.refresh_drift(self._house, keeper))
+        adopted = [k for k in self._keepers.values() if k.record is not None and k.record.state.is_active]
+        await upkeep.learn_needs(self._house, adopted)
+        for keeper in adopted:
+            self._spawn(upkeep.refresh_drift(self._house, keeper))
         for runtime in self._runtimes.values():
             if runtime.trouble is not None:
                 self._spawn(stop_unknown_later(self._house, runtime))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ostler.core.errors import OstlerError
 from ostler.instances import seating
@@ -17,10 +17,21 @@ log = logging.getLogger(__name__)
 TIDY_S = 5.0
 
 
-async def learn_need(house: House, keeper: Keeper) -> None:
-    """What an engine needs that an earlier server started."""
+async def learn_needs(house: House, keepers: Sequence[Keeper]) -> None:
+    """What engines need that an earlier server started."""
+    if not keepers:
+        return
     try:
         await house.memory.look()
+    except OstlerError as error:
+        log.info("what adopted engines need is not known: %s", error.message)
+        return
+    for keeper in keepers:
+        await _learn_need(house, keeper)
+
+
+async def _learn_need(house: House, keeper: Keeper) -> None:
+    try:
         devices = keeper.record.spec.devices if keeper.record else ()
         keeper.need = await house.memory.need(seating.model_on(keeper.model, devices))
     except OstlerError as error:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from ostler.library.byte_windows import MAX_HEADER_BYTES, ReadAt, Window
 from ostler.library.errors import BrokenFile, UnsupportedFile
-from ostler.library.gguf import GgufParser
+from ostler.library.gguf import DEFAULT_ALIGNMENT, GgufParser
 from ostler.library.gguf_header import ArraySummary, GgufHeader
 from ostler.library.vocabularies import Sample, bytes_to_end, bytes_to_end_of_vocabularies, sample_strings
 
@@ -245,7 +245,7 @@ def _proven(pieces: _Pieces, gaps: list[_Gap]) -> GgufHeader:
 def _fills_its_file(header: GgufHeader) -> bool:
     """True when the last tensor ends with the file, as it does in every file that a writer has finished."""
     ends = (header.data_offset + tensor.offset + tensor.n_bytes for tensor in header.tensors)
-    alignment = header.count("general.alignment") or 32
+    alignment = header.count("general.alignment") or DEFAULT_ALIGNMENT
     return 0 <= header.size_bytes - max(ends, default=header.data_offset) < alignment
 
 

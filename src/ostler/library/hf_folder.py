@@ -21,6 +21,8 @@ MAX_INDEX_BYTES = 32 * 1024 * 1024
 MAX_TEMPLATE_BYTES = 8 * 1024 * 1024
 INDEX_ENDING = ".safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.txt", "vocab.json", "spiece.model")
+TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
+"""Where a chat template stands, the first one counts."""
 COMPANION_ENDINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".py")
 """Small files that a safetensors model needs beside its weights."""
 
@@ -162,7 +164,7 @@ def _config_facts(
 
 def _template(folder: Path, present: set[str], read_text: Callable[[Path], bytes]) -> str | None:
     """The chat template's text: a file of its own, or an entry of the tokenizer's configuration."""
-    for name in ("chat_template.jinja", "chat_template.json", "tokenizer_config.json"):
+    for name in TEMPLATES:
         if name not in present:
             continue
         text = read_text(folder / name)

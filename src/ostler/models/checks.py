@@ -72,7 +72,7 @@ def environment(env: Mapping[str, Any]) -> dict[str, str]:
 def policy(new: NewModel, options: Mapping[str, Any]) -> Policy:
     """The policy, checked with what the options and the environment say of devices. Raises InvalidField."""
     checked = Policy.from_json(new.policy)
-    others = [f"the option {name}" for name in ("devices",) if options.get(name)]
+    others = ["the option devices"] if options.get("devices") else []
     others += [f"the variable {name}" for name in new.env if name.endswith("_VISIBLE_DEVICES")]
     if checked.devices and others:
         raise InvalidField(

@@ -33,9 +33,9 @@ def images_needed(models: Iterable[Model], engines: Engines) -> list[NeededImage
     """The default image of each engine, then those that models name, by name. Archived models count not."""
     users: dict[tuple[str, str], set[str]] = {}
     defaults = [(engine.name, engine.image) for engine in engines if engine.image]
+    by_engine = dict(defaults)
     for model in models:
-        default = next((image for name, image in defaults if name == model.engine), None)
-        image = model.runtime_options.get("image") or default
+        image = model.runtime_options.get("image") or by_engine.get(model.engine)
         if model.runtime == "docker" and not model.archived and image:
             users.setdefault((model.engine, str(image)), set()).add(model.name)
     named = sorted(key for key in users if key not in defaults)

@@ -94,14 +94,7 @@ class Policy:
         return cls(**{**given, "devices": tuple(given.get("devices", ()))})
 
 
-_OPTIONAL = {
-    "idle_timeout_s",
-    "restart_limit",
-    "start_timeout_s",
-    "max_concurrency",
-    "request_timeout_s",
-    "stream_timeout_s",
-}
+_OPTIONAL = {field.name for field in fields(Policy) if field.default is None}
 _MINIMUM: Mapping[str, float] = {
     "idle_timeout_s": 0,
     "restart_limit": 0,

@@ -131,7 +131,7 @@ class Reshaping:
         return False
 
     async def _run(self, job: Job, report: Report) -> Mapping[str, Any]:
-        order = Order.from_json({k: v for k, v in job.request.items() if k != "already_here"})
+        order = _order_of(job)
         already = await asyncio.to_thread(self._check, order)
         if not already:
             await self._carry_out(order, report)
@@ -155,8 +155,12 @@ class Reshaping:
             raise error_from(str(said["code"]), str(said["message"]))
 
     async def _discard(self, job: Job) -> None:
-        order = Order.from_json({k: v for k, v in job.request.items() if k != "already_here"})
+        order = _order_of(job)
         await asyncio.to_thread(_remove_staging, order)
+
+
+def _order_of(job: Job) -> Order:
+    return Order.from_json({k: v for k, v in job.request.items() if k != "already_here"})
 
 
 def _parts(files: FileSet) -> list[Path]:
