@@ -27,6 +27,7 @@ from ostler.access.service import Access
 from ostler.api.app import build_api
 from ostler.api.dialects.spoken import is_spoken
 from ostler.api.services import Services
+from ostler.catalog.pulling import PredefinedPulls
 from ostler.chats.service import Chats
 from ostler.core.clock import Clock
 from ostler.core.database import Database
@@ -55,6 +56,7 @@ from ostler.instances.dry_runs import HubView
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
 from ostler.library.service import Library
+from ostler.models.predefined import Predefined
 from ostler.models.recipes import Recipes
 from ostler.models.service import Models
 from ostler.models.sources import SourceReader
@@ -202,6 +204,7 @@ def build(
         gpus_are_chosen=any(name.endswith("_VISIBLE_DEVICES") for name in os.environ),
     )
     recipes = Recipes(database, events, clock, models)
+    predefined = Predefined(lambda: live.current.effective_predefined_file)
     chats = Chats(database, clock)
     registry = CollectorRegistry()
     counted = GatewayMetrics(registry, lambda: usage_writer.dropped)
@@ -223,6 +226,8 @@ def build(
         runtimes=runtimes,
         models=models,
         recipes=recipes,
+        predefined=predefined,
+        predefined_pulls=PredefinedPulls(predefined, downloads, models),
         chats=chats,
         cortex_import=CortexImport(access, models, recipes, chats, externals),
         externals=externals,

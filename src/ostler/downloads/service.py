@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from ostler.downloads.plan import (
     target_of,
 )
 from ostler.downloads.process import fetch
+from ostler.downloads.turns import Turns
 from ostler.hub.service import Hub
 from ostler.hub.specs import parse_spec
 from ostler.jobs.records import Job, Report
@@ -37,6 +38,9 @@ from ostler.library.service import Library
 LOG = logging.getLogger(__name__)
 
 KIND = "download"
+
+Finisher = Callable[[Job, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+"""Does what was asked for once the files are here; gets the job and its result, gives what to add to that."""
 
 
 class Downloads:
@@ -58,6 +62,8 @@ class Downloads:
         self._hub = hub
         self._library = library
         self._settings = settings if callable(settings) else lambda: settings
+        self._finishers: dict[str, Finisher] = {}
+        self._turns = Turns()
         jobs.register(KIND, self._run, slots=lambda: self._settings().download_jobs, discard=self._discard)
 
     async def plan(self, spec: str, *, principal: Principal) -> DownloadPlan:
@@ -69,19 +75,35 @@ class Downloads:
             make_plan, spec, found, settings.hub_cache_dir, settings.disk_reserve_bytes
         )
 
-    async def pull(self, spec: str, *, principal: Principal) -> Job:
+    def add_finisher(self, kind: str, finisher: Finisher) -> None:
+        """Say what is done at the end of downloads that are asked for with `then={"kind": kind, ...}`."""
+        self._finishers[kind] = finisher
+
+    async def pull(self, spec: str, *, principal: Principal, then: Mapping[str, Any] | None = None) -> Job:
         """Queue the download of a spec, or return the open job for the same files.
 
-        Raises what `plan` raises, and DiskFull before the first byte when there is no room.
+        `then` is done when the files are here, and is part of the job: it is JSON, its `kind` names a
+        finisher, its `key` tells it from others. Raises what `plan` raises, and DiskFull before the first
+        byte when there is no room.
         """
         principal.require(Role.POWER_USER, "download models")
         plan = await self.plan(spec, principal=principal)
         if not plan.fits_disk:
             raise _no_room(plan.repo, plan.need_bytes, plan.free_bytes, plan.reserve_bytes)
-        return await self._jobs.submit(KIND, f"pull {spec}", plan.to_request(), plan.dedupe_key, principal)
+        request, key = plan.to_request(), plan.dedupe_key
+        if then is not None:
+            request, key = {**request, "then": dict(then)}, f"{key}#{then['kind']}:{then['key']}"
+        return await self._jobs.submit(KIND, f"pull {spec}", request, key, principal)
 
     async def _run(self, job: Job, report: Report) -> Mapping[str, Any]:
-        """The job: fetch what is missing, place it, tell the library."""
+        """The job: get the files, and do what was asked for beside."""
+        async with self._turns.alone(_files_key(job)):
+            result = await self._fetch(job, report)
+        then = job.request.get("then")
+        return {**result, **await self._finishers[then["kind"]](job, result)} if then else result
+
+    async def _fetch(self, job: Job, report: Report) -> Mapping[str, Any]:
+        """Fetch what is missing, place it, tell the library."""
         settings, request = self._settings(), job.request
         order = self._order(request, settings)
         placing, staging = Placing(Path(order.repo_dir), order.commit), Path(order.staging_dir)
@@ -126,10 +148,15 @@ class Downloads:
         )
 
     async def _discard(self, job: Job) -> None:
-        """Remove the staged files of a job that was cancelled or forgotten."""
-        await asyncio.to_thread(
-            _remove_staging, staging_folder(self._settings().hub_cache_dir, job.dedupe_key)
-        )
+        """Remove the staged files of a job that was cancelled or forgotten, unless another is at them."""
+        key = _files_key(job)
+        if not self._turns.wanted(key):
+            await asyncio.to_thread(_remove_staging, staging_folder(self._settings().hub_cache_dir, key))
+
+
+def _files_key(job: Job) -> str:
+    """The same for all jobs that want the same files, whatever is done with them then."""
+    return dedupe_key(job.request["repo"], job.request["revision"], job.request["primary"])
 
 
 def _check_room(placing: Placing, staging: Path, files: tuple[OrderedFile, ...], settings: Settings) -> None:
