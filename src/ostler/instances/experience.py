@@ -91,7 +91,7 @@ class Experience:
         if not devices:
             return None
         try:
-            prepared = await self._preparer.prepare(model, overrides)
+            prepared = await self._preparer.unchecked(model, overrides)
             files = await self._models.resolve_files(model)
         except OstlerError:
             return None  # the start itself says what is wrong
