@@ -12,6 +12,7 @@ from ostler.fit.need import Need
 from ostler.instances.errors import NoRoom, WillNotFit
 from ostler.instances.experience import Launch
 from ostler.instances.house import House
+from ostler.instances.limits import own_limits
 from ostler.instances.orders import Attempt
 from ostler.instances.plan import Candidate, Seat, Verdict
 from ostler.instances.preparing import Prepared
@@ -31,7 +32,8 @@ def candidate(model: Model, ways: Sequence[Way], attempt: Attempt | None = None)
     )
     may_evict = attempt is None or attempt.may_evict
     is_batch = attempt is not None and attempt.is_batch
-    return Candidate(model.id, model.name, model.policy.priority, may_evict, is_batch=is_batch, seats=seats)
+    limits, priority = own_limits(model), model.policy.priority
+    return Candidate(model.id, model.name, priority, may_evict, is_batch=is_batch, seats=seats, limits=limits)
 
 
 async def has_room(house: House, model: Model) -> bool:

@@ -17,6 +17,7 @@ from ostler.fit.reading import Read
 from ostler.instances import admission, seating, shortage
 from ostler.instances.errors import WillNotFit
 from ostler.instances.house import House
+from ostler.instances.limits import own_limits
 from ostler.instances.looking_ahead import of_error
 from ostler.instances.plan import Candidate, Plan, Resident, Verdict
 from ostler.instances.views import DryRun
@@ -86,8 +87,9 @@ async def _with_fit(
         expected_load_s=await house.experience.expected_load_s(on_way, overrides),
     )
     if need.is_known:
-        ledger = house.memory.ledger([resident.claim for resident in holders])
-        after = house.memory.ledger([resident.claim for resident in holders if resident not in leaving])
+        limits, staying = own_limits(model), [r for r in holders if r not in leaving]
+        ledger = house.memory.ledger([resident.claim for resident in holders]).within(limits)
+        after = house.memory.ledger([resident.claim for resident in staying]).within(limits)
         fit = tuple(shortage.fit_by_device(need.by_device, ledger, after))
         run = replace(run, fit=fit, fits=plan.verdict is not Verdict.NEVER)
     if plan.verdict is Verdict.NEVER:
