@@ -212,7 +212,7 @@ async def test_what_cannot_be_is_refused_with_cortexs_word(
         ({"custom_request_json": "{broken"}, "custom_request_json"),
         ({"custom_request_json": '{"messages": []}'}, "custom_request_json"),
         ({"engine_startup_args_json": "{}"}, "engine_startup_args_json"),
-        ({"served_model_name": "two words"}, "served_model_name"),
+        ({"served_model_name": "blank behind "}, "served_model_name"),
         ({"served_model_name": "", "name": ""}, "served_model_name"),
         ({"engine_image": "../x"}, "engine_image"),
     ],

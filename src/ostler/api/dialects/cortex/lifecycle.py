@@ -23,7 +23,7 @@ from ostler.api.dialects.cortex.words import EMBED, Id, task_of
 from ostler.api.door import needs
 from ostler.api.estimates import estimate_of
 from ostler.api.services import Rooms, Services, Who
-from ostler.api.shapes import hide_args
+from ostler.api.shapes import hide_args, hide_env
 from ostler.core.findings import Category, Finding, Severity
 from ostler.core.principals import Principal, Role
 from ostler.core.states import InstanceState
@@ -206,6 +206,7 @@ async def _dry_run(rooms: Services, model: Model) -> dict[str, Any]:
         "would_stop": list(run.would_stop),
         "chosen": [dict(line) for line in run.chosen],
         "image": (run.spec or {}).get("image"),
+        "environment": hide_env(run.env),
     }
 
 
