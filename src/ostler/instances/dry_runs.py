@@ -29,13 +29,13 @@ MISSING = ("model_file_gone", "model_files_missing")
 
 @dataclass(frozen=True, slots=True)
 class HubView:
-    """What a dry run asks the hub about files that are not here.
+    """What a dry run asks the hub about a model's files that are not here.
 
-    `plan` says what a pull of a spec would fetch, `read` gives the shape that the files' headers tell.
+    `plan` says what a pull of them would fetch, `read` gives the shape that their headers tell.
     """
 
-    plan: Callable[[str], Awaitable[DownloadPlan]]
-    read: Callable[[str], Awaitable[Read]]
+    plan: Callable[[Model], Awaitable[DownloadPlan]]
+    read: Callable[[Model], Awaitable[Read]]
 
 
 async def dry_run(
@@ -109,7 +109,7 @@ async def _with_download(
     spec = model.source.label
     try:
         async with asyncio.timeout(HUB_TIMEOUT_S):
-            plan = await hub.plan(spec)
+            plan = await hub.plan(model)
             disk = {
                 "needed_bytes": plan.need_bytes,
                 "free_bytes": plan.free_bytes,
@@ -119,7 +119,7 @@ async def _with_download(
             run = replace(run, disk=disk)
             if not plan.fits_disk:
                 run = replace(run, findings=(*run.findings, _no_disk(plan)))
-            read = await hub.read(spec)
+            read = await hub.read(model)
     except OstlerError as error:
         return replace(run, findings=(*run.findings, of_error(error)))
     except TimeoutError:

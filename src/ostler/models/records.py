@@ -13,6 +13,9 @@ from ostler.core.near import near_names
 from ostler.core.states import DesiredState
 
 HOST_DEVICE = "cpu"
+HUB_TOKEN = "HF_TOKEN"
+"""The variable of a model's environment that is the hub's token for its own files, and for nothing else."""
+
 MAX_DEVICES = 64
 _DEVICE_ID = re.compile(r"[a-z]{2,20}:[\w-]{1,60}|cpu", re.ASCII)
 ORIGINS = ("native", "cortex", "llamactl", "bodhi", "catalog")
@@ -210,3 +213,8 @@ class Model:
     def names(self) -> tuple[str, ...]:
         """Every name that a request may use."""
         return (self.name, *self.aliases)
+
+    @property
+    def hub_token(self) -> str | None:
+        """The hub's token of its own; None where it has none."""
+        return self.env.get(HUB_TOKEN) or None

@@ -172,7 +172,7 @@ async def _refuse_errors(
     if errors:
         raise StartBlocked(model.name, errors)
     if findings != run.findings:
-        await rooms.downloads.pull(model.source.label, principal=who)
+        await rooms.downloads.pull(model.source.label, principal=who, for_model=model.id)
     return [_warning(finding) for finding in findings]
 
 
