@@ -21,10 +21,13 @@ from ostler.instances.looking_ahead import FITS_NOT, of_error
 from ostler.instances.plan import Candidate, Plan, Resident, Verdict
 from ostler.instances.views import DryRun
 from ostler.models.records import Model
+from ostler.runtimes.docker_images import ImageMissing
 
 HUB_TIMEOUT_S = 30.0
 MISSING = ("model_file_gone", "model_files_missing")
 """Codes of what is found where a model's files are not, or not all, here."""
+NO_IMAGE = ImageMissing.code_of_class()
+"""Code of what is found where a container's image is not here and may not be pulled."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,11 +77,14 @@ class Keeper(Life):
             self._go_on()
             await attempt.placed.wait()
 
-    def ask_restart(self, actor: str, *, is_new_wish: bool = False) -> asyncio.Future[None]:
-        """Stop it and start it anew, in one go; what was ignored is ignored again."""
+    def ask_restart(
+        self, actor: str, *, ignore: Collection[str] = frozenset(), is_new_wish: bool = False
+    ) -> asyncio.Future[None]:
+        """Stop it and start it anew, in one go; what was ignored is ignored again, and `ignore` too."""
         if self.record is not None and self.record.state.is_active:
             self.ask_stop(StopOrder("it is started anew", actor))
-        return self.ask_start(StartCause.PERSON, actor, ignore=self.ignore, is_new_wish=is_new_wish)
+        ignored = frozenset(self.ignore) | frozenset(ignore)
+        return self.ask_start(StartCause.PERSON, actor, ignore=ignored, is_new_wish=is_new_wish)
 
     def keep_for(self, cause: StartCause, actor: str) -> None:
         """It is wanted for another reason from now on."""
