@@ -100,7 +100,8 @@ class Downloads:
 
         `then` is done when the files are here, and is part of the job: it is JSON, its `kind` names a
         finisher, its `key` tells it from others. With `for_model` the token that this model has of its own is
-        used, if it has one. Raises what `plan` raises, and DiskFull before the first byte when there is no room.
+        used, if it has one. Raises what `plan` raises, and DiskFull before the first byte where there is no
+        room.
         """
         principal.require(Role.POWER_USER, "download models")
         token = None if for_model is None else self._token_of(for_model)
