@@ -55,6 +55,7 @@ from ostler.instances.dry_runs import HubView
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
 from ostler.library.service import Library
+from ostler.models.automatic import AutomaticModels
 from ostler.models.recipes import Recipes
 from ostler.models.service import Models
 from ostler.models.sources import SourceReader
@@ -125,6 +126,7 @@ class Ostler:
             s.access.begin_day(await s.usage.used_since(midnight))
             ending.push_async_callback(s.access.close)
             await s.library.start()
+            ending.push_async_callback(s.library.close)
             await s.models.start()
             await s.externals.start()
             await self.usage_writer.start()
@@ -179,6 +181,7 @@ def build(
     engines = engines or default_engines(settings)
     sources = SourceReader(library, settings.effective_models_dir)
     models = Models(database, events, clock, engines, sources, node)
+    automatic = AutomaticModels(library, models, engines)
     runtimes = runtimes or default_runtimes(settings, secret, clock)
     externals = Externals(database, events, clock, engines, models.find)
     pools = Pools(live, clock, externals.all)
@@ -222,6 +225,7 @@ def build(
         engines=engines,
         runtimes=runtimes,
         models=models,
+        automatic=automatic,
         recipes=recipes,
         chats=chats,
         cortex_import=CortexImport(access, models, recipes, chats, externals),
@@ -243,6 +247,7 @@ def build(
         build_api(services),
         access=access,
         models=models,
+        automatic=automatic,
         instances=instances,
         usage=usage_writer,
         metrics=counted,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ostler.instances.service import Instances
     from ostler.jobs.service import Jobs
     from ostler.library.service import Library
+    from ostler.models.automatic import AutomaticModels
     from ostler.models.recipes import Recipes
     from ostler.models.service import Models
     from ostler.reshaping.service import Reshaping
@@ -65,6 +66,7 @@ class Services:
     engines: Engines
     runtimes: Mapping[str, Runtime]
     models: Models
+    automatic: AutomaticModels
     recipes: Recipes
     chats: Chats
     cortex_import: CortexImport

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ostler.api.door import needs, router
 from ostler.api.native.fit_here import better_here
-from ostler.api.native.models import allowed
+from ostler.api.native.meant import meant
 from ostler.api.services import Rooms, Services, Who
 from ostler.api.shapes import Body
 from ostler.core.errors import InvalidField
@@ -75,7 +75,7 @@ async def _what_is_asked(
     if len(given) != 1:
         raise InvalidField("model", "say which model: exactly one of model, path and hub")
     if body.model is not None:
-        model = allowed(rooms, who, body.model)
+        model = await meant(rooms, who, body.model)
         options = await rooms.models.tried_options(body.options, model.engine, who, model.options)
         return (*await rooms.shapes.of(await rooms.models.resolve_files(model)), options)
     if body.path is not None:
