@@ -69,7 +69,7 @@ def _wanted(rooms: Services, body: SpecIn) -> tuple[str, Model | None]:
     if body.spec and not body.model:
         return body.spec, None
     if body.spec or not body.model:
-        raise InvalidField("spec", "give a spec or a model", hint="Such as {\"spec\": \"org/repo:Q4_K_M\"}")
+        raise InvalidField("spec", "give a spec or a model", hint='Such as {"spec": "org/repo:Q4_K_M"}')
     model = rooms.models.get(body.model)
     if model.source.kind != "hub":
         raise InvalidField("model", f"the files of {model.name} are not from the hub", hint="Give a spec.")
