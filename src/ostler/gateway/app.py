@@ -213,8 +213,8 @@ class Gateway:
         exchange.body = await read_body(exchange.receive, limit, incoming.content_length)
         exchange.on_client = False
         asked = read_asked(exchange.body, incoming, exchange.query)
-        model = await self._meant(asked.model, principal)
-        exchange.model = model
+        exchange.asked = asked.model
+        exchange.model = model = await self._meant(asked.model, principal)
         wishes = read_wishes(incoming, asked.json, principal)
         wants_stream = False
         if asked.json is not None:

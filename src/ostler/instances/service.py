@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ from ostler.fit.devices import Device, Devices
 from ostler.fit.ledger import Account, Bytes
 from ostler.fit.reading import Shapes
 from ostler.fit.reasons import Choice
-from ostler.instances import dry_runs, upkeep
+from ostler.instances import changes, dry_runs, upkeep
 from ostler.instances.adoption import adopt, stop_unknown, stop_unknown_later
 from ostler.instances.errors import AlreadyRunning
 from ostler.instances.experience import Experience
@@ -34,7 +34,7 @@ from ostler.instances.lending import Lending
 from ostler.instances.looking_ahead import check_ignored
 from ostler.instances.memory import Memory
 from ostler.instances.memory_report import memory_report
-from ostler.instances.orders import StopOrder
+from ostler.instances.orders import GuestsThen, StopOrder
 from ostler.instances.preparing import Preparer
 from ostler.instances.residence import Residence
 from ostler.instances.scheduler import Scheduler
@@ -141,12 +141,10 @@ class Instances:
         await asyncio.gather(*(stop_unknown(self._runtimes, item, grace_s) for item in unknown))
         adopted = [k for k in self._keepers.values() if k.record is not None and k.record.state.is_active]
         await upkeep.learn_needs(self._house, adopted)
-        for keeper in adopted:
-            self._spawn(upkeep.refresh_drift(self._house, keeper))
         for runtime in self._runtimes.values():
             if runtime.trouble is not None:
                 self._spawn(stop_unknown_later(self._house, runtime))
-        self._spawn(self._wanted.start_all())
+        self._spawn(self._start_wanted(adopted))
         self._spawn(self._wanted.start_refused())
         self._spawn(upkeep.tidy(self._house, self._runtimes))
 
@@ -283,7 +281,7 @@ class Instances:
         self, name: str | int, *, tail: int | None = 100, follow: bool = False
     ) -> AsyncIterator[str]:
         """The log lines of the newest launch, oldest first; empty where it never ran."""
-        record = self._keeper(self._models.get(name).id).record
+        record = self._keeper(self._models.get(name).id).engine_record
         if record is None:
             record = await self._house.store.newest(self._models.get(name).id)
         if record is None or record.handle is None:
@@ -364,6 +362,11 @@ class Instances:
 
     # Within
 
+    async def _start_wanted(self, adopted: Sequence[Keeper]) -> None:
+        """What should run is started after it is known which running engines it could share."""
+        await asyncio.gather(*(upkeep.refresh_drift(self._house, keeper) for keeper in adopted))
+        await self._wanted.start_all()
+
     def _keeper(self, model_id: int) -> Keeper:
         keeper = self._keepers.get(model_id)
         if keeper is None:
@@ -387,13 +390,17 @@ class Instances:
         return before.desired_state is not desired and desired is DesiredState.RUNNING
 
     async def _keep_for_person(self, keeper: Keeper, principal: Principal) -> None:
-        record = keeper.record
+        record = keeper.engine_record
         if record is not None and record.state.is_active and keeper.cause is not StartCause.PERSON:
             keeper.keep_for(StartCause.PERSON, principal.name)
+        else:
+            return
+        if keeper.host is None:
             await self._house.store.set_cause(record.id, StartCause.PERSON, principal.name)
 
     async def _stop_all(self, order: StopOrder) -> list[InstanceView]:
         keepers = [k for k in self._keepers.values() if k.state is not InstanceState.STOPPED]
+        order.guests = GuestsThen.LEAVE
         waits = [k.ask_stop(order.copy()) for k in keepers]
         results = await asyncio.gather(*waits, return_exceptions=True)
         for result in results:
@@ -417,7 +424,8 @@ class Instances:
             del self._keepers[before.id]
         elif before.revision != after.revision and keeper.state.is_active:
             keeper.take_policy(after.policy)
-            self._spawn(upkeep.refresh_drift(self._house, keeper))
+            changes.begin(self._house, keeper)
+            self._spawn(changes.settle(self._house, keeper))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

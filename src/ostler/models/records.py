@@ -13,6 +13,7 @@ from ostler.core.near import near_names
 from ostler.core.states import DesiredState
 
 HOST_DEVICE = "cpu"
+ASK, NEXT_REQUEST = "ask", "next_request"
 HUB_TOKEN = "HF_TOKEN"
 """The variable of a model's environment that is the hub's token for its own files, and for nothing else."""
 
@@ -66,7 +67,10 @@ class Policy:
     that was started on demand stops (0: never). `pinned`: never evicted. `auto_start`: started with
     the server. `priority`: higher stays longer. `devices`: ids of the only devices that it may use, the best
     liked first; "cpu" alone keeps it off GPUs; none: all. `request_timeout_s`: the longest that an answer may
-    take which is no stream; `stream_timeout_s`: the longest silence within a stream.
+    take which is no stream; `stream_timeout_s`: the longest silence within a stream. `share`: it may use the
+    running engine of another model with the same launch, and let others use its own. `apply_changes`: changed
+    launch options of one that runs take effect when somebody applies them ("ask") or at the next request
+    ("next_request").
     """
 
     on_demand: bool = True
@@ -80,6 +84,8 @@ class Policy:
     devices: tuple[str, ...] = ()
     request_timeout_s: float | None = None
     stream_timeout_s: float | None = None
+    share: bool = True
+    apply_changes: str = ASK
 
     def to_json(self) -> dict[str, Any]:
         """Every field."""
@@ -120,7 +126,11 @@ def _check_policy_value(name: str, value: Any) -> None:
     if name == "devices":
         _check_devices(where, value)
         return
-    if name in ("on_demand", "pinned", "auto_start"):
+    if name == "apply_changes":
+        if value not in (ASK, NEXT_REQUEST):
+            raise InvalidField(where, f"{where} must be {ASK} or {NEXT_REQUEST}, not {value!r}")
+        return
+    if name in ("on_demand", "pinned", "auto_start", "share"):
         if not isinstance(value, bool):
             raise InvalidField(where, f"{where} must be true or false, not {value!r}")
         return
