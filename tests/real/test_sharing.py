@@ -7,6 +7,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -19,7 +20,7 @@ from ostler.usage import UsageLog
 from tests.gateway.conftest import serving
 
 CHECKOUT = Path(__file__).parents[2]
-QUESTION = [{"role": "user", "content": "hi"}]
+QUESTION: Any = [{"role": "user", "content": "hi"}]
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ async def _share_and_answer(ostler: Ostler, client: openai.AsyncOpenAI, first: M
     one, two = instances.view(first.id), instances.view(second.id)
     assert one.pid is not None and one.pid == two.pid
     assert {one.shares, two.shares} in ({None, "first"}, {None, "second"})
-    stream = await client.chat.completions.create(model="second-too", messages=QUESTION, stream=True)
+    stream: Any = await client.chat.completions.create(model="second-too", messages=QUESTION, stream=True)
     assert {chunk.model async for chunk in stream} == {"second-too"}
 
     # an edit of one holds from its next request on, and the other is not disturbed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -48,6 +48,8 @@ from ostler.models.service import Models
 from ostler.runtimes.base import Runtime
 
 log = logging.getLogger(__name__)
+LOOK_AT_ADOPTED_S = 2.0
+"""How long a server's start waits until it is known what its adopted engines run."""
 
 
 class SettingsHolder(Protocol):
@@ -144,7 +146,10 @@ class Instances:
         for runtime in self._runtimes.values():
             if runtime.trouble is not None:
                 self._spawn(stop_unknown_later(self._house, runtime))
-        self._spawn(self._start_wanted(adopted))
+        known = asyncio.gather(*(upkeep.refresh_drift(self._house, keeper) for keeper in adopted))
+        # a request that comes first would not know yet that it could share a running engine
+        await asyncio.wait([known], timeout=LOOK_AT_ADOPTED_S)
+        self._spawn(self._start_wanted(known))
         self._spawn(self._wanted.start_refused())
         self._spawn(upkeep.tidy(self._house, self._runtimes))
 
@@ -362,9 +367,9 @@ class Instances:
 
     # Within
 
-    async def _start_wanted(self, adopted: Sequence[Keeper]) -> None:
+    async def _start_wanted(self, known: asyncio.Future[Any]) -> None:
         """What should run is started after it is known which running engines it could share."""
-        await asyncio.gather(*(upkeep.refresh_drift(self._house, keeper) for keeper in adopted))
+        await known
         await self._wanted.start_all()
 
     def _keeper(self, model_id: int) -> Keeper:

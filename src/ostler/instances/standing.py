@@ -34,8 +34,8 @@ class Standing:
     `need` is what its launch needs of each device, `launch` what its footprint is kept under.
     `waits_for`: it should run and was refused, and starts when this is so. `progress` says what is fetched
     for its start. `host` is whose engine it uses, `guests` are those who use its own (`sharing.py`), and
-    `share_key` is the same for all launches that one engine can serve. `is_held`: no request may pass until it
-    is known what a change of the recipe means.
+    `share_key` is the same for all launches that one engine can serve. `is_held`: no request may pass until
+    it is known what a change of the recipe means.
     """
 
     def __init__(self, model_id: int, house: House) -> None:
