@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
+from ostler.access.asgi import Scope
 from ostler.access.service import Access
 from ostler.api.errors import BadPath, NotJson
 from ostler.api.services import Services
@@ -33,9 +34,11 @@ class Door(APIRoute):
     """A route that says which role it needs; one that says nothing cannot be made.
 
     `trusts_origin`: a session needs no CSRF token where the browser says that one of our pages asks.
+    `assumes_json`: a body is JSON, whatever it is said to be.
     """
 
     trusts_origin: ClassVar[bool] = False
+    assumes_json: ClassVar[bool] = False
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         """The handler, behind the check of who asks."""
@@ -56,9 +59,12 @@ class Door(APIRoute):
                 principal = admitted(request, services.access, trust_origin=self.trusts_origin)
                 principal.require(role, what)
                 request.state.principal = principal
-            if has_body:
+            scope = request.scope
+            if has_body and self.assumes_json:
+                scope = _as_json(scope)
+            elif has_body:
                 _expect_json(request)
-            return await handle(_StrictRequest(request.scope, request.receive))
+            return await handle(_StrictRequest(scope, request.receive))
 
         return guarded
 
@@ -107,6 +113,12 @@ def _refuse_odd_text(value: Any) -> None:
 def _refuse_nul(request: Request) -> None:
     if "\0" in request.scope["path"] or b"%00" in request.scope.get("query_string", b""):
         raise BadPath("the address holds a NUL character")
+
+
+def _as_json(scope: Scope) -> Scope:
+    """The request as one that says what its body is."""
+    headers = [pair for pair in scope["headers"] if pair[0] != b"content-type"]
+    return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
 
 
 def _expect_json(request: Request) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ostler.core.events import EventLog
     from ostler.core.live_settings import LiveSettings
     from ostler.downloads.service import Downloads
+    from ostler.downloads.uploads import Uploads
     from ostler.engines.registry import Engines
     from ostler.fit.answering import Fits
     from ostler.fit.devices import Devices
@@ -61,6 +62,7 @@ class Services:
     hub: Hub
     jobs: Jobs
     downloads: Downloads
+    uploads: Uploads
     reshaping: Reshaping
     engines: Engines
     runtimes: Mapping[str, Runtime]

@@ -15,7 +15,7 @@ from ostler.core.states import DesiredState
 HOST_DEVICE = "cpu"
 MAX_DEVICES = 64
 _DEVICE_ID = re.compile(r"[a-z]{2,20}:[\w-]{1,60}|cpu", re.ASCII)
-ORIGINS = ("native", "cortex", "llamactl", "bodhi", "catalog")
+ORIGINS = ("native", "cortex", "llamactl", "bodhi", "ollama", "catalog")
 
 
 @dataclass(frozen=True, slots=True)
