@@ -48,9 +48,7 @@ def read_digest(text: str) -> str:
     """The 64 hexadecimal digits of `sha256:...`, in small letters. Raises InvalidField."""
     found = _DIGEST.fullmatch(text)
     if found is None:
-        raise InvalidField(
-            "digest", f"{text[:100]!r} is no digest", hint="Such as sha256: and 64 hex digits."
-        )
+        raise InvalidField("digest", f"{text[:100]!r} is no digest", hint="sha256: and 64 hex digits.")
     return found[1].lower()
 
 
@@ -123,7 +121,7 @@ class Uploads:
             self._staging.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DiskFailed(f"{self._staging} cannot be made: {error.strerror}") from error
-        _tidy(self._staging)
+        _tidy(self._root, self._staging)
         self._check_room(declared_bytes or 0)
 
     def _check_room(self, need: int) -> None:
@@ -228,9 +226,16 @@ def _take_back(moved: list[tuple[Path, Path]], folder: Path) -> None:
         log.debug("%s holds other files", folder)
 
 
-def _tidy(staging: Path) -> None:
-    """Remove what nobody goes on with: broken-off uploads of a day ago, blobs that were never used."""
+def _tidy(root: Path, staging: Path) -> None:
+    """Remove what nobody goes on with: broken-off uploads of a day ago, blobs that were never used, folders
+    whose files were deleted.
+    """
     now = time.time()
+    for folder in root.glob("sha256-*"):
+        try:
+            folder.rmdir()
+        except OSError:
+            log.debug("%s holds files", folder)
     for path in staging.iterdir():
         try:
             kept_s = PARTIAL_KEPT_S if path.name.startswith("part-") else KEPT_S

@@ -130,7 +130,7 @@ class Library:
         return found
 
     async def header(self, files: FileSet) -> GgufHeader:
-        """The whole header of a GGUF: that of its first shard. Raises PathNotFound, BrokenFile and the like."""
+        """The header of a GGUF, of its first shard. Raises PathNotFound, BrokenFile and the like."""
         return await asyncio.to_thread(read_gguf_header, files.path)
 
     async def find(

@@ -10,6 +10,7 @@ from ostler.core.errors import OstlerError
 from ostler.library.deletion import InUse
 from ostler.library.filesets import FileSet
 from ostler.library.finding import choose_by_repo
+from ostler.models.index import ModelNotFound
 from ostler.models.records import Model
 
 EVERYTHING = 2**31 - 1
@@ -64,7 +65,10 @@ async def in_use(rooms: Services) -> InUse:
 
     def reason(path: Path) -> str | None:
         for model in users.get(str(path), ()):
-            state = rooms.instances.view(model.id).state
+            try:
+                state = rooms.instances.view(model.id).state
+            except ModelNotFound:
+                continue  # deleted meanwhile, so it was stopped
             if state.is_active:
                 return f"{model.name} uses it and is {state.value}"
         return None

@@ -90,10 +90,12 @@ class Clocked:
 class Telling:
     """One answer of chat or generate on its way: eats the events of the engine, gives messages of Ollama's.
 
-    `is_chat`: the text stands in a message, else in `response`. `model` is the name that was asked for.
+    `is_chat`: the text stands in a message, else in `response`. `model` is the name that was asked for,
+    `top` how many other tokens are told beside each one.
     """
 
-    def __init__(self, model: str, clock: Clocked, *, is_chat: bool) -> None:
+    def __init__(self, model: str, clock: Clocked, *, is_chat: bool, top: int = 0) -> None:
+        self._top = top
         self._model = model
         self._clock = clock
         self._is_chat = is_chat
@@ -113,7 +115,7 @@ class Telling:
             raise _told(event["error"])
         self._usage = _mapping(event.get("usage")) or self._usage
         self._timings = _mapping(event.get("timings")) or self._timings
-        told = _choice(event)
+        told = _choice(event, self._top)
         if told is None:
             return []
         self._reason = told.reason or self._reason
@@ -217,14 +219,14 @@ class _Choice:
         self.reason = reason
 
 
-def _choice(event: Mapping[str, Any]) -> _Choice | None:
+def _choice(event: Mapping[str, Any], top: int) -> _Choice | None:
     """The first choice of a chat or a completion, or llama.cpp's own event of `/infill`."""
     choices = event.get("choices")
     if not isinstance(choices, list):
         if "content" not in event:
             return None
         stopped = "length" if event.get("stop_type") == "limit" else "stop"
-        found = _logprobs({"content": event.get("completion_probabilities")})
+        found = _logprobs({"content": event.get("completion_probabilities")}, top)
         return _Choice(event["content"], "", None, found, stopped if event.get("stop") is True else None)
     if not choices or not isinstance(choices[0], dict):
         return None
@@ -236,25 +238,25 @@ def _choice(event: Mapping[str, Any]) -> _Choice | None:
         delta.get("content"),
         thinking,
         delta.get("tool_calls"),
-        _logprobs(_mapping(choice.get("logprobs"))),
+        _logprobs(_mapping(choice.get("logprobs")), top),
         reason if isinstance(reason, str) else None,
     )
 
 
-def _logprobs(said: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _logprobs(said: Mapping[str, Any], top: int) -> list[dict[str, Any]]:
     """Tokens with their probabilities: OpenAI's newer shape, or the older one of completions."""
     content = said.get("content")
     if isinstance(content, list):
-        return [_one(entry, _entries(entry)) for entry in content if isinstance(entry, dict)]
+        return [_one(entry, _entries(entry)[:top]) for entry in content if isinstance(entry, dict)]
     tokens, values = said.get("tokens"), said.get("token_logprobs")
     if not isinstance(tokens, list) or not isinstance(values, list):
         return []
     tops = said.get("top_logprobs")
     tops = tops if isinstance(tops, list) else [None] * len(tokens)
     found = []
-    for token, value, top in zip(tokens, values, tops, strict=False):
-        others = [{"token": other, "logprob": p} for other, p in _mapping(top).items()]
-        found.append(_one({"token": token, "logprob": value}, others))
+    for token, value, near in zip(tokens, values, tops, strict=False):
+        others = [{"token": other, "logprob": p} for other, p in _mapping(near).items()]
+        found.append(_one({"token": token, "logprob": value}, others[:top]))
     return found
 
 

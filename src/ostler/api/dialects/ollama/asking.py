@@ -227,7 +227,7 @@ def logprobs(asked: AskIn, path: str) -> dict[str, Any]:
     if not asked.logprobs:
         return {}
     if path == CHAT:
-        return {"logprobs": True, "top_logprobs": top}
+        return {"logprobs": True, "top_logprobs": max(1, top)}  # llama.cpp streams none for 0
     return {"logprobs": max(1, top)} if path == COMPLETIONS else {"n_probs": max(1, top)}
 
 

@@ -98,6 +98,7 @@ async def _create_from_files(
 ) -> None:
     async with rooms.uploads.placed(body.files or {}) as path:
         await rooms.library.refresh()
+        await rooms.library.inspect(path)  # what cannot be loaded is refused now, not at the first request
         new = NewModel(source={"path": str(path)}, name=name)
         previewed = await rooms.models.preview(new, who)
         new = replace(new, engine=previewed.engine)
@@ -118,7 +119,6 @@ def _changed(new: NewModel, name: str, engine: str, body: CreateIn, *, uploaded:
     if body.template:
         engine_options["chat_template"] = body.template
     kept = dict(new.dialect_data.get(ORIGIN) or {})
-    kept.pop("uploaded", None)
     if uploaded:
         kept["uploaded"] = True
     if body.license:
@@ -153,9 +153,7 @@ def _refuse_what_is_not_here(body: CreateIn) -> None:
     if body.modelfile is not None:
         raise NotHere("a Modelfile is not read here", hint="Send its parts as fields: from, parameters, ...")
     if body.quantize:
-        raise NotHere(
-            "models are not quantized here", hint="Pull or upload a file that is quantized already."
-        )
+        raise NotHere("models are not quantized here", hint="Pull or upload a file that is.")
     if body.adapters:
         raise NotHere("adapters are not taken here", hint="Give the model the option lora.")
     if body.template and any(word in body.template for word in _GO_TEMPLATE):

@@ -81,7 +81,7 @@ class Talk(Translated):
         logprobs(asked, CHAT)
         shown = asked.model or asked.name or ""
         super().__init__(rooms, model, shown, asked.keep_alive, clock, framing)
-        self._telling = Telling(shown, clock, is_chat=isinstance(asked, ChatIn))
+        self._telling = Telling(shown, clock, is_chat=isinstance(asked, ChatIn), top=asked.top_logprobs or 0)
         self._reason: str | None = None
         self._is_idle = not asked.messages if isinstance(asked, ChatIn) else not asked.prompt
         if isinstance(asked, GenerateIn):

@@ -32,12 +32,12 @@ def check(name: str) -> str:
 
 def own_name(name: str) -> str:
     """The name that a new model gets: `demo:latest` is `demo`."""
-    return _plain(check(name)).removesuffix(LATEST)
+    return _bare(check(name))
 
 
 def on_hub(name: str) -> str | None:
     """The spec of a repo of the hub, where the name can be one: it has an owner."""
-    plain = _plain(name).removesuffix(LATEST)
+    plain = _bare(name)
     return plain if "/" in plain else None
 
 
@@ -71,7 +71,7 @@ async def served_name(rooms: Services, name: str, principal: Principal) -> str:
 def missing(rooms: Services, name: str, principal: Principal) -> ModelMissing:
     """There is no such model, with those that look like it and that this principal may see."""
     near = []
-    for other in rooms.models.near(_plain(name).removesuffix(LATEST)):
+    for other in rooms.models.near(_bare(name)):
         model = rooms.models.find(other)
         if model is not None and not model.archived and may_use(principal, *model.names):
             near.append(other)
@@ -86,9 +86,14 @@ def _plain(name: str) -> str:
     return name
 
 
+def _bare(name: str) -> str:
+    plain = _plain(name)
+    return plain[: -len(LATEST)] if plain.lower().endswith(LATEST) else plain
+
+
 def _spellings(name: str) -> Iterable[str]:
     plain = _plain(name)
-    bare = plain.removesuffix(LATEST)
+    bare = _bare(name)
     return dict.fromkeys((name, plain, bare, f"{bare}{LATEST}"))
 
 

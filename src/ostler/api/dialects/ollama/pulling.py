@@ -74,7 +74,7 @@ def stream(rooms: Services, framing: Framing, lines: AsyncIterator[dict[str, Any
 
 
 def _spec(rooms: Services, name: str) -> str:
-    """What is to be fetched. Raises ModelMissing for a name that is on no hub, Conflict for a file of ours."""
+    """What is to be fetched. Raises ModelMissing for a name that is on no hub, Conflict for own files."""
     model = find(rooms, check(name))
     if model is not None and model.source.kind == "hub":
         return model.source.label
