@@ -25,6 +25,7 @@ from ostler import __version__
 from ostler.access.asgi import HearOut
 from ostler.access.service import Access
 from ostler.api.app import build_api
+from ostler.api.dialects.ollama.exchanges import translators
 from ostler.api.dialects.spoken import is_spoken
 from ostler.api.services import Services
 from ostler.catalog.pulling import PredefinedPulls
@@ -42,6 +43,7 @@ from ostler.core.settings import Settings
 from ostler.core.settings_sources import LoadedSettings
 from ostler.downloads.plan import DownloadPlan
 from ostler.downloads.service import Downloads
+from ostler.downloads.uploads import Uploads
 from ostler.engines.registry import Engines, default_engines
 from ostler.fit.answering import Fits
 from ostler.fit.devices import Devices
@@ -226,6 +228,7 @@ def build(
         hub=hub,
         jobs=jobs,
         downloads=downloads,
+        uploads=Uploads(live),
         reshaping=reshaping,
         engines=engines,
         runtimes=runtimes,
@@ -262,6 +265,7 @@ def build(
         clock=clock,
         pools=pools,
         is_inner=is_spoken,
+        translators=translators(services),
     )
     return Ostler(services, gateway, usage_writer)
 

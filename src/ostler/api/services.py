@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ostler.core.events import EventLog
     from ostler.core.live_settings import LiveSettings
     from ostler.downloads.service import Downloads
+    from ostler.downloads.uploads import Uploads
     from ostler.engines.registry import Engines
     from ostler.fit.answering import Fits
     from ostler.fit.devices import Devices
@@ -64,6 +65,7 @@ class Services:
     hub: Hub
     jobs: Jobs
     downloads: Downloads
+    uploads: Uploads
     reshaping: Reshaping
     engines: Engines
     runtimes: Mapping[str, Runtime]

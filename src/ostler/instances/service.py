@@ -279,6 +279,10 @@ class Instances:
         """One model's instance; `stopped` where it never ran. Raises ModelNotFound."""
         return self._keeper(model_id).view()
 
+    def idle_timeout_s(self, model_id: int) -> float | None:
+        """Seconds without a request after which it stops; None for never. Raises ModelNotFound."""
+        return self._keeper(model_id).idle_timeout_s()
+
     async def logs(
         self, name: str | int, *, tail: int | None = 100, follow: bool = False
     ) -> AsyncIterator[str]:
