@@ -54,6 +54,7 @@ from ostler.importing.cortex import CortexImport
 from ostler.instances.dry_runs import HubView
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
+from ostler.library.cached_models import CachedModels
 from ostler.library.service import Library
 from ostler.models.recipes import Recipes
 from ostler.models.service import Models
@@ -215,6 +216,7 @@ def build(
         clock=clock,
         access=access,
         library=library,
+        cached=CachedModels(library, events, settings),
         hub=hub,
         jobs=jobs,
         downloads=downloads,

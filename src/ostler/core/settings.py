@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +44,16 @@ def _hub_cache() -> Path:
     return home / "hub"
 
 
+def _llama_cache() -> Path:
+    """Where llama.cpp keeps what it downloaded, as its `fs_get_cache_directory` has it."""
+    if sys.platform == "darwin":
+        return Path("~/Library/Caches/llama.cpp").expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or "~/AppData/Local").expanduser() / "llama.cpp" / "cache"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return home / "llama.cpp"
+
+
 class Settings(BaseModel):
     """Everything that can be set. Times are in seconds, sizes in bytes."""
 
@@ -74,7 +85,13 @@ class Settings(BaseModel):
         "Hugging Face cache that downloads go to and that is listed, shared with other programs.",
         env=("HF_HUB_CACHE",),
     )
-
+    llama_cache_dir: Path = _setting(
+        _llama_cache,
+        "llama.cpp's own flat cache. What is pulled through llamactl's API gets its names there; it is "
+        "listed where it exists. Default: $XDG_CACHE_HOME/llama.cpp or ~/.cache/llama.cpp "
+        "(macOS: ~/Library/Caches/llama.cpp).",
+        env=("LLAMA_CACHE", "LLAMACTL_LLAMACPP_CACHE_DIR"),
+    )
     reshaped_dir: Path | None = _setting(
         None,
         "Folder of GGUF files that Ostler merged or split, listed with the others. "
@@ -277,7 +294,9 @@ class Settings(BaseModel):
     usage_retention_days: int = _setting(90, "How long accounted requests are kept.", live=True, ge=1)
     event_retention_days: int = _setting(90, "How long events are kept.", live=True, ge=1)
 
-    @field_validator("data_dir", "models_dir", "models_base_dir", "hub_cache_dir", "reshaped_dir")
+    @field_validator(
+        "data_dir", "models_dir", "models_base_dir", "hub_cache_dir", "llama_cache_dir", "reshaped_dir"
+    )
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - links stay

@@ -16,7 +16,7 @@ from ostler.library.inspections import Inspections
 from ostler.library.layouts import LAYOUTS
 from ostler.library.layouts.folder import FolderLayout
 from ostler.library.roots import Root
-from ostler.library.scanning import Neighbourhood, Problem, Walk
+from ostler.library.scanning import Neighbourhood, Problem, SeenFile, Walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +34,25 @@ class Scanner:
     def __init__(self, inspections: Inspections) -> None:
         self._inspections = inspections
         self._known: dict[tuple[int, str], tuple[Any, list[FileSet]]] = {}
+        self._remembered: dict[SeenFile, Any] = {}
 
     def scan(self, roots: Iterable[Root]) -> Listing:
         """Everything in the available ones of these roots."""
         found: list[FileSet] = []
         paths: set[str] = set()
-        walk = Walk()
+        walk = Walk(remembered=self._remembered)
         current: dict[tuple[int, str], tuple[Any, list[FileSet]]] = {}
-        for root in roots:
+        seen: set[tuple[int, int, int]] = set()
+        for root in sorted(roots, key=lambda root: LAYOUTS[root.layout].names_others):
             if not root.available:
                 walk.report(str(root.path), "is not there or cannot be read")
                 continue
-            for near in LAYOUTS[root.layout].scan(str(root.path), walk):
+            layout = LAYOUTS[root.layout]
+            for near in layout.scan(str(root.path), walk):
+                contents = {file.contents for place in near.places for file in place.files.values()}
+                if layout.names_others and contents <= seen:
+                    continue
+                seen |= contents
                 key, entry = (root.id, near.key), self._entry(root, near)
                 current[key] = entry
                 found += entry[1]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from ostler.api.services import Services
 from ostler.core.errors import OstlerError
+from ostler.library.deletion import InUse
 from ostler.library.filesets import FileSet
 from ostler.library.finding import choose_by_repo
 from ostler.models.records import Model
@@ -34,6 +36,28 @@ async def files_by_model(rooms: Services, models: Iterable[Model]) -> dict[int, 
         if its is not None:
             found[model.id] = its
     return found
+
+
+async def use_of_files(rooms: Services) -> InUse:
+    """Says why a path may not be deleted now: a model that uses it is not stopped."""
+    users: dict[str, list[Model]] = {}
+    models = rooms.models.all()
+    its_files = await files_by_model(rooms, models)
+    for model in models:
+        files = its_files.get(model.id)
+        if files is None:  # gone or broken: no engine runs on them
+            continue
+        for path in (files.path, *(file.path for file in files.files), *filter(None, [files.mmproj])):
+            users.setdefault(str(path), []).append(model)
+
+    def reason(path: Path) -> str | None:
+        for model in users.get(str(path), ()):
+            state = rooms.instances.view(model.id).state
+            if state.is_active:
+                return f"{model.name} uses it and is {state.value}"
+        return None
+
+    return reason
 
 
 async def _outside_every_root(rooms: Services, model: Model) -> FileSet | None:
