@@ -6,6 +6,7 @@ Each names its part as missing where it is not on this machine; `tests/real/inst
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
@@ -13,6 +14,8 @@ from tempfile import mkdtemp
 import pytest
 
 from tests.real.docker_engine import DockerEngine, PodmanService, make_images, require
+
+CHECKOUT = Path(__file__).parents[1]
 
 
 def _running(engine: DockerEngine) -> Iterator[DockerEngine]:
@@ -51,4 +54,14 @@ def vllm() -> Path:
     found = Path(os.environ.get("OSTLER_TEST_VLLM") or cache / "ostler-tests" / "venv-vllm-0.32.0")
     if not (found / ".complete").exists():
         pytest.skip(f"vLLM is missing ({found}): run tests/real/install.sh")
+    return found
+
+
+@pytest.fixture
+def llama_server() -> str:
+    """The program, from OSTLER_TEST_LLAMA_SERVER, PATH or `.venv-llama` of the checkout."""
+    named = os.environ.get("OSTLER_TEST_LLAMA_SERVER") or shutil.which("llama-server")
+    found = named or str(CHECKOUT / ".venv-llama" / "bin" / "llama-server")
+    if not Path(found).is_file():
+        pytest.skip("llama-server is missing (PATH or .venv-llama/bin/llama-server)")
     return found

@@ -40,8 +40,10 @@ def _setting(
 
 
 def _hub_cache() -> Path:
-    home = Path(os.environ.get("HF_HOME") or Path("~/.cache/huggingface")).expanduser()
-    return home / "hub"
+    """Where huggingface_hub keeps models, as its `constants.py` has it."""
+    if home := os.environ.get("HF_HOME"):
+        return Path(home).expanduser() / "hub"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface" / "hub"
 
 
 def _llama_cache() -> Path:
@@ -83,7 +85,7 @@ class Settings(BaseModel):
     hub_cache_dir: Path = _setting(
         _hub_cache,
         "Hugging Face cache that downloads go to and that is listed, shared with other programs.",
-        env=("HF_HUB_CACHE",),
+        env=("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"),
     )
     llama_cache_dir: Path = _setting(
         _llama_cache,
