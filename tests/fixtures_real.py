@@ -14,6 +14,7 @@ from tempfile import mkdtemp
 import pytest
 
 from tests.real.docker_engine import DockerEngine, PodmanService, make_images, require
+from tests.real.vllm_environment import is_complete, vllm_environment
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -49,10 +50,9 @@ def docker_engine(running_docker: DockerEngine) -> Iterator[DockerEngine]:
 
 @pytest.fixture(scope="session")
 def vllm() -> Path:
-    """The virtual environment with vLLM: OSTLER_TEST_VLLM, or where tests/real/install.sh puts it."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    found = Path(os.environ.get("OSTLER_TEST_VLLM") or cache / "ostler-tests" / "venv-vllm-0.32.0")
-    if not (found / ".complete").exists():
+    """The virtual environment with vLLM."""
+    found = vllm_environment()
+    if not is_complete(found):
         pytest.skip(f"vLLM is missing ({found}): run tests/real/install.sh")
     return found
 

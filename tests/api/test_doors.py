@@ -37,6 +37,7 @@ PARTS = {
     "model_id": "1",
     "session_id": "nothing",
     "model_name": "nothing",
+    "alias": "nothing",
 }
 
 

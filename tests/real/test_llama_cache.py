@@ -68,7 +68,7 @@ async def test_llama_server_finds_what_was_pulled(
     tmp_path: Path,
     tag: str,
 ) -> None:
-    files = {"tiny-Q8_0.gguf": demo_model, "preset.ini": b"[*]\nctx-size = 256\n"}
+    files: dict[str, bytes | Path] = {"tiny-Q8_0.gguf": demo_model, "preset.ini": b"[*]\nctx-size = 256\n"}
     hub_server.add_repo("org/tiny-GGUF", files)
     bed = await make_bed(llama_cache_dir=tmp_path / "flat")
     job = await bed.downloads.pull_tag("org/tiny-GGUF", tag, principal=LOCAL_ADMIN)

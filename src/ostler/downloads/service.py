@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ostler.core.clock import Clock
-from ostler.core.disk import FULL, free_bytes
+from ostler.core.disk import FULL, free_bytes, no_room
 from ostler.core.errors import DiskFull, Offline
 from ostler.core.events import EventLog
 from ostler.core.principals import SYSTEM, Principal, Role
 from ostler.core.settings import Settings
-from ostler.downloads.errors import DiskFailed, disk_full
+from ostler.downloads.errors import FREE_SPACE, DiskFailed
 from ostler.downloads.llama_cache import FlatPlace
 from ostler.downloads.order import Order, OrderedFile
 from ostler.downloads.placing import Placing, repo_folder
@@ -30,6 +29,7 @@ from ostler.downloads.plan import (
     target_of,
 )
 from ostler.downloads.process import fetch
+from ostler.downloads.turns import Turns
 from ostler.hub.manifests import check_tag
 from ostler.hub.service import Hub
 from ostler.hub.specs import check_repo, parse_spec
@@ -42,9 +42,16 @@ LOG = logging.getLogger(__name__)
 
 KIND = "download"
 
+Finisher = Callable[[Job, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+"""Does what was asked for once the files are here; gets the job and its result, gives what to add to that."""
+
 
 class Downloads:
-    """Pulls models from the hub into the hub cache. Registers its kind of job when it is made."""
+    """Pulls models from the hub into the hub cache. Registers its kind of job when it is made.
+
+    `token_of` gives the hub's token that a model (by its id) has of its own. A job remembers the model and
+    asks for the token when it runs, so that no token is kept with it.
+    """
 
     def __init__(
         self,
@@ -54,36 +61,62 @@ class Downloads:
         settings: Settings | Callable[[], Settings],
         events: EventLog,
         clock: Clock,
+        token_of: Callable[[int], str | None] = lambda _: None,
         *,
         backoff_s: float = 0.5,
     ) -> None:
         self._jobs = jobs
+        self._token_of = token_of
         self._backoff_s = backoff_s
         self._hub = hub
         self._library = library
         self._settings = settings if callable(settings) else lambda: settings
-        self._staged: Counter[str] = Counter()
+        self._finishers: dict[str, Finisher] = {}
+        self._turns = Turns()
         jobs.register(KIND, self._run, slots=lambda: self._settings().download_jobs, discard=self._discard)
 
-    async def plan(self, spec: str, *, principal: Principal) -> DownloadPlan:
-        """What a pull of this spec would fetch. Raises what `Hub.resolve` raises."""
+    async def plan(self, spec: str, *, principal: Principal, token: str | None = None) -> DownloadPlan:
+        """What a pull of this spec would fetch. Raises what `Hub.resolve` raises.
+
+        `token` is sent to the hub instead of the server's own.
+        """
         principal.require(Role.USER, "look up models on the hub")
-        settings = self._settings()
-        found = await self._hub.resolve(parse_spec(spec, endpoint=settings.hf_endpoint))
+        settings, hub = self._settings(), self._hub.with_token(token)
+        found = await hub.resolve(parse_spec(spec, endpoint=settings.hf_endpoint))
         return await asyncio.to_thread(
             make_plan, spec, found, settings.hub_cache_dir, settings.disk_reserve_bytes
         )
 
-    async def pull(self, spec: str, *, principal: Principal) -> Job:
+    def add_finisher(self, kind: str, finisher: Finisher) -> None:
+        """Say what is done at the end of downloads that are asked for with `then={"kind": kind, ...}`."""
+        self._finishers[kind] = finisher
+
+    async def pull(
+        self,
+        spec: str,
+        *,
+        principal: Principal,
+        then: Mapping[str, Any] | None = None,
+        for_model: int | None = None,
+    ) -> Job:
         """Queue the download of a spec, or return the open job for the same files.
 
-        Raises what `plan` raises, and DiskFull before the first byte when there is no room.
+        `then` is done when the files are here, and is part of the job: it is JSON, its `kind` names a
+        finisher, its `key` tells it from others. With `for_model` the token that this model has of its own is
+        used, if it has one. Raises what `plan` raises, and DiskFull before the first byte where there is no
+        room.
         """
         principal.require(Role.POWER_USER, "download models")
-        plan = await self.plan(spec, principal=principal)
+        token = None if for_model is None else self._token_of(for_model)
+        plan = await self.plan(spec, principal=principal, token=token)
         if not plan.fits_disk:
-            raise _no_room(plan.repo, plan.need_bytes, plan.free_bytes, plan.reserve_bytes)
-        return await self._jobs.submit(KIND, f"pull {spec}", plan.to_request(), plan.dedupe_key, principal)
+            raise no_room(plan.repo, plan.need_bytes, plan.free_bytes, plan.reserve_bytes, hint=FREE_SPACE)
+        request, key = plan.to_request(), plan.dedupe_key
+        if token is not None:
+            request = {**request, "token_of": for_model}
+        if then is not None:
+            request, key = {**request, "then": dict(then)}, f"{key}#{then['kind']}:{then['key']}"
+        return await self._jobs.submit(KIND, f"pull {spec}", request, key, principal)
 
     async def pull_tag(self, repo: str, tag: str, *, principal: Principal) -> Job:
         """Queue what llama.cpp's `-hf repo:tag` means, for the flat cache; or give the open job for it.
@@ -107,53 +140,23 @@ class Downloads:
         return await self._jobs.submit(KIND, f"pull {spec}", request, key, principal)
 
     async def _run(self, job: Job, report: Report) -> Mapping[str, Any]:
-        """The job: fetch what is missing, place it, tell the library."""
+        """The job: get the files, and do what was asked for beside."""
         request, flat = job.request, None
         if "files" not in request:
             report({"step": "asking the hub"})
             request, flat = await self._work_out(job)
+            report({"files_key": _files_key(request)})  # by which `_discard` finds what was staged
+        async with self._turns.alone(_files_key(request)):
+            result = await self._fetch(request, flat, report)
+        then = request.get("then")
+        return {**result, **await self._finishers[then["kind"]](job, result)} if then else result
+
+    async def _fetch(
+        self, request: Mapping[str, Any], flat: FlatPlace | None, report: Report
+    ) -> Mapping[str, Any]:
+        """Fetch what is missing, place it, tell the library."""
         settings = self._settings()
         order = self._order(request, settings)
-        staging = Path(order.staging_dir)
-        report({"staging": staging.name})
-        self._staged[staging.name] += 1
-        try:
-            return await self._carry_out(order, request, flat, settings, report)
-        finally:
-            self._staged[staging.name] -= 1
-
-    async def _work_out(self, job: Job) -> tuple[Mapping[str, Any], FlatPlace | None]:
-        """What a job fetches that was asked for by name only. Raises what `Hub` raises, and DiskFull."""
-        settings, spec = self._settings(), job.request["spec"]
-        flat = None
-        if job.request["target"] == "llama-cache":
-            repo, tag = job.request["repo"], job.request["tag"]
-            tagged = await self._hub.tagged(repo, tag)
-            folder = settings.llama_cache_dir
-            plan = await asyncio.to_thread(
-                make_plan,
-                spec,
-                tagged.found,
-                settings.hub_cache_dir,
-                settings.disk_reserve_bytes,
-                lambda path: folder / flat_name(repo, path),
-            )
-            files = ordered_files(plan.to_request(), lambda path: path)
-            flat = FlatPlace(folder, repo, tag, plan.commit, files, tagged.manifest, tagged.preset)
-        else:
-            plan = await self.plan(spec, principal=SYSTEM)
-        if not plan.fits_disk:
-            raise _no_room(plan.repo, plan.need_bytes, plan.free_bytes, plan.reserve_bytes)
-        return plan.to_request(), flat
-
-    async def _carry_out(
-        self,
-        order: Order,
-        request: Mapping[str, Any],
-        flat: FlatPlace | None,
-        settings: Settings,
-        report: Report,
-    ) -> Mapping[str, Any]:
         placing, staging = Placing(Path(order.repo_dir), order.commit), Path(order.staging_dir)
         total = sum(file.size for file in order.files)
         fetched: Mapping[str, Any] = {"fetched_bytes": 0, "etags": {}}
@@ -183,18 +186,46 @@ class Downloads:
             "already_here": complete and named,
         }
 
+    async def _work_out(self, job: Job) -> tuple[Mapping[str, Any], FlatPlace | None]:
+        """What a job fetches that was asked for by name only. Raises what `Hub` raises, and DiskFull."""
+        settings, spec = self._settings(), job.request["spec"]
+        flat = None
+        if job.request["target"] == "llama-cache":
+            repo, tag = job.request["repo"], job.request["tag"]
+            tagged = await self._hub.tagged(repo, tag)
+            folder = settings.llama_cache_dir
+            plan = await asyncio.to_thread(
+                make_plan,
+                spec,
+                tagged.found,
+                settings.hub_cache_dir,
+                settings.disk_reserve_bytes,
+                lambda path: folder / flat_name(repo, path),
+            )
+            files = ordered_files(plan.to_request(), lambda path: path)
+            flat = FlatPlace(folder, repo, tag, plan.commit, files, tagged.manifest, tagged.preset)
+        else:
+            plan = await self.plan(spec, principal=SYSTEM)
+        if not plan.fits_disk:
+            raise no_room(plan.repo, plan.need_bytes, plan.free_bytes, plan.reserve_bytes, hint=FREE_SPACE)
+        return plan.to_request(), flat
+
     async def _name_flat(self, flat: FlatPlace, placing: Placing, etags: Mapping[str, str]) -> None:
         """Give the files their names in the flat cache, and list that. Raises DiskFull, DiskFailed."""
         try:
             await asyncio.to_thread(flat.place, placing, etags)
         except OSError as error:
             if error.errno in FULL:
-                raise disk_full(f"the disk is full while naming {flat.repo} in {flat.folder}") from error
+                raise DiskFull(
+                    f"the disk is full while naming {flat.repo} in {flat.folder}", hint=FREE_SPACE
+                ) from error
             raise DiskFailed(f"{flat.folder} cannot be written: {error.strerror}", repo=flat.repo) from error
         await self._library.list_llama_cache()
 
     def _order(self, request: Mapping[str, Any], settings: Settings) -> Order:
         repo, commit, revision, primary = (request[k] for k in ("repo", "commit", "revision", "primary"))
+        owner = request.get("token_of")
+        hub = self._hub.with_token(None if owner is None else self._token_of(owner))
         return Order(
             repo=repo,
             commit=commit,
@@ -204,7 +235,7 @@ class Downloads:
             endpoint=self._hub.endpoint,
             repo_dir=str(repo_folder(settings.hub_cache_dir, repo)),
             staging_dir=str(staging_folder(settings.hub_cache_dir, dedupe_key(repo, revision, primary))),
-            token=self._hub.token(),
+            token=hub.token(),
             connections=settings.download_connections,
             rate_limit=settings.download_rate_limit,
             retries=settings.download_retries,
@@ -213,31 +244,25 @@ class Downloads:
         )
 
     async def _discard(self, job: Job) -> None:
-        """Remove the staged files of a job that was cancelled or forgotten, unless another works there."""
-        folder = staging_folder(self._settings().hub_cache_dir, job.dedupe_key)
-        if name := job.progress.get("staging"):
-            folder = folder.parent / Path(name).name
-        if not self._staged[folder.name]:
-            await asyncio.to_thread(_remove_staging, folder)
+        """Remove the staged files of a job that was cancelled or forgotten, unless another is at them."""
+        if (key := job.progress.get("files_key")) is None:
+            if "files" not in job.request:
+                return  # it ended before it was known what it wants
+            key = _files_key(job.request)
+        if not self._turns.wanted(key):
+            await asyncio.to_thread(_remove_staging, staging_folder(self._settings().hub_cache_dir, key))
+
+
+def _files_key(request: Mapping[str, Any]) -> str:
+    """The same for all jobs that want the same files, whatever is done with them then."""
+    return dedupe_key(request["repo"], request["revision"], request["primary"])
 
 
 def _check_room(placing: Placing, staging: Path, files: tuple[OrderedFile, ...], settings: Settings) -> None:
     """The disk may have filled since the plan was made. Raises DiskFull."""
     need, free = missing_bytes(placing, staging, files), free_bytes(settings.hub_cache_dir)
     if need and need + settings.disk_reserve_bytes > free:
-        raise _no_room(placing.repo_dir.name, need, free, settings.disk_reserve_bytes)
-
-
-def _no_room(what: str, need: int, free: int, reserve: int) -> DiskFull:
-    message = (
-        f"{what} needs {_gb(need)}, {_gb(free)} is free and {_gb(reserve)} of it is to stay free "
-        "(setting disk_reserve_bytes)"
-    )
-    return disk_full(message, need_bytes=need, free_bytes=free, reserve_bytes=reserve)
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.2f} MB"
+        raise no_room(placing.repo_dir.name, need, free, settings.disk_reserve_bytes, hint=FREE_SPACE)
 
 
 def _remove_staging(folder: Path) -> None:

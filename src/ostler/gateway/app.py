@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Protocol
 
 from ostler.access.browser import check_browser, origin_allowed
-from ostler.access.names import may_use
 from ostler.core.clock import Clock
 from ostler.core.errors import Kind, OstlerError, RateLimited
 from ostler.core.principals import Principal
@@ -19,9 +18,9 @@ from ostler.gateway.bodies import read_asked, read_body, with_defaults
 from ostler.gateway.elsewhere import carry_elsewhere
 from ostler.gateway.errors import (
     ClientGone,
+    Dialect,
     EngineGone,
     EngineSilent,
-    ModelNotAllowed,
     SilentClient,
     WrongMethod,
     envelope,
@@ -29,16 +28,17 @@ from ostler.gateway.errors import (
     error_headers,
     status_of,
 )
-from ostler.gateway.exchange import ClientWatch, Exchange
+from ostler.gateway.exchange import Exchange, while_client_stays
 from ostler.gateway.forward import Forwarder, break_off
 from ostler.gateway.headers import HeaderRules
 from ostler.gateway.limits import forward_within, limits_of
-from ostler.gateway.listing import describe, find_model, list_models
+from ostler.gateway.listing import describe, find_model, list_models, refuse_unless_allowed
 from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.patience import Patience
 from ostler.gateway.ports import (
     Accounts,
     ASGIApp,
+    AutomaticNames,
     Doorkeeper,
     EngineLeases,
     Lease,
@@ -47,11 +47,14 @@ from ostler.gateway.ports import (
     RequestLimits,
     Scope,
     Send,
+    Translator,
 )
 from ostler.gateway.routes import MODELS, PREFIX, check_scope, dialect_of, route_of
+from ostler.gateway.translated import Translated, TranslatingForwarder
 from ostler.gateway.upstream import Upstream
 from ostler.gateway.waiting import wait_for_lease
 from ostler.gateway.wishes import Wishes, read_wishes
+from ostler.models.automatic import AutomaticModel
 from ostler.models.records import Model
 from ostler.upstreams.pools import ExternalModel, Pools
 from ostler.usage import RequestRecord, TokenCounts, read_counts
@@ -78,8 +81,9 @@ class DoorkeeperWithLimits(Doorkeeper, Protocol):
 class Gateway:
     """Takes `/v1/*`, hands everything else (lifespan too) to `inner`.
 
-    `is_inner` names the few paths under `/v1/` that are the inner application's. `settings` gives the
-    settings that hold now. Call `start` before the first request and `close` after the last.
+    `is_inner` names the few paths under `/v1/` that are the inner application's, `translators` the paths of
+    other systems that engines answer. `settings` gives the settings that hold now. Call `start` before the
+    first request and `close` after the last.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class Gateway:
         *,
         access: DoorkeeperWithLimits,
         models: ModelNames,
+        automatic: AutomaticNames,
         instances: EngineLeases,
         pools: Pools,
         usage: Accounts,
@@ -95,11 +100,13 @@ class Gateway:
         settings: Callable[[], Settings],
         clock: Clock,
         is_inner: Callable[[str], bool] = lambda path: False,
+        translators: Mapping[str, Translator] | None = None,
     ) -> None:
         self._inner = inner
         self._is_inner = is_inner
         self._access = access
         self._models = models
+        self._automatic = automatic
         self._instances = instances
         self._usage = usage
         self._metrics = metrics
@@ -110,6 +117,15 @@ class Gateway:
         self._upstream = Upstream()
         self._forwarder = Forwarder(self._upstream, self._rules, metrics, self._now)
         self._pools = pools
+        self._translated = Translated(
+            translators or {},
+            TranslatingForwarder(self._upstream, self._rules, metrics, self._now),
+            instances,
+            pools,
+            metrics,
+            settings,
+            self._meant,
+        )
         self._patience = Patience()
         self._exchanges = self._patience.exchanges
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -133,6 +149,8 @@ class Gateway:
             if (path.startswith(PREFIX) or path == "/v1") and not self._is_inner(path):
                 if scope["type"] == "websocket":
                     return await _refuse_websocket(receive, send)
+                return await self._serve(scope, receive, send)
+            if path in self._translated.translators and scope["type"] == "http":
                 return await self._serve(scope, receive, send)
         return await self._inner(scope, receive, send)
 
@@ -164,7 +182,8 @@ class Gateway:
     async def _admit(self, exchange: Exchange, scope: Scope) -> None:
         """Who asks, and may they now? Then on to the model list or to an engine."""
         headers, client = scope["headers"], scope.get("client")
-        exchange.dialect = dialect_of(exchange.path)
+        translator = self._translated.translators.get(exchange.path)
+        exchange.dialect = dialect_of(exchange.path) if translator is None else Dialect.OLLAMA
         exchange.incoming = self._rules.read(headers)
         if exchange.incoming.origin is not None:
             self._allow_origin(exchange, exchange.incoming.origin.decode("latin-1"))
@@ -178,6 +197,8 @@ class Gateway:
         if exchange.path.startswith(MODELS) and exchange.path[len(MODELS) :][:1] in ("", "/"):
             return await self._list(exchange)
         exchange.ticket = self._access.limiter.admit(principal)
+        if translator is not None:
+            return await self._translated.serve(exchange, translator, principal)
         await self._route(exchange, principal)
         return None
 
@@ -192,7 +213,7 @@ class Gateway:
         exchange.body = await read_body(exchange.receive, limit, incoming.content_length)
         exchange.on_client = False
         asked = read_asked(exchange.body, incoming, exchange.query)
-        model = self._find(asked.model, principal)
+        model = await self._meant(asked.model, principal)
         exchange.model = model
         wishes = read_wishes(incoming, asked.json, principal)
         wants_stream = False
@@ -204,18 +225,8 @@ class Gateway:
             wants_stream = (defaults.get("stream") if stream is None else stream) is True
         if wants_stream and exchange.ticket is not None:
             exchange.ticket.begin_stream()
-        watch = ClientWatch(exchange.receive, self._loop or asyncio.get_running_loop())
-        try:
-            await self._carry(exchange, settings, wishes, wants_stream)
-        except asyncio.CancelledError:
-            if not watch.gone:
-                raise
-            task = asyncio.current_task()
-            if task is not None:
-                task.uncancel()
-            raise ClientGone from None
-        finally:
-            watch.close()
+        loop = self._loop or asyncio.get_running_loop()
+        await while_client_stays(exchange, loop, self._carry(exchange, settings, wishes, wants_stream))
 
     async def _carry(
         self, exchange: Exchange, settings: Settings, wishes: Wishes, wants_stream: bool
@@ -252,13 +263,25 @@ class Gateway:
             lease.release(broken=broken)
         return None
 
-    def _find(self, name: str, principal: Principal) -> Model | ExternalModel:
-        """The model that a request means: ours, else one that an upstream serves."""
-        if self._models.find(name) is None and (external := self._pools.find(name)) is not None:
-            if not may_use(principal, name):
-                raise ModelNotAllowed(f"{principal.name} may not use the model {name!r}", model=name)
-            return external
-        return find_model(self._models, name, principal)
+    def _find(self, name: str, principal: Principal) -> Model | ExternalModel | None:
+        """The stored model that a request means, else one that an upstream serves. Raises ModelNotAllowed."""
+        found: Model | ExternalModel | None = self._models.find(name)
+        if found is None and (found := self._pools.find(name)) is not None:
+            refuse_unless_allowed(principal, name)
+        elif found is not None:
+            found = find_model(self._models, name, principal)
+        return found
+
+    async def _meant(self, name: str, principal: Principal) -> Model | ExternalModel:
+        """The model that a request means; an automatic one is stored at this, its first, use."""
+        return self._find(name, principal) or await self._adopt(name, principal)
+
+    async def _adopt(self, name: str, principal: Principal) -> Model:
+        """The model that a cache of the Hub has by that name, made a stored one. Raises ModelNotFound."""
+        if await self._automatic.find(name) is not None:
+            refuse_unless_allowed(principal, name)
+            return await self._automatic.adopt(name, principal)
+        return find_model(self._models, name, principal, self._automatic.near(name))
 
     async def _list(self, exchange: Exchange) -> None:
         """`GET /v1/models` and `GET /v1/models/{name}`."""
@@ -268,11 +291,20 @@ class Gateway:
         assert exchange.principal is not None
         name = exchange.path[len(MODELS) + 1 :]
         if name:
-            model = self._find(name, exchange.principal)
-            found = describe(model, self._instances)
+            found = await self._describe(name, exchange.principal)
         else:
-            found = list_models(self._models, self._instances, exchange.principal, self._pools.all())
+            automatic = await self._automatic.list()
+            external = self._pools.all()
+            found = list_models(self._models, self._instances, exchange.principal, automatic, external)
         await exchange.answer(200, [], json.dumps(found).encode())
+
+    async def _describe(self, name: str, principal: Principal) -> dict[str, Any]:
+        """One model as the list has it; looking at an automatic one does not adopt it."""
+        model = self._find(name, principal) or await self._automatic.find(name)
+        if isinstance(model, AutomaticModel):
+            refuse_unless_allowed(principal, name)
+        near = self._automatic.near(name)
+        return describe(model or find_model(self._models, name, principal, near), self._instances)
 
     def _allow_origin(self, exchange: Exchange, origin: str) -> None:
         """Let a page of an allowed origin read the answer (CORS)."""
