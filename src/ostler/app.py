@@ -58,6 +58,7 @@ from ostler.importing.cortex import CortexImport
 from ostler.instances.dry_runs import HubView
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
+from ostler.library.cached_models import CachedModels
 from ostler.library.service import Library
 from ostler.models.automatic import AutomaticModels
 from ostler.models.predefined import Predefined
@@ -225,6 +226,7 @@ def build(
         clock=clock,
         access=access,
         library=library,
+        cached=CachedModels(library, events, settings),
         hub=hub,
         jobs=jobs,
         downloads=downloads,

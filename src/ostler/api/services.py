@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ostler.importing.cortex import CortexImport
     from ostler.instances.service import Instances
     from ostler.jobs.service import Jobs
+    from ostler.library.cached_models import CachedModels
     from ostler.library.service import Library
     from ostler.models.automatic import AutomaticModels
     from ostler.models.predefined import Predefined
@@ -62,6 +63,7 @@ class Services:
     clock: Clock
     access: Access
     library: Library
+    cached: CachedModels
     hub: Hub
     jobs: Jobs
     downloads: Downloads
