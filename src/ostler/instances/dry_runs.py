@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,10 +17,11 @@ from ostler.fit.reading import Read
 from ostler.instances import admission, seating, shortage
 from ostler.instances.errors import WillNotFit
 from ostler.instances.house import House
-from ostler.instances.looking_ahead import FITS_NOT, of_error
+from ostler.instances.limits import own_limits
+from ostler.instances.looking_ahead import of_error
 from ostler.instances.plan import Candidate, Plan, Resident, Verdict
 from ostler.instances.views import DryRun
-from ostler.models.records import Model
+from ostler.models.records import FITS_NOT, Model
 
 HUB_TIMEOUT_S = 30.0
 MISSING = ("model_file_gone", "model_files_missing")
@@ -42,7 +43,6 @@ async def dry_run(
     house: House,
     model: Model,
     overrides: Mapping[str, Any] | None,
-    ignore: Collection[str] = frozenset(),
     hub: HubView | None = None,
 ) -> DryRun:
     """What a start would do now; the same whether it runs already or not. Never raises OstlerError."""
@@ -52,7 +52,7 @@ async def dry_run(
         run = await _with_fit(house, run, model, overrides)
     elif is_missing and hub is not None and model.source.kind == "hub":
         run = await _with_download(house, run, model, overrides, hub)
-    return replace(run, findings=tuple(overridden(run.findings, ignore)))
+    return replace(run, findings=tuple(overridden(run.findings, model.ignored)))
 
 
 async def _with_fit(
@@ -87,8 +87,9 @@ async def _with_fit(
         expected_load_s=await house.experience.expected_load_s(on_way, overrides),
     )
     if need.is_known:
-        ledger = house.memory.ledger([resident.claim for resident in holders])
-        after = house.memory.ledger([resident.claim for resident in holders if resident not in leaving])
+        limits, staying = own_limits(model), [r for r in holders if r not in leaving]
+        ledger = house.memory.ledger([resident.claim for resident in holders]).within(limits)
+        after = house.memory.ledger([resident.claim for resident in staying]).within(limits)
         fit = tuple(shortage.fit_by_device(need.by_device, ledger, after))
         run = replace(run, fit=fit, fits=plan.verdict is not Verdict.NEVER)
     if plan.verdict is Verdict.NEVER:

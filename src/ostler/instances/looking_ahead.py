@@ -18,8 +18,8 @@ from ostler.fit.devices import Device
 from ostler.fit.reasons import Choice
 from ostler.instances.errors import StartBlocked
 from ostler.library.filesets import FileSet
+from ostler.models.records import FITS_NOT
 
-FITS_NOT = "does_not_fit"
 UNKNOWN_FLAG = UnknownFlag.code_of_class()
 IGNORABLE = frozenset(
     {FITS_NOT, UNKNOWN_FLAG, "wrong_format", "quantization_differs", "v_cache_needs_flash_attention"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -98,25 +98,24 @@ class Preparer:
         rules = self._engines.get(model.engine).options
         return rules.told(self._options(model, overrides), model.extra_args, model.env)
 
-    async def prepare(
-        self,
-        model: Model,
-        overrides: Mapping[str, Any] | None = None,
-        ignore: Collection[str] = frozenset(),
-    ) -> Prepared:
+    async def prepare(self, model: Model, overrides: Mapping[str, Any] | None = None) -> Prepared:
         """What a start of this model would run, with options for this launch only.
 
-        `ignore` are codes of errors that do not matter. Raises StartBlocked, ModelFileGone, BrokenFile,
+        Errors that are to be ignored do not matter. Raises StartBlocked, ModelFileGone, BrokenFile,
         UnknownOption, BadOptionValue, NoExecutable, UnknownFlag.
         """
-        engine, runtime = self._engines.get(model.engine), self.runtime(model.runtime)
+        engine = self._engines.get(model.engine)
         request, scene = await self._scene(model, overrides)
-        refuse(model.name, look_ahead(scene), ignore)
+        refuse(model.name, look_ahead(scene), model.ignored)
         asks = bool(model.extra_args) or engine.options_vary
-        if asks and UNKNOWN_FLAG not in ignore:  # asked of the executable itself before it is launched
+        if asks and UNKNOWN_FLAG not in model.ignored:  # asked of the executable itself before it is launched
             await engine.check(request)
-        spec = await asyncio.to_thread(engine.launch_spec, request)
-        return Prepared(spec, engine, runtime)
+        return await self._prepared(model, request)
+
+    async def unchecked(self, model: Model, overrides: Mapping[str, Any] | None = None) -> Prepared:
+        """The same where it does not matter whether a start would be refused."""
+        request, _ = await self._scene(model, overrides)
+        return await self._prepared(model, request)
 
     async def dry_run(self, model: Model, overrides: Mapping[str, Any] | None = None) -> DryRun:
         """The same without doing it: all that can be known before."""
@@ -138,6 +137,10 @@ class Preparer:
         except OstlerError as error:
             found.append(of_error(error))
         return replace(run, findings=tuple(found))
+
+    async def _prepared(self, model: Model, request: LaunchRequest) -> Prepared:
+        engine, runtime = self._engines.get(model.engine), self.runtime(model.runtime)
+        return Prepared(await asyncio.to_thread(engine.launch_spec, request), engine, runtime)
 
     async def _scene(self, model: Model, overrides: Mapping[str, Any] | None) -> tuple[LaunchRequest, Scene]:
         engine = self._engines.get(model.engine)

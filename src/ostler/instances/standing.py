@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 
@@ -31,9 +30,9 @@ class Standing:
 
     `record` is the newest launch, as stored. `failure` is why it is `failed`. `claims` counts the
     requests that wait for it. `ready_since` is monotonic. `drift`: what runs differs from the recipe.
-    `need` is what its launch needs of each device, `launch` what its footprint is kept under; `ignore` are
-    codes of errors that do not matter. `waits_for`: it should run and was refused, and starts when this is
-    so. `progress` says what is fetched for its start.
+    `need` is what its launch needs of each device, `launch` what its footprint is kept under.
+    `waits_for`: it should run and was refused, and starts when this is so. `progress` says what is fetched
+    for its start.
     """
 
     def __init__(self, model_id: int, house: House) -> None:
@@ -51,7 +50,6 @@ class Standing:
         self.ready_since = 0.0
         self.need = Need()
         self.launch: Launch | None = None
-        self.ignore: Collection[str] = frozenset()
         self.waits_for: str | None = None
         self.progress: str | None = None
         self._house = house

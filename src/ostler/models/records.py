@@ -14,6 +14,8 @@ from ostler.core.states import DesiredState
 
 HOST_DEVICE = "cpu"
 MAX_DEVICES = 64
+FITS_NOT = "does_not_fit"
+"""The code of an error that may be ignored: its memory is not there."""
 _DEVICE_ID = re.compile(r"[a-z]{2,20}:[\w-]{1,60}|cpu", re.ASCII)
 ORIGINS = ("native", "cortex", "llamactl", "bodhi", "catalog")
 
@@ -177,7 +179,7 @@ class NewModel:
 class Model:
     """A stored recipe. `revision` counts its changes, for optimistic locking.
 
-    `ignore_fit`: a person said to start it also where its memory is not there.
+    `ignored`: codes of errors of which a person said that it starts all the same.
     """
 
     id: int
@@ -203,7 +205,7 @@ class Model:
     revision: int
     created_at: datetime
     updated_at: datetime
-    ignore_fit: bool = False
+    ignored: frozenset[str] = frozenset()
     runtime_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
