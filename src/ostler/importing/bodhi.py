@@ -116,7 +116,7 @@ class BodhiImport:
         return dict(parsed.options), parsed.extra_args, parsed.ignored
 
     async def _predefined(self, content: Any, report: Report) -> None:
-        """The entries of models.yaml go into the file of predefined aliases, if that is not a person's own."""
+        """The entries of models.yaml go to the predefined aliases, if their file is not a person's own."""
         kind = "predefined alias"
         if content is None:
             return

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ostler.api.dialects.base import Dialect
+from ostler.api.dialects.bodhi.mounted import BODHI
 from ostler.api.dialects.cortex.mounted import CORTEX
 from ostler.api.dialects.llamactl.mounted import LLAMACTL
 
-DIALECTS: tuple[Dialect, ...] = (CORTEX, LLAMACTL)
+DIALECTS: tuple[Dialect, ...] = (CORTEX, LLAMACTL, BODHI)
 
 
 def is_spoken(path: str) -> bool:
