@@ -57,6 +57,7 @@ from ostler.instances.dry_runs import HubView
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
 from ostler.library.service import Library
+from ostler.models.automatic import AutomaticModels
 from ostler.models.predefined import Predefined
 from ostler.models.recipes import Recipes
 from ostler.models.service import Models
@@ -128,6 +129,7 @@ class Ostler:
             s.access.begin_day(await s.usage.used_since(midnight))
             ending.push_async_callback(s.access.close)
             await s.library.start()
+            ending.push_async_callback(s.library.close)
             await s.models.start()
             await s.externals.start()
             await self.usage_writer.start()
@@ -182,6 +184,7 @@ def build(
     engines = engines or default_engines(settings)
     sources = SourceReader(library, settings.effective_models_dir)
     models = Models(database, events, clock, engines, sources, node)
+    automatic = AutomaticModels(library, models, engines)
     runtimes = runtimes or default_runtimes(settings, secret, clock)
     externals = Externals(database, events, clock, engines, models.find)
     pools = Pools(live, clock, externals.all)
@@ -226,6 +229,7 @@ def build(
         engines=engines,
         runtimes=runtimes,
         models=models,
+        automatic=automatic,
         recipes=recipes,
         predefined=predefined,
         predefined_pulls=PredefinedPulls(predefined, downloads, models),
@@ -250,6 +254,7 @@ def build(
         build_api(services),
         access=access,
         models=models,
+        automatic=automatic,
         instances=instances,
         usage=usage_writer,
         metrics=counted,

@@ -44,6 +44,15 @@ def check_name(name: object, field: str = "name") -> str:
     return name
 
 
+def is_name(text: str) -> bool:
+    """True where a model may have this name."""
+    try:
+        check_name(text)
+    except InvalidField:
+        return False
+    return True
+
+
 def name_from(text: str) -> str:
     """The nearest allowed name to a file's or repo's name."""
     name = re.sub(r"[^A-Za-z0-9._:/@+-]+", "-", text).strip("-./")

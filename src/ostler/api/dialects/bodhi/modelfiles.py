@@ -13,7 +13,7 @@ from ostler.api.dialects.bodhi.entries import MAIN, in_cache
 from ostler.api.dialects.bodhi.errors import FileNotInCache
 from ostler.api.dialects.bodhi.files_here import LAYOUT, find_file
 from ostler.api.door import needs
-from ostler.api.native.files import files_in_use
+from ostler.api.native.model_files import in_use
 from ostler.api.services import Rooms, Services, Who
 from ostler.core.principals import Role
 from ostler.hub.specs import check_repo
@@ -73,7 +73,7 @@ async def delete_model_file(
     found = await find_file(rooms, check_repo(repo), filename, snapshot)
     if found is None:
         raise FileNotInCache(f"file {filename!r} not found in huggingface repo {repo!r}", repo=repo)
-    plan = await rooms.library.plan_delete(found.id, await files_in_use(rooms))
+    plan = await rooms.library.plan_delete(found.id, await in_use(rooms))
     return (await rooms.library.delete(plan, who)).to_json()
 
 
