@@ -46,10 +46,11 @@ class BodhiHouse:
 
     def __init__(self, folder: Path, demo_model: Path) -> None:
         self.hub = HubServer().start()
-        self.commit = self.hub.add_repo(REPO, {Q4: demo_model, FP16: demo_model}).head
-        for alias in SHIPPED:
+        demo = demo_model.read_bytes()
+        self.commit = self.hub.add_repo(REPO, {Q4: demo + b"q4", FP16: demo + b"fp16"}).head
+        for number, alias in enumerate(SHIPPED):  # what stands behind the tensors makes other bytes of it
             if alias.repo != REPO:
-                self.hub.add_repo(alias.repo, {alias.file: demo_model})
+                self.hub.add_repo(alias.repo, {alias.file: demo + bytes([number])})
         environment = {
             "OSTLER_HOST": "0.0.0.0",
             "OSTLER_OFFLINE": "0",
@@ -68,10 +69,11 @@ class BodhiHouse:
 
     def start(self) -> None:
         """Start the server, a first time or again."""
-        self.server.said.clear()
         self.server.start()
         if not self.tokens:
-            self.tokens["admin"] = next(line for line in self.server.said if line.startswith("ostler-"))
+            assert self.server.process is not None and self.server.process.stdout is not None
+            lines = iter(self.server.process.stdout.readline, "")
+            self.tokens["admin"] = next(line.strip() for line in lines if line.startswith("ostler-"))
             for role in ("user", "power_user", "manager"):
                 made = self.admin("POST", "/ostler/v1/keys", {"name": role, "role": role})
                 self.tokens[role] = made.body["key"]
@@ -156,11 +158,20 @@ class BodhiHouse:
             name = quote(model["name"])
             self.admin("POST", f"/ostler/v1/models/{name}/stop")
             self.admin("DELETE", f"/ostler/v1/models/{name}")
+        self.forget_downloads()
+        files = self.good("GET", "/bodhi/v1/modelfiles", page_size=100)["data"]
+        for file in files:
+            if file["filename"] != Q4:
+                self.remove_file(file["repo"], file["filename"])
+        if not any(file["filename"] == Q4 for file in files):
+            self.pull()
+            self.forget_downloads()
+
+    def forget_downloads(self) -> None:
+        """End and forget every download."""
         for job in self.admin("GET", "/ostler/v1/jobs", limit=1000).body["items"]:
             self.admin("POST", f"/ostler/v1/jobs/{job['id']}/cancel")
             self.admin("DELETE", f"/ostler/v1/jobs/{job['id']}")
-        if not any(file["filename"] == Q4 for file in self.good("GET", "/bodhi/v1/modelfiles")["data"]):
-            self.pull()
 
     def end(self) -> None:
         self.server.end_everything()
