@@ -40,6 +40,7 @@ from ostler.core.secrets import ServerSecret
 from ostler.core.server_lock import ServerLock
 from ostler.core.settings import Settings
 from ostler.core.settings_sources import LoadedSettings
+from ostler.downloads.plan import DownloadPlan
 from ostler.downloads.service import Downloads
 from ostler.engines.registry import Engines, default_engines
 from ostler.fit.answering import Fits
@@ -60,6 +61,7 @@ from ostler.library.service import Library
 from ostler.models.automatic import AutomaticModels
 from ostler.models.predefined import Predefined
 from ostler.models.recipes import Recipes
+from ostler.models.records import Model
 from ostler.models.service import Models
 from ostler.models.sources import SourceReader
 from ostler.reshaping.service import Reshaping
@@ -179,11 +181,11 @@ def build(
     library = Library(database, events, clock, settings, node)
     hub = Hub(settings)
     jobs = Jobs(database, events, clock, node, uuid4().hex)
-    downloads = Downloads(jobs, hub, library, live, events, clock)
     reshaping = Reshaping(jobs, library, lambda: live.current)
     engines = engines or default_engines(settings)
     sources = SourceReader(library, settings.effective_models_dir)
     models = Models(database, events, clock, engines, sources, node)
+    downloads = Downloads(jobs, hub, library, live, events, clock, models.hub_token_of)
     automatic = AutomaticModels(library, models, engines)
     runtimes = runtimes or default_runtimes(settings, secret, clock)
     externals = Externals(database, events, clock, engines, models.find)
@@ -269,10 +271,14 @@ def build(
 def _asked_of(hub: Hub, downloads: Downloads) -> HubView:
     """What a dry run asks about files that are not here."""
 
-    async def read(spec: str) -> Read:
-        return shape_on_hub(await hub.inspect(parse_spec(spec, endpoint=hub.endpoint)))
+    async def plan(model: Model) -> DownloadPlan:
+        return await downloads.plan(model.source.label, principal=SYSTEM, token=model.hub_token)
 
-    return HubView(lambda spec: downloads.plan(spec, principal=SYSTEM), read)
+    async def read(model: Model) -> Read:
+        spec = parse_spec(model.source.label, endpoint=hub.endpoint)
+        return shape_on_hub(await hub.with_token(model.hub_token).inspect(spec))
+
+    return HubView(plan, read)
 
 
 class Server(uvicorn.Server):

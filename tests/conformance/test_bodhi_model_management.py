@@ -255,7 +255,7 @@ def test_create_a_model_alias(house: BodhiHouse) -> None:
         ({"repo": None}, 400, "json_rejection_error"),
         ({"filename": "../../etc/passwd"}, 400, "obj_validation_error-validation_errors"),
         ({"snapshot": "../main"}, 400, "obj_validation_error-validation_errors"),
-        ({"alias": "a b"}, 400, "obj_validation_error-validation_errors"),
+        ({"alias": "a|b"}, 400, "obj_validation_error-validation_errors"),
         ({"context_params": ["--ctx-size 4096"]}, 400, "json_rejection_error"),
         ({"filename": "Phi-3-mini-4k-instruct-q8.gguf"}, 404, "hub_file_not_found_error"),
         ({"repo": "org/not-here"}, 404, "hub_file_not_found_error"),
@@ -519,7 +519,7 @@ def test_list_local_model_files(house: BodhiHouse) -> None:
 
 
 def test_storage_location(house: BodhiHouse) -> None:
-    """`HF_HOME`/hub, `models--{org}--{repo}/snapshots/{commit}/{filename}`: the layout of the hub's own client."""
+    """`HF_HOME`/hub, `models--{org}--{repo}/snapshots/{commit}/{filename}`: as the hub's own client."""
     folder = house.cache / f"models--{REPO.replace('/', '--')}" / "snapshots" / house.commit
     assert (folder / Q4).is_file()
     repos = {repo.repo_id: repo for repo in scan_cache_dir(house.cache).repos}

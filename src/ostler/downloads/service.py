@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ostler.core.clock import Clock
-from ostler.core.disk import free_bytes
-from ostler.core.errors import DiskFull, Offline
+from ostler.core.disk import free_bytes, no_room
+from ostler.core.errors import Offline
 from ostler.core.events import EventLog
 from ostler.core.principals import Principal, Role
 from ostler.core.settings import Settings
-from ostler.downloads.errors import disk_full
+from ostler.downloads.errors import FREE_SPACE
 from ostler.downloads.order import Order, OrderedFile
 from ostler.downloads.placing import Placing, repo_folder
 from ostler.downloads.plan import (
@@ -44,7 +44,11 @@ Finisher = Callable[[Job, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
 
 class Downloads:
-    """Pulls models from the hub into the hub cache. Registers its kind of job when it is made."""
+    """Pulls models from the hub into the hub cache. Registers its kind of job when it is made.
+
+    `token_of` gives the hub's token that a model (by its id) has of its own. A job remembers the model and
+    asks for the token when it runs, so that no token is kept with it.
+    """
 
     def __init__(
         self,
@@ -54,10 +58,12 @@ class Downloads:
         settings: Settings | Callable[[], Settings],
         events: EventLog,
         clock: Clock,
+        token_of: Callable[[int], str | None] = lambda _: None,
         *,
         backoff_s: float = 0.5,
     ) -> None:
         self._jobs = jobs
+        self._token_of = token_of
         self._backoff_s = backoff_s
         self._hub = hub
         self._library = library
@@ -66,11 +72,14 @@ class Downloads:
         self._turns = Turns()
         jobs.register(KIND, self._run, slots=lambda: self._settings().download_jobs, discard=self._discard)
 
-    async def plan(self, spec: str, *, principal: Principal) -> DownloadPlan:
-        """What a pull of this spec would fetch. Raises what `Hub.resolve` raises."""
+    async def plan(self, spec: str, *, principal: Principal, token: str | None = None) -> DownloadPlan:
+        """What a pull of this spec would fetch. Raises what `Hub.resolve` raises.
+
+        `token` is sent to the hub instead of the server's own.
+        """
         principal.require(Role.USER, "look up models on the hub")
-        settings = self._settings()
-        found = await self._hub.resolve(parse_spec(spec, endpoint=settings.hf_endpoint))
+        settings, hub = self._settings(), self._hub.with_token(token)
+        found = await hub.resolve(parse_spec(spec, endpoint=settings.hf_endpoint))
         return await asyncio.to_thread(
             make_plan, spec, found, settings.hub_cache_dir, settings.disk_reserve_bytes
         )
@@ -79,18 +88,29 @@ class Downloads:
         """Say what is done at the end of downloads that are asked for with `then={"kind": kind, ...}`."""
         self._finishers[kind] = finisher
 
-    async def pull(self, spec: str, *, principal: Principal, then: Mapping[str, Any] | None = None) -> Job:
+    async def pull(
+        self,
+        spec: str,
+        *,
+        principal: Principal,
+        then: Mapping[str, Any] | None = None,
+        for_model: int | None = None,
+    ) -> Job:
         """Queue the download of a spec, or return the open job for the same files.
 
         `then` is done when the files are here, and is part of the job: it is JSON, its `kind` names a
-        finisher, its `key` tells it from others. Raises what `plan` raises, and DiskFull before the first
-        byte when there is no room.
+        finisher, its `key` tells it from others. With `for_model` the token that this model has of its own is
+        used, if it has one. Raises what `plan` raises, and DiskFull before the first byte where there is no
+        room.
         """
         principal.require(Role.POWER_USER, "download models")
-        plan = await self.plan(spec, principal=principal)
+        token = None if for_model is None else self._token_of(for_model)
+        plan = await self.plan(spec, principal=principal, token=token)
         if not plan.fits_disk:
-            raise _no_room(plan.repo, plan.need_bytes, plan.free_bytes, plan.reserve_bytes)
+            raise no_room(plan.repo, plan.need_bytes, plan.free_bytes, plan.reserve_bytes, hint=FREE_SPACE)
         request, key = plan.to_request(), plan.dedupe_key
+        if token is not None:
+            request = {**request, "token_of": for_model}
         if then is not None:
             request, key = {**request, "then": dict(then)}, f"{key}#{then['kind']}:{then['key']}"
         return await self._jobs.submit(KIND, f"pull {spec}", request, key, principal)
@@ -130,6 +150,8 @@ class Downloads:
 
     def _order(self, request: Mapping[str, Any], settings: Settings) -> Order:
         repo, commit, revision, primary = (request[k] for k in ("repo", "commit", "revision", "primary"))
+        owner = request.get("token_of")
+        hub = self._hub.with_token(None if owner is None else self._token_of(owner))
         return Order(
             repo=repo,
             commit=commit,
@@ -139,7 +161,7 @@ class Downloads:
             endpoint=self._hub.endpoint,
             repo_dir=str(repo_folder(settings.hub_cache_dir, repo)),
             staging_dir=str(staging_folder(settings.hub_cache_dir, dedupe_key(repo, revision, primary))),
-            token=self._hub.token(),
+            token=hub.token(),
             connections=settings.download_connections,
             rate_limit=settings.download_rate_limit,
             retries=settings.download_retries,
@@ -163,19 +185,7 @@ def _check_room(placing: Placing, staging: Path, files: tuple[OrderedFile, ...],
     """The disk may have filled since the plan was made. Raises DiskFull."""
     need, free = missing_bytes(placing, staging, files), free_bytes(settings.hub_cache_dir)
     if need and need + settings.disk_reserve_bytes > free:
-        raise _no_room(placing.repo_dir.name, need, free, settings.disk_reserve_bytes)
-
-
-def _no_room(what: str, need: int, free: int, reserve: int) -> DiskFull:
-    message = (
-        f"{what} needs {_gb(need)}, {_gb(free)} is free and {_gb(reserve)} of it is to stay free "
-        "(setting disk_reserve_bytes)"
-    )
-    return disk_full(message, need_bytes=need, free_bytes=free, reserve_bytes=reserve)
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.2f} MB"
+        raise no_room(placing.repo_dir.name, need, free, settings.disk_reserve_bytes, hint=FREE_SPACE)
 
 
 def _remove_staging(folder: Path) -> None:

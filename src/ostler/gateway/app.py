@@ -124,7 +124,7 @@ class Gateway:
             pools,
             metrics,
             settings,
-            self._stored,
+            self._meant,
         )
         self._patience = Patience()
         self._exchanges = self._patience.exchanges
@@ -213,7 +213,7 @@ class Gateway:
         exchange.body = await read_body(exchange.receive, limit, incoming.content_length)
         exchange.on_client = False
         asked = read_asked(exchange.body, incoming, exchange.query)
-        model = self._find(asked.model, principal) or await self._adopt(asked.model, principal)
+        model = await self._meant(asked.model, principal)
         exchange.model = model
         wishes = read_wishes(incoming, asked.json, principal)
         wants_stream = False
@@ -272,9 +272,9 @@ class Gateway:
             found = find_model(self._models, name, principal)
         return found
 
-    def _stored(self, name: str, principal: Principal) -> Model | ExternalModel:
-        """As `_find`. Raises ModelNotFound."""
-        return self._find(name, principal) or find_model(self._models, name, principal)
+    async def _meant(self, name: str, principal: Principal) -> Model | ExternalModel:
+        """The model that a request means; an automatic one is stored at this, its first, use."""
+        return self._find(name, principal) or await self._adopt(name, principal)
 
     async def _adopt(self, name: str, principal: Principal) -> Model:
         """The model that a cache of the Hub has by that name, made a stored one. Raises ModelNotFound."""

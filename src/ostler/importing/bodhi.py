@@ -18,7 +18,7 @@ from ostler.importing.bodhi_home import DATABASE, Unreadable, read_home
 from ostler.importing.report import Outcome, Report, reason_of
 from ostler.library.service import Library
 from ostler.models.alias_params import CONTEXT, CONTEXT_PARAMS, REQUEST, REQUEST_PARAMS, to_ours
-from ostler.models.names import name_from
+from ostler.models.names import name_like
 from ostler.models.predefined import SHIPPED, PredefinedAlias, read_entry, read_file
 from ostler.models.records import Model, NewModel, Source
 from ostler.models.service import Models
@@ -85,14 +85,14 @@ class BodhiImport:
         source = Source(
             "hub", repo=check_repo(repo), file=check_relative(file), revision=check_revision(snapshot)
         )
-        notes = [] if name_from(name) == name else [f"is called {name_from(name)} here"]
+        notes = [] if name_like(name) == name else [f"is called {name_like(name)} here"]
         if await self._library.find(repo=repo, file=file, revision=snapshot) is None:
             notes.append(f"its file is not here; fetch it with: ostler pull {source.label}")
         options, extra, ignored = self._context(alias.get(CONTEXT))
         notes += [f"left out, as Ostler decides it: {' '.join(ignored)}"] if ignored else []
         new = NewModel(
             source,
-            name=name_from(name),
+            name=name_like(name),
             engine=ENGINE,
             options=options,
             extra_args=extra,

@@ -22,21 +22,24 @@ from ostler.instances.looking_ahead import of_error
 from ostler.instances.plan import Candidate, Plan, Resident, Verdict
 from ostler.instances.views import DryRun
 from ostler.models.records import FITS_NOT, Model
+from ostler.runtimes.docker_images import ImageMissing
 
 HUB_TIMEOUT_S = 30.0
 MISSING = ("model_file_gone", "model_files_missing")
 """Codes of what is found where a model's files are not, or not all, here."""
+NO_IMAGE = ImageMissing.code_of_class()
+"""Code of what is found where a container's image is not here and may not be pulled."""
 
 
 @dataclass(frozen=True, slots=True)
 class HubView:
-    """What a dry run asks the hub about files that are not here.
+    """What a dry run asks the hub about a model's files that are not here.
 
-    `plan` says what a pull of a spec would fetch, `read` gives the shape that the files' headers tell.
+    `plan` says what a pull of them would fetch, `read` gives the shape that their headers tell.
     """
 
-    plan: Callable[[str], Awaitable[DownloadPlan]]
-    read: Callable[[str], Awaitable[Read]]
+    plan: Callable[[Model], Awaitable[DownloadPlan]]
+    read: Callable[[Model], Awaitable[Read]]
 
 
 async def dry_run(
@@ -110,7 +113,7 @@ async def _with_download(
     spec = model.source.label
     try:
         async with asyncio.timeout(HUB_TIMEOUT_S):
-            plan = await hub.plan(spec)
+            plan = await hub.plan(model)
             disk = {
                 "needed_bytes": plan.need_bytes,
                 "free_bytes": plan.free_bytes,
@@ -120,7 +123,7 @@ async def _with_download(
             run = replace(run, disk=disk)
             if not plan.fits_disk:
                 run = replace(run, findings=(*run.findings, _no_disk(plan)))
-            read = await hub.read(spec)
+            read = await hub.read(model)
     except OstlerError as error:
         return replace(run, findings=(*run.findings, of_error(error)))
     except TimeoutError:

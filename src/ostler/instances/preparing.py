@@ -20,7 +20,7 @@ from ostler.fit.reasons import Choice
 from ostler.instances.looking_ahead import UNKNOWN_FLAG, Scene, look_ahead, of_error, refuse
 from ostler.instances.views import DryRun
 from ostler.library.filesets import FileSet
-from ostler.models.records import Model
+from ostler.models.records import HUB_TOKEN, Model
 from ostler.models.service import Models
 from ostler.runtimes.base import Runtime, RuntimeCheck
 
@@ -151,7 +151,7 @@ class Preparer:
         request = replace(request, options={**options, **chosen.options})
         together = {**self.told(model, overrides), **chosen.options}
         cores = os.cpu_count() or 1
-        return request, Scene(engine, files, together, chosen, self._devices(), cores)
+        return request, Scene(engine, files, together, chosen, self._devices(), cores, model.extra_args)
 
     def _options(self, model: Model, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
         """By their own names: an override wins also where it goes by an alias."""
@@ -167,7 +167,7 @@ def _request(model: Model, files: FileSet, options: Mapping[str, Any]) -> Launch
         mmproj_path=files.mmproj,
         options=options,
         extra_args=model.extra_args,
-        env=model.env,
+        env={name: value for name, value in model.env.items() if name != HUB_TOKEN},
         runtime=model.runtime,
         command_override=model.engine_command,
         devices=model.policy.devices,

@@ -239,11 +239,14 @@ class Instances:
         await self._want(model, DesiredState.STOPPED, ignored=frozenset())
         return self._keeper(model.id).view()
 
-    async def restart(self, name: str | int, principal: Principal, *, wait: bool = True) -> InstanceView:
-        """Stop it and start it anew. Raises as `start` does."""
+    async def restart(
+        self, name: str | int, principal: Principal, *, wait: bool = True, ignore: Iterable[str] = ()
+    ) -> InstanceView:
+        """Stop it and start it anew; what was ignored is ignored again. Raises as `start` does."""
         principal.require(Role.POWER_USER, "restart models")
         model = self._models.get(name)
-        is_new_wish = await self._want(model, DesiredState.RUNNING)
+        ignored = model.ignored | check_ignored(ignore)
+        is_new_wish = await self._want(model, DesiredState.RUNNING, ignored=ignored)
         keeper = self._keeper(model.id)
         started = keeper.ask_restart(principal.name, is_new_wish=is_new_wish)
         if wait:

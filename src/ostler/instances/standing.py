@@ -62,9 +62,13 @@ class Standing:
 
     @property
     def state(self) -> InstanceState:
-        """The state as it is shown; a start that waits for its place is `starting`."""
+        """The state as it is shown.
+
+        A start that waits for its place is `starting`; what takes no requests any more, as its end was asked
+        for, is `stopping` also in the moment before that is written down.
+        """
         if self.record is not None and self.record.state.is_active:
-            return self.record.state
+            return InstanceState.STOPPING if self._stop is not None else self.record.state
         if self.attempt is not None and self.attempt.not_before <= self._now():
             return InstanceState.STARTING
         has_failed = self.failure is not None and self.waits_for != FILES
@@ -156,8 +160,9 @@ class Standing:
     def view(self) -> InstanceView:
         """What is shown of it."""
         model, record, state = self.model, self.record, self.state
-        shown = record if record is not None and (state.is_active or self.failure) else None
-        is_active = state.is_active and shown is not None
+        is_active = record is not None and record.state.is_active
+        is_told_of = is_active or (self.failure is not None and not state.is_active)
+        shown = record if is_told_of else None  # a new start is not where the last engine was
         view = InstanceView(
             id=shown.id if shown else None,
             model_id=model.id,

@@ -13,6 +13,9 @@ from ostler.core.near import near_names
 from ostler.core.states import DesiredState
 
 HOST_DEVICE = "cpu"
+HUB_TOKEN = "HF_TOKEN"
+"""The variable of a model's environment that is the hub's token for its own files, and for nothing else."""
+
 MAX_DEVICES = 64
 FITS_NOT = "does_not_fit"
 """The code of an error that may be ignored: its memory is not there."""
@@ -212,3 +215,8 @@ class Model:
     def names(self) -> tuple[str, ...]:
         """Every name that a request may use."""
         return (self.name, *self.aliases)
+
+    @property
+    def hub_token(self) -> str | None:
+        """The hub's token of its own; None where it has none."""
+        return self.env.get(HUB_TOKEN) or None

@@ -104,6 +104,7 @@ class Models:
         self.find = self._index.find
         self.get = self._index.get
         self.near = self._index.near
+        self.hub_token_of = self._index.hub_token_of
         self.all = self._index.all
 
     async def start(self) -> None:

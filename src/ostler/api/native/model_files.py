@@ -72,10 +72,3 @@ async def in_use(rooms: Services) -> InUse:
         return None
 
     return reason
-
-
-async def _outside_every_root(rooms: Services, model: Model) -> FileSet | None:
-    try:
-        return await rooms.models.resolve_files(model)
-    except OstlerError:
-        return None  # said in full where one model is shown

@@ -35,7 +35,7 @@ from ostler.core.launch import HIDDEN
 from ostler.core.principals import Role
 from ostler.core.states import InstanceState
 from ostler.hub.specs import parse_spec
-from ostler.models.records import FITS_NOT, NewModel
+from ostler.models.records import FITS_NOT, HUB_TOKEN, NewModel
 from ostler.models.sources import source_of
 
 routes = router("models")
@@ -352,7 +352,8 @@ async def _with_engine(rooms: Services, new: NewModel) -> NewModel:
     wanted = source_of(spec)
     if await rooms.library.find(repo=wanted.repo, file=wanted.file, tag=wanted.tag, revision=wanted.revision):
         return new
-    return replace(new, engine=rooms.engines.for_format((await rooms.hub.resolve(spec)).format).name)
+    found = await rooms.hub.with_token(new.env.get(HUB_TOKEN)).resolve(spec)
+    return replace(new, engine=rooms.engines.for_format(found.format).name)
 
 
 def _refuse_hidden(args: list[str], env: Mapping[str, str]) -> None:
