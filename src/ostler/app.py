@@ -54,6 +54,7 @@ from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.server import OneWriteProtocol, acceptors, settle_memory
 from ostler.hub.service import Hub
 from ostler.hub.specs import parse_spec
+from ostler.importing.bodhi import BodhiImport
 from ostler.importing.cortex import CortexImport
 from ostler.instances.dry_runs import HubView
 from ostler.instances.service import Instances
@@ -241,6 +242,7 @@ def build(
         predefined_pulls=PredefinedPulls(predefined, downloads, models),
         chats=chats,
         cortex_import=CortexImport(access, models, recipes, chats, externals),
+        bodhi_import=BodhiImport(models, engines, library, live),
         externals=externals,
         pools=pools,
         instances=instances,

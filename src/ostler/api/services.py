@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ostler.fit.devices import Devices
     from ostler.fit.reading import Shapes
     from ostler.hub.service import Hub
+    from ostler.importing.bodhi import BodhiImport
     from ostler.importing.cortex import CortexImport
     from ostler.instances.service import Instances
     from ostler.jobs.service import Jobs
@@ -78,6 +79,7 @@ class Services:
     predefined_pulls: PredefinedPulls
     chats: Chats
     cortex_import: CortexImport
+    bodhi_import: BodhiImport
     externals: Externals
     pools: Pools
     instances: Instances
