@@ -178,7 +178,9 @@ def build(
     reshaping = Reshaping(jobs, library, lambda: live.current)
     engines = engines or default_engines(settings)
     sources = SourceReader(library, settings.effective_models_dir)
-    models = Models(database, events, clock, engines, sources, node)
+    models = Models(
+        database, events, clock, engines, sources, node, lambda: live.current.max_models
+    )
     runtimes = runtimes or default_runtimes(settings, secret, clock)
     externals = Externals(database, events, clock, engines, models.find)
     pools = Pools(live, clock, externals.all)

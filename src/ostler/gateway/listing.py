@@ -23,7 +23,7 @@ def find_model(models: ModelNames, name: str, principal: Principal) -> Model:
         near = [other for other in models.near(name) if _visible(models.find(other), principal)]
         hint = f"Did you mean {' or '.join(near)}?" if near else "See what there is: GET /v1/models"
         raise ModelNotFound(f"there is no model {name!r}", hint=hint, model=name, near=near)
-    if principal.models is not None and not may_use(principal, *model.names):
+    if principal.models is not None and not may_use(principal, *model.listed_as):
         raise ModelNotAllowed(f"{principal.name} may not use the model {name!r}", model=name)
     return model
 
@@ -81,4 +81,4 @@ def describe(model: Model | ExternalModel, instances: EngineLeases) -> dict[str,
 
 
 def _visible(model: Model | None, principal: Principal) -> bool:
-    return model is not None and not model.archived and may_use(principal, *model.names)
+    return model is not None and not model.archived and may_use(principal, *model.listed_as)

@@ -31,7 +31,10 @@ def candidate(model: Model, ways: Sequence[Way], attempt: Attempt | None = None)
     )
     may_evict = attempt is None or attempt.may_evict
     is_batch = attempt is not None and attempt.is_batch
-    return Candidate(model.id, model.name, model.policy.priority, may_evict, is_batch=is_batch, seats=seats)
+    policy = model.policy
+    return Candidate(
+        model.id, model.name, policy.priority, may_evict, is_batch=is_batch, seats=seats, group=policy.group
+    )
 
 
 async def has_room(house: House, model: Model) -> bool:

@@ -138,6 +138,7 @@ class Standing:
             had_its_turn=self._had_its_turn(),
             idle_s=self.idle_s(),
             load_s=record.load_seconds or 0.0,
+            group=model.policy.group,
         )
 
     def engine(self) -> Engine | None:

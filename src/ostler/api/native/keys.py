@@ -34,7 +34,8 @@ class NewKeyOut(KeyOut):
 
 
 class KeyIn(Body):
-    """A new key. `models`: patterns of the model names that it may use, such as `qwen*`; null for all.
+    """A new key. `models`: patterns of the model names that it may use, such as `qwen*`, or `#7` for the one with that id; null
+    for all.
 
     `scopes`: kinds of inference that it is for; null for all. `addresses`: addresses and networks from
     which it may be used; null for everywhere. `user_id` and `org_id` say whose it is.

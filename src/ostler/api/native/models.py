@@ -177,7 +177,7 @@ async def list_models(
             [
                 model
                 for model in every.items
-                if may_use(who, *model.names) and state in (None, rooms.instances.view(model.id).state)
+                if may_use(who, *model.listed_as) and state in (None, rooms.instances.view(model.id).state)
             ]
         )
     return page_out(found, await models_with_files(rooms, who, found.items))
@@ -321,7 +321,7 @@ async def delete_model(rooms: Rooms, who: Who, name: Name) -> Any:
 def allowed(rooms: Services, who: Principal, name: str) -> Model:
     """The model of that name if this principal may use it. Raises ModelNotFound, ModelNotForYou."""
     model = rooms.models.get(_name_or_id(name))
-    if not may_use(who, *model.names):
+    if not may_use(who, *model.listed_as):
         raise ModelNotForYou(f"{who.name} may not use {model.name}", model=model.name)
     return model
 
