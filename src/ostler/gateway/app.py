@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from ostler.gateway.bodies import read_asked, read_body, with_defaults
 from ostler.gateway.elsewhere import carry_elsewhere
 from ostler.gateway.errors import (
     ClientGone,
+    Dialect,
     EngineGone,
     EngineSilent,
     ModelNotAllowed,
@@ -29,7 +30,7 @@ from ostler.gateway.errors import (
     error_headers,
     status_of,
 )
-from ostler.gateway.exchange import ClientWatch, Exchange
+from ostler.gateway.exchange import Exchange, while_client_stays
 from ostler.gateway.forward import Forwarder, break_off
 from ostler.gateway.headers import HeaderRules
 from ostler.gateway.limits import forward_within, limits_of
@@ -47,8 +48,10 @@ from ostler.gateway.ports import (
     RequestLimits,
     Scope,
     Send,
+    Translator,
 )
 from ostler.gateway.routes import MODELS, PREFIX, check_scope, dialect_of, route_of
+from ostler.gateway.translated import Translated, TranslatingForwarder
 from ostler.gateway.upstream import Upstream
 from ostler.gateway.waiting import wait_for_lease
 from ostler.gateway.wishes import Wishes, read_wishes
@@ -78,8 +81,9 @@ class DoorkeeperWithLimits(Doorkeeper, Protocol):
 class Gateway:
     """Takes `/v1/*`, hands everything else (lifespan too) to `inner`.
 
-    `is_inner` names the few paths under `/v1/` that are the inner application's. `settings` gives the
-    settings that hold now. Call `start` before the first request and `close` after the last.
+    `is_inner` names the few paths under `/v1/` that are the inner application's, `translators` the paths of
+    other systems that engines answer. `settings` gives the settings that hold now. Call `start` before the
+    first request and `close` after the last.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class Gateway:
         settings: Callable[[], Settings],
         clock: Clock,
         is_inner: Callable[[str], bool] = lambda path: False,
+        translators: Mapping[str, Translator] | None = None,
     ) -> None:
         self._inner = inner
         self._is_inner = is_inner
@@ -110,6 +115,15 @@ class Gateway:
         self._upstream = Upstream()
         self._forwarder = Forwarder(self._upstream, self._rules, metrics, self._now)
         self._pools = pools
+        self._translated = Translated(
+            translators or {},
+            TranslatingForwarder(self._upstream, self._rules, metrics, self._now),
+            instances,
+            pools,
+            metrics,
+            settings,
+            self._find,
+        )
         self._patience = Patience()
         self._exchanges = self._patience.exchanges
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -133,6 +147,8 @@ class Gateway:
             if (path.startswith(PREFIX) or path == "/v1") and not self._is_inner(path):
                 if scope["type"] == "websocket":
                     return await _refuse_websocket(receive, send)
+                return await self._serve(scope, receive, send)
+            if path in self._translated.translators and scope["type"] == "http":
                 return await self._serve(scope, receive, send)
         return await self._inner(scope, receive, send)
 
@@ -164,7 +180,8 @@ class Gateway:
     async def _admit(self, exchange: Exchange, scope: Scope) -> None:
         """Who asks, and may they now? Then on to the model list or to an engine."""
         headers, client = scope["headers"], scope.get("client")
-        exchange.dialect = dialect_of(exchange.path)
+        translator = self._translated.translators.get(exchange.path)
+        exchange.dialect = dialect_of(exchange.path) if translator is None else Dialect.OLLAMA
         exchange.incoming = self._rules.read(headers)
         if exchange.incoming.origin is not None:
             self._allow_origin(exchange, exchange.incoming.origin.decode("latin-1"))
@@ -178,6 +195,8 @@ class Gateway:
         if exchange.path.startswith(MODELS) and exchange.path[len(MODELS) :][:1] in ("", "/"):
             return await self._list(exchange)
         exchange.ticket = self._access.limiter.admit(principal)
+        if translator is not None:
+            return await self._translated.serve(exchange, translator, principal)
         await self._route(exchange, principal)
         return None
 
@@ -204,18 +223,8 @@ class Gateway:
             wants_stream = (defaults.get("stream") if stream is None else stream) is True
         if wants_stream and exchange.ticket is not None:
             exchange.ticket.begin_stream()
-        watch = ClientWatch(exchange.receive, self._loop or asyncio.get_running_loop())
-        try:
-            await self._carry(exchange, settings, wishes, wants_stream)
-        except asyncio.CancelledError:
-            if not watch.gone:
-                raise
-            task = asyncio.current_task()
-            if task is not None:
-                task.uncancel()
-            raise ClientGone from None
-        finally:
-            watch.close()
+        loop = self._loop or asyncio.get_running_loop()
+        await while_client_stays(exchange, loop, self._carry(exchange, settings, wishes, wants_stream))
 
     async def _carry(
         self, exchange: Exchange, settings: Settings, wishes: Wishes, wants_stream: bool

@@ -56,8 +56,7 @@ def read_asked(body: bytes, incoming: Incoming, query: bytes) -> Asked:
 
     Raises BadBody for what is not JSON, MissingModel where no model is named or its name is no text.
     """
-    if incoming.content_encoding not in (b"", b"identity"):
-        raise BadBody("compressed request bodies are not understood", hint="Send the body as it is.")
+    _refuse_packed(incoming)
     kind = incoming.content_type
     if kind[:10].lower() == b"multipart/":
         return Asked(_name(field_of_form(body, kind, b"model"), incoming, query), None)
@@ -72,6 +71,19 @@ def read_asked(body: bytes, incoming: Incoming, query: bytes) -> Asked:
     if type(model) is not str or not 0 < len(model) <= MAX_NAME:
         model = _name(model, incoming, query)
     return Asked(model, parsed)
+
+
+def parse_object(body: bytes, incoming: Incoming) -> dict[str, Any]:
+    """The JSON object that a body is, whatever it is said to be. Raises BadBody."""
+    _refuse_packed(incoming)
+    if not body:
+        raise BadBody("the request's body is empty", hint="Send a JSON object.")
+    return _parse(body)
+
+
+def _refuse_packed(incoming: Incoming) -> None:
+    if incoming.content_encoding not in (b"", b"identity"):
+        raise BadBody("compressed request bodies are not understood", hint="Send the body as it is.")
 
 
 def _name(given: Any, incoming: Incoming, query: bytes) -> str:

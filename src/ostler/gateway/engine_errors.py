@@ -8,10 +8,10 @@ Each rule names what an engine really says: llama-server (tools/server, b11434: 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ostler.gateway.errors import Dialect, normalised, parsed, true_status
+from ostler.gateway.errors import Dialect, envelope, normalised, parsed, true_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,17 @@ class Retold:
 
 def retell(dialect: Dialect, status: int, body: bytes) -> Retold:
     """An engine's error for a client of this dialect."""
+    if dialect is Dialect.OLLAMA:
+        return _in_one_sentence(retell(Dialect.OPENAI, status, body), body)
     if dialect is not Dialect.ANTHROPIC and (rule := _rule(status, body)) is not None:
         return Retold(rule.status, _by_rule(rule, body), rule.retry_after_s)
     status = true_status(dialect, status, body)
     return Retold(status, normalised(dialect, status, body))
+
+
+def _in_one_sentence(retold: Retold, body: bytes) -> Retold:
+    message = parsed(retold.body or body)["error"]["message"]
+    return replace(retold, body=envelope(Dialect.OLLAMA, retold.status, message))
 
 
 def _rule(status: int, body: bytes) -> Rule | None:

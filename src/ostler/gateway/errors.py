@@ -2,8 +2,9 @@
 
 OpenAI clients read `{"error": {message, type, code, param}}`
 (https://platform.openai.com/docs/guides/error-codes), Anthropic clients
-`{"type": "error", "error": {type, message}}` (https://docs.anthropic.com/en/api/errors). Once a
-stream has begun, an error is an event in it.
+`{"type": "error", "error": {type, message}}` (https://docs.anthropic.com/en/api/errors), Ollama's
+`{"error": message}` (https://docs.ollama.com/api/errors). Once a stream has begun, an error is an event
+in it.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Dialect(Enum):
     OPENAI = "openai"
     RESPONSES = "responses"
     ANTHROPIC = "anthropic"
+    OLLAMA = "ollama"
 
 
 class BodyTooLarge(TooLarge):
@@ -158,6 +160,8 @@ def envelope(
     body: dict[str, Any]
     if dialect is Dialect.ANTHROPIC:
         body = {"type": "error", "error": {"type": kind, "message": message}}
+    elif dialect is Dialect.OLLAMA:
+        body = {"error": message}
     else:
         body = {"error": {"message": message, "type": kind, "code": code, "param": param}}
     return json.dumps(body).encode()

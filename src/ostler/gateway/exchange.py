@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 from ostler.core.principals import Principal
-from ostler.gateway.errors import Dialect
+from ostler.gateway.errors import ClientGone, Dialect
 from ostler.gateway.headers import Incoming
 from ostler.gateway.metrics import OTHER
-from ostler.gateway.ports import Receive, Send, Ticket
+from ostler.gateway.ports import Receive, Send, Ticket, Translation
 from ostler.models.records import Model
 from ostler.upstreams.pools import ExternalModel
 
@@ -28,6 +29,7 @@ class Exchange:
         "began",
         "body",
         "dialect",
+        "engine_path",
         "error",
         "first_piece_at",
         "gave_up",
@@ -50,6 +52,7 @@ class Exchange:
         "tail",
         "task",
         "ticket",
+        "translation",
         "turns",
         "whole",
     )
@@ -73,6 +76,8 @@ class Exchange:
         self.head_sent = False
         self.whole = False
         self.error: str | None = None
+        self.translation: Translation | None = None
+        self.engine_path = ""
         self.instance_id: int | None = None
         self.first_piece_at: float | None = None
         self.head = b""
@@ -115,6 +120,24 @@ class Exchange:
 
 
 _NOTHING = Incoming("-")
+
+
+async def while_client_stays(
+    exchange: Exchange, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]
+) -> None:
+    """Do the work, and end it as soon as the client has gone. Raises ClientGone then."""
+    watch = ClientWatch(exchange.receive, loop)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not watch.gone:
+            raise
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+        raise ClientGone from None
+    finally:
+        watch.close()
 
 
 class ClientWatch:

@@ -48,7 +48,7 @@ class Forwarder:
         """
         target = self._upstream.target(lease.base_url)
         self._metrics.engine_chosen(exchange.label, lease.engine, lease.base_url)
-        request = _request(exchange, lease, target)
+        request = self._request(exchange, lease, target)
         sent_at = self._now()
         try:
             connection = await self._upstream.send(target, exchange.method, request, silence_s)
@@ -68,6 +68,13 @@ class Forwarder:
                 f"the engine of {name} said nothing for {silence_s:g} s", model=name
             ) from silent
 
+    def _request(self, exchange: Exchange, lease: Destination, target: Target) -> bytes:
+        """The request for the engine: the client's headers that may cross, and our own key."""
+        path = exchange.path.encode()
+        if exchange.query:
+            path += b"?" + exchange.query
+        return as_bytes(exchange, lease, target, path, exchange.incoming.forward)
+
     async def _answer(self, exchange: Exchange, connection: Connection) -> None:
         status = connection.status
         if status >= 400:
@@ -75,7 +82,7 @@ class Forwarder:
         headers = self._rules.outgoing(connection.headers)
         if exchange.head_sent:
             return await self._pieces(exchange, connection)
-        exchange.streamed = _is_stream(headers)
+        exchange.streamed = is_stream(headers)
         if not exchange.streamed:
             piece = await connection.read()
             if piece is None or connection.drained:
@@ -102,6 +109,14 @@ class Forwarder:
         await exchange.end()
 
     async def _piece(self, exchange: Exchange, piece: bytes) -> None:
+        self._note(exchange, piece)
+        exchange.on_client = True
+        await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
+        exchange.on_client = False
+        exchange.turns += 1
+
+    def _note(self, exchange: Exchange, piece: bytes) -> None:
+        """Keep the beginning and the end of an answer, where the counts are."""
         if exchange.first_piece_at is None:
             exchange.first_piece_at = self._now()
         if len(exchange.head) < HEAD_BYTES:
@@ -110,14 +125,10 @@ class Forwarder:
         tail.append(piece if len(piece) <= TAIL_BYTES else piece[-TAIL_BYTES:])
         if len(tail) > KEPT_PIECES:
             del tail[0]
-        exchange.on_client = True
-        await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
-        exchange.on_client = False
-        exchange.turns += 1
 
     async def _error(self, exchange: Exchange, connection: Connection, status: int) -> None:
         """An engine's error, in the words and the shape that the client knows."""
-        body = await _bounded(connection, ERROR_BODY_BYTES)
+        body = await bounded(connection, ERROR_BODY_BYTES)
         if status == 401:
             raise EngineRefused("the engine refused Ostler's own key")
         retold = retell(exchange.dialect, status, body)
@@ -162,33 +173,36 @@ async def break_off(exchange: Exchange, error: OstlerError) -> None:
     if exchange.whole or not exchange.streamed:
         return
     body = error_body(exchange.dialect, error)
+    if exchange.translation is not None:
+        await exchange.end(exchange.translation.framed(body))
+        return
     last = exchange.tail[-1] if exchange.tail else b"\n\n"
     gap = b"" if last.endswith((b"\n\n", b"\r\n\r\n")) else b"\n\n"
     await exchange.end(gap + error_event(exchange.dialect, body))
 
 
-def _request(exchange: Exchange, lease: Destination, target: Target) -> bytes:
-    """The request for the engine: the client's headers that may cross, and our own key."""
-    headers = [*exchange.incoming.forward, (b"x-request-id", exchange.request_id.encode())]
+def as_bytes(
+    exchange: Exchange, lease: Destination, target: Target, path: bytes, headers: list[tuple[bytes, bytes]]
+) -> bytes:
+    """A request with the engine's own key and our id. Raises BadHeader."""
+    headers = [*headers, (b"x-request-id", exchange.request_id.encode())]
     if lease.api_key:
         headers.append((b"authorization", b"Bearer " + lease.api_key.encode()))
-    path = exchange.path.encode()
-    if exchange.query:
-        path += b"?" + exchange.query
     try:
         return serialise(exchange.method, target, path, headers, exchange.body)
     except ValueError as error:
         raise BadHeader(f"the request cannot be sent on: {error}") from None
 
 
-def _is_stream(headers: list[tuple[bytes, bytes]]) -> bool:
+def is_stream(headers: list[tuple[bytes, bytes]]) -> bool:
+    """True for server-sent events."""
     for name, value in headers:
         if name == b"content-type":
             return value[:17].lower() == b"text/event-stream"
     return False
 
 
-async def _bounded(connection: Connection, limit_bytes: int) -> bytes:
+async def bounded(connection: Connection, limit_bytes: int) -> bytes:
     """A body, as far as the limit."""
     parts: list[bytes] = []
     size = 0

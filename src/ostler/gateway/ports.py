@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Protocol
 
 from ostler.core.principals import Principal
 from ostler.instances.keep_alive import KeepAlive
 from ostler.models.records import Model
+from ostler.upstreams.pools import ExternalModel
 from ostler.usage import RequestRecord
 
 Scope = MutableMapping[str, Any]
@@ -134,3 +135,61 @@ class Accounts(Protocol):
 
     def record(self, record: RequestRecord) -> None:
         """Take one record, without waiting and without raising."""
+
+
+class Translation(Protocol):
+    """One request of another system's API, on its way to an engine and back.
+
+    Its pieces are whole messages of that API as they go to the client: lines, or server-sent events.
+    """
+
+    @property
+    def model(self) -> str:
+        """The name of the model that is meant, as Ostler knows it."""
+
+    @property
+    def wants_stream(self) -> bool:
+        """Does the client want the answer piece by piece?"""
+
+    @property
+    def media_type(self) -> bytes:
+        """What the answer is."""
+
+    @property
+    def keep_alive(self) -> Any:
+        """The client's wish how long the model should stay, as it was sent; None where it has none."""
+
+    async def without_engine(self, model: Model | ExternalModel, principal: Principal) -> bytes | None:
+        """The whole answer, where the request is not for an engine. Raises NotAllowed and the like."""
+
+    def call(
+        self, model: Model | ExternalModel, engine: str, context_length: int | None
+    ) -> tuple[str, dict[str, Any]] | None:
+        """With a lease: the path and the body that the engine gets, None where it is asked for nothing.
+
+        Raises InvalidField for what this engine cannot do.
+        """
+
+    def event(self, data: bytes) -> list[bytes]:
+        """The pieces that the data of one event of the engine's stream make. Raises EngineError."""
+
+    def end(self, body: bytes = b"") -> bytes:
+        """The last piece, or the whole answer where no stream is wanted. `body`: what an engine answered
+        that sent no stream. Raises EngineError.
+        """
+
+    def framed(self, message: bytes) -> bytes:
+        """A message (an error, say) as a piece of this answer."""
+
+
+class Translator(Protocol):
+    """One path of another system's API, whose requests engines answer."""
+
+    @property
+    def scope(self) -> str:
+        """Which kind of inference it is (`principals.SCOPES`)."""
+
+    async def read(
+        self, body: Mapping[str, Any], accept: str, principal: Principal, began: float
+    ) -> Translation:
+        """Understand a request; `began` is monotonic. Raises Invalid, ModelNotFound."""

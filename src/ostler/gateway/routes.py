@@ -77,8 +77,7 @@ def route_of(path: str, method: str) -> Route:
     """
     route = ROUTES.get(path)
     if route is not None:
-        if method != "POST":
-            raise WrongMethod(f"{path} takes POST, not {method}", allow="POST, OPTIONS")
+        expect_post(path, method)
         return route
     if not _CLEAN.fullmatch(path):
         near = near_names(path, [MODELS, *ROUTES])
@@ -87,6 +86,12 @@ def route_of(path: str, method: str) -> Route:
     if method not in _METHODS:
         raise WrongMethod(f"{method} is not understood", allow=", ".join((*_METHODS, "OPTIONS")))
     return Route(path, OTHER, dialect_of(path), post_only=False)
+
+
+def expect_post(path: str, method: str) -> None:
+    """Raise WrongMethod for any other method than POST."""
+    if method != "POST":
+        raise WrongMethod(f"{path} takes POST, not {method}", allow="POST, OPTIONS")
 
 
 class InsufficientScope(NotAllowed):
