@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ostler.api.dialects.base import Dialect
 from ostler.api.dialects.cortex.mounted import CORTEX
+from ostler.api.dialects.llamactl.mounted import LLAMACTL
 
-DIALECTS: tuple[Dialect, ...] = (CORTEX,)
+DIALECTS: tuple[Dialect, ...] = (CORTEX, LLAMACTL)
 
 
 def is_spoken(path: str) -> bool:
