@@ -25,6 +25,7 @@ from ostler import __version__
 from ostler.access.asgi import HearOut
 from ostler.access.service import Access
 from ostler.api.app import build_api
+from ostler.api.dialects.llamactl.forwarding import Forwarded
 from ostler.api.dialects.spoken import is_spoken
 from ostler.api.services import Services
 from ostler.chats.service import Chats
@@ -178,9 +179,7 @@ def build(
     reshaping = Reshaping(jobs, library, lambda: live.current)
     engines = engines or default_engines(settings)
     sources = SourceReader(library, settings.effective_models_dir)
-    models = Models(
-        database, events, clock, engines, sources, node, lambda: live.current.max_models
-    )
+    models = Models(database, events, clock, engines, sources, node, lambda: live.current.max_models)
     runtimes = runtimes or default_runtimes(settings, secret, clock)
     externals = Externals(database, events, clock, engines, models.find)
     pools = Pools(live, clock, externals.all)
@@ -252,6 +251,7 @@ def build(
         clock=clock,
         pools=pools,
         is_inner=is_spoken,
+        addresses=Forwarded(),
     )
     return Ostler(services, gateway, usage_writer)
 

@@ -172,8 +172,8 @@ class Settings(BaseModel):
     )
     group_limits: str = _setting(
         "",
-        "How many models of one group (`policy.group`) run at once: `chat=2,embeddings=1`. An idle one of the "
-        "group leaves for a new one. A group that is not named has no limit.",
+        "How many models of one group (`policy.group`) run at once: `chat=2,embeddings=1`. An idle one of it "
+        "leaves for a new one. A group that is not named has no limit.",
         live=True,
     )
     max_models: int = _setting(

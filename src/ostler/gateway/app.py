@@ -10,12 +10,13 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from ostler.access.browser import check_browser, origin_allowed
+from ostler.access.headers import KEY_IN_QUERY, key_in_header
 from ostler.access.names import may_use
 from ostler.core.clock import Clock
 from ostler.core.errors import Kind, OstlerError, RateLimited
 from ostler.core.principals import Principal
 from ostler.core.settings import Settings
-from ostler.gateway.bodies import read_asked, read_body, with_defaults
+from ostler.gateway.bodies import read_asked, read_body, with_defaults, with_model
 from ostler.gateway.elsewhere import carry_elsewhere
 from ostler.gateway.errors import (
     ClientGone,
@@ -36,9 +37,12 @@ from ostler.gateway.headers import HeaderRules
 from ostler.gateway.limits import forward_within, limits_of
 from ostler.gateway.listing import describe, find_model, list_models
 from ostler.gateway.metrics import GatewayMetrics
+from ostler.gateway.named import asks_for_stream, find_addressed
 from ostler.gateway.patience import Patience
 from ostler.gateway.ports import (
     Accounts,
+    Address,
+    Addresses,
     ASGIApp,
     Doorkeeper,
     EngineLeases,
@@ -82,8 +86,8 @@ class Gateway:
     """Takes `/v1/*`, hands everything else (lifespan too) to `inner`.
 
     `is_inner` names the few paths under `/v1/` that are the inner application's, `translators` the paths of
-    other systems that engines answer. `settings` gives the settings that hold now. Call `start` before the
-    first request and `close` after the last.
+    other systems that engines answer, `addresses` those that name a model. `settings` gives the settings
+    that hold now. Call `start` before the first request and `close` after the last.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class Gateway:
         clock: Clock,
         is_inner: Callable[[str], bool] = lambda path: False,
         translators: Mapping[str, Translator] | None = None,
+        addresses: Addresses | None = None,
     ) -> None:
         self._inner = inner
         self._is_inner = is_inner
@@ -124,6 +129,7 @@ class Gateway:
             settings,
             self._find,
         )
+        self._addresses = addresses
         self._patience = Patience()
         self._exchanges = self._patience.exchanges
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -148,12 +154,18 @@ class Gateway:
                 if scope["type"] == "websocket":
                     return await _refuse_websocket(receive, send)
                 return await self._serve(scope, receive, send)
-            if path in self._translated.translators and scope["type"] == "http":
-                return await self._serve(scope, receive, send)
+            if scope["type"] == "http":
+                if path in self._translated.translators:
+                    return await self._serve(scope, receive, send)
+                if self._addresses is not None and (address := self._addresses.read(scope)) is not None:
+                    return await self._serve(scope, receive, send, address)
         return await self._inner(scope, receive, send)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, address: Address | None = None
+    ) -> None:
         exchange = Exchange(scope["path"], scope["method"], scope["query_string"], receive, send, self._now())
+        exchange.address = address
         self._exchanges.add(exchange)
         try:
             await self._admit(exchange, scope)
@@ -168,7 +180,8 @@ class Gateway:
         except Exception as error:  # the last door: nobody above would tell the client
             log.exception("request %s to %s failed", exchange.request_id, exchange.path)
             if not exchange.head_sent:
-                body = envelope(exchange.dialect, 500, "Something went wrong in Ostler; its log says what.")
+                text = "Something went wrong in Ostler; its log says what."
+                body = envelope(exchange.dialect, 500, text)
                 await exchange.answer(500, [], body)
             exchange.error = repr(error)
         finally:
@@ -187,6 +200,8 @@ class Gateway:
             self._allow_origin(exchange, exchange.incoming.origin.decode("latin-1"))
         if exchange.method == "OPTIONS":
             return await self._preflight(exchange, headers)
+        if KEY_IN_QUERY.encode() in exchange.query:
+            headers, exchange.query = key_in_header(headers, exchange.query)
         if self._access.has_foreign_keys:
             await self._access.recognise(headers)
         principal = self._access.admit(headers, exchange.method, client[0] if client else None)
@@ -197,8 +212,23 @@ class Gateway:
         exchange.ticket = self._access.limiter.admit(principal)
         if translator is not None:
             return await self._translated.serve(exchange, translator, principal)
+        if exchange.address is not None:
+            return await self._route_by_path(exchange, exchange.address, principal)
         await self._route(exchange, principal)
         return None
+
+    async def _route_by_path(self, exchange: Exchange, address: Address, principal: Principal) -> None:
+        """Carry a request to the engine of the model that its path names, as it came."""
+        exchange.model = find_addressed(exchange, address, self._models, self._instances, principal)
+        settings = self._settings()
+        limit = settings.request_body_limit_bytes
+        exchange.body = await read_body(exchange.receive, limit, exchange.incoming.content_length)
+        exchange.on_client = False
+        wants_stream = asks_for_stream(exchange)
+        if wants_stream and exchange.ticket is not None:
+            exchange.ticket.begin_stream()
+        loop = self._loop or asyncio.get_running_loop()
+        await while_client_stays(exchange, loop, self._carry(exchange, settings, Wishes(), wants_stream))
 
     async def _route(self, exchange: Exchange, principal: Principal) -> None:
         """Find the model, and carry the request to its engine."""
@@ -213,6 +243,8 @@ class Gateway:
         asked = read_asked(exchange.body, incoming, exchange.query)
         model = self._find(asked.model, principal)
         exchange.model = model
+        if isinstance(model, Model) and asked.model not in model.names:
+            exchange.body = with_model(exchange.body, asked, model.name, incoming.content_type)
         wishes = read_wishes(incoming, asked.json, principal)
         wants_stream = False
         if asked.json is not None:
@@ -267,6 +299,9 @@ class Gateway:
             if not may_use(principal, name):
                 raise ModelNotAllowed(f"{principal.name} may not use the model {name!r}", model=name)
             return external
+        if "/" in name and self._models.find(name) is None:  # llamactl's way to name an instance
+            instance, _, _ = name.partition("/")
+            name = instance if self._models.find(instance) is not None else name
         return find_model(self._models, name, principal)
 
     async def _list(self, exchange: Exchange) -> None:
@@ -325,7 +360,11 @@ class Gateway:
             await break_off(exchange, error)
             return
         exchange.error = error.message
-        await exchange.answer(status_of(error), error_headers(error), error_body(exchange.dialect, error))
+        if exchange.address is not None:
+            status, body = exchange.address.tell(error)
+        else:
+            status, body = status_of(error), error_body(exchange.dialect, error)
+        await exchange.answer(status, error_headers(error), body)
 
     def _left(self, exchange: Exchange, why: str) -> None:
         exchange.status = CLIENT_CLOSED

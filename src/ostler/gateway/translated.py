@@ -139,9 +139,7 @@ def _prepare(
         return False
     exchange.engine_path, asked = call
     try:
-        exchange.body = json.dumps(
-            asked, separators=(",", ":"), allow_nan=False, ensure_ascii=False
-        ).encode()
+        exchange.body = json.dumps(asked, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
     except ValueError as error:  # also half a character
         raise BadBody(f"the request holds what JSON does not have: {error}") from None
     if model.request_defaults:

@@ -1,8 +1,8 @@
 """Who may start, and who leaves for it: a pure decision over a snapshot.
 
-Two things are scarce: places (`max_running`, and those of a group) and the memory of each device (the ledger). The cheapest
-set of idle models that frees enough leaves, and nobody else; `leaving.py` chooses it. The scheduler
-carries the decision out.
+Two things are scarce: places (`max_running`, and those of a group) and the memory of each device (the
+ledger). The cheapest set of idle models that frees enough leaves, and nobody else; `leaving.py` chooses it.
+The scheduler carries the decision out.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Places:
     of_group: Mapping[str, int] = field(default_factory=dict)
 
     def full(self, group: str | None, others: Sequence[Resident]) -> str | None:
-        """What keeps one more of that group from running beside these, in words; None while there is place."""
+        """What keeps one more of that group from running beside these; None while there is place."""
         if self.in_all and len(others) >= self.in_all:
             return f"{len(others)} of {self.in_all} models run"
         limit = self.of_group.get(group) if group is not None else None

@@ -63,9 +63,9 @@ class Policy:
     that was started on demand stops (0: never). `pinned`: never evicted. `auto_start`: started with
     the server. `priority`: higher stays longer. `devices`: ids of the only devices that it may use, the best
     liked first; "cpu" alone keeps it off GPUs; none: all. `request_timeout_s`: the longest that an answer may
-    take which is no stream; `stream_timeout_s`: the longest silence within a stream. `group`: those of one group
-    share a limit of how many run at once (setting `group_limits`). `restart_delay_s`: the wait before each
-    restart after a fault, in place of one that grows.
+    take which is no stream; `stream_timeout_s`: the longest silence within a stream. `group`: those of one
+    group share a limit of how many run at once (setting `group_limits`). `restart_delay_s`: the wait before
+    each restart after a fault, in place of one that grows.
     """
 
     on_demand: bool = True
@@ -226,5 +226,5 @@ class Model:
 
     @property
     def listed_as(self) -> tuple[str, ...]:
-        """What a key's allow-list may call it: its names, and `#` with its id, which stays when it is renamed."""
+        """What a key's allow-list may call it: its names, and `#` with its id, which no rename changes."""
         return (*self.names, f"#{self.id}")

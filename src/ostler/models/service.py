@@ -161,9 +161,7 @@ class Models:
         """The model's files, all there. Raises ModelFileGone or BrokenFile."""
         return await self._sources.files_of(model)
 
-    async def preview(
-        self, new: NewModel, principal: Principal, *, files_may_come: bool = False
-    ) -> Model:
+    async def preview(self, new: NewModel, principal: Principal, *, files_may_come: bool = False) -> Model:
         """The model that `create` would make, checked in full, not saved (id 0)."""
         return await self._check(new, principal, files_may_come=files_may_come)
 
@@ -180,9 +178,7 @@ class Models:
         await asyncio.to_thread(refuse_untrusted_options, checked, before, table, roots, principal)
         return {**before, **checked}
 
-    async def create(
-        self, new: NewModel, principal: Principal, *, files_may_come: bool = False
-    ) -> Model:
+    async def create(self, new: NewModel, principal: Principal, *, files_may_come: bool = False) -> Model:
         """Check and store a recipe; it is stopped. Needs the role power_user.
 
         `files_may_come`: one whose engine is said is stored also where its files are not here yet. Raises

@@ -118,7 +118,7 @@ class SourceReader:
         if model.source.kind == "none":
             raise NoModelFile(
                 f"{model.name} names no model file; one engine that loads models by itself is not run here",
-                hint="Make one model of each file instead: Ostler starts and stops them as they are asked for.",
+                hint="Make one model of each file instead: Ostler starts and stops them as needed.",
                 model=model.name,
             )
         facts = {"model": model.name, "source": model.source.label}

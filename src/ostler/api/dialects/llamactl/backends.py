@@ -39,9 +39,7 @@ class CommandIn(LlamactlBody):
     command: StrictStr = ""
 
 
-@routes.at(
-    "GET", f"{ROOT}/llama-cpp/{{topic}}", dependencies=[says("command failed")], **management()
-)
+@routes.at("GET", f"{ROOT}/llama-cpp/{{topic}}", dependencies=[says("command failed")], **management())
 async def ask_llama_server(rooms: Rooms, topic: Literal["help", "version", "devices"]) -> Response:
     """What the llama-server that would be used says of its options, its version or the devices it sees."""
     request = LaunchRequest(0, topic, FilePath("model"))

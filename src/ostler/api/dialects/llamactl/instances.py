@@ -174,7 +174,9 @@ async def bring_up(rooms: Services, who: Principal, model: Model) -> None:
     """Start it and wait until it is ready. Raises what a download and a start may raise."""
     await _fetch(rooms, who, model)
     policy = model.policy
-    timeout_s = rooms.settings.current.idle_timeout_s if policy.idle_timeout_s is None else policy.idle_timeout_s
+    timeout_s = (
+        rooms.settings.current.idle_timeout_s if policy.idle_timeout_s is None else policy.idle_timeout_s
+    )
     await rooms.instances.start(model.id, who, keep=not timeout_s or policy.pinned)
 
 

@@ -77,7 +77,11 @@ async def show_key(rooms: Rooms, key_id: KeyId) -> dict[str, Any]:
 
 
 @routes.group_root(
-    "DELETE", f"{ROOT}/{{key_id}}", status_code=204, dependencies=[says("deletion_failed")], **_keepers_of_keys
+    "DELETE",
+    f"{ROOT}/{{key_id}}",
+    status_code=204,
+    dependencies=[says("deletion_failed")],
+    **_keepers_of_keys,
 )
 async def revoke_key(rooms: Rooms, who: Who, key_id: KeyId) -> Response:
     """Revoke a key; it stops working at once."""

@@ -69,9 +69,7 @@ def engine_of(backend: str) -> str:
     return ENGINES[backend]
 
 
-def new_model_of(
-    rooms: Services, name: str | None, sent: OptionsIn, before: Model | None = None
-) -> NewModel:
+def new_model_of(rooms: Services, name: str | None, sent: OptionsIn, before: Model | None = None) -> NewModel:
     """The record that a body means; `before` gives the values of secrets that come back hidden.
 
     Raises InvalidField, Unsupported.
@@ -177,11 +175,7 @@ def options_out(rooms: Services, model: Model) -> dict[str, Any]:
         "group": policy.group,
     }
     always = ("backend_options", "auto_restart", "on_demand_start")
-    return {
-        name: value
-        for name, value in shown.items()
-        if name in always or value not in (None, "", [], {})
-    }
+    return {name: value for name, value in shown.items() if name in always or value not in (None, "", [], {})}
 
 
 def idle_minutes(policy: Policy, settings: Settings) -> int:
