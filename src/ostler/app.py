@@ -52,6 +52,7 @@ from ostler.gateway.server import OneWriteProtocol, acceptors, settle_memory
 from ostler.hub.service import Hub
 from ostler.hub.specs import parse_spec
 from ostler.importing.cortex import CortexImport
+from ostler.importing.llamactl import LlamactlImport
 from ostler.instances.dry_runs import HubView
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
@@ -226,6 +227,7 @@ def build(
         recipes=recipes,
         chats=chats,
         cortex_import=CortexImport(access, models, recipes, chats, externals),
+        llamactl_import=LlamactlImport(access, models, live, clock),
         externals=externals,
         pools=pools,
         instances=instances,

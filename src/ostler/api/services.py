@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ostler.fit.reading import Shapes
     from ostler.hub.service import Hub
     from ostler.importing.cortex import CortexImport
+    from ostler.importing.llamactl import LlamactlImport
     from ostler.instances.service import Instances
     from ostler.jobs.service import Jobs
     from ostler.library.service import Library
@@ -68,6 +69,7 @@ class Services:
     recipes: Recipes
     chats: Chats
     cortex_import: CortexImport
+    llamactl_import: LlamactlImport
     externals: Externals
     pools: Pools
     instances: Instances

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, StrictBool, StrictInt, StrictStr
+from pydantic import Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from ostler.api.dialects.llamactl import backend_options
 from ostler.api.dialects.llamactl.backend_options import BACKENDS, ENGINES, MLX, Said
@@ -98,6 +98,17 @@ def new_model_of(rooms: Services, name: str | None, sent: OptionsIn, before: Mod
         origin=ORIGIN,
         dialect_data={ORIGIN: _kept(sent)},
     )
+
+
+def stored_model_of(rooms: Services, name: str, options: Mapping[str, Any]) -> NewModel:
+    """The record that llamactl's own stored options mean. Raises as `new_model_of` does."""
+    try:
+        sent = OptionsIn.model_validate(options)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"])) or "options"
+        raise InvalidField(field, f"{field}: {first['msg']}") from error
+    return new_model_of(rooms, name, sent)
 
 
 def _shown_again(rooms: Services, given: Mapping[str, Any], before: Model | None) -> Mapping[str, Any]:
