@@ -28,6 +28,7 @@ from ostler.api.app import build_api
 from ostler.api.dialects.llamactl.forwarding import Forwarded
 from ostler.api.dialects.spoken import is_spoken
 from ostler.api.services import Services
+from ostler.catalog.pulling import PredefinedPulls
 from ostler.chats.service import Chats
 from ostler.core.clock import Clock
 from ostler.core.database import Database
@@ -40,6 +41,7 @@ from ostler.core.secrets import ServerSecret
 from ostler.core.server_lock import ServerLock
 from ostler.core.settings import Settings
 from ostler.core.settings_sources import LoadedSettings
+from ostler.downloads.plan import DownloadPlan
 from ostler.downloads.service import Downloads
 from ostler.engines.registry import Engines, default_engines
 from ostler.fit.answering import Fits
@@ -57,7 +59,10 @@ from ostler.instances.dry_runs import HubView
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
 from ostler.library.service import Library
+from ostler.models.automatic import AutomaticModels
+from ostler.models.predefined import Predefined
 from ostler.models.recipes import Recipes
+from ostler.models.records import Model
 from ostler.models.service import Models
 from ostler.models.sources import SourceReader
 from ostler.reshaping.service import Reshaping
@@ -127,6 +132,7 @@ class Ostler:
             s.access.begin_day(await s.usage.used_since(midnight))
             ending.push_async_callback(s.access.close)
             await s.library.start()
+            ending.push_async_callback(s.library.close)
             await s.models.start()
             await s.externals.start()
             await self.usage_writer.start()
@@ -176,11 +182,12 @@ def build(
     library = Library(database, events, clock, settings, node)
     hub = Hub(settings)
     jobs = Jobs(database, events, clock, node, uuid4().hex)
-    downloads = Downloads(jobs, hub, library, live, events, clock)
     reshaping = Reshaping(jobs, library, lambda: live.current)
     engines = engines or default_engines(settings)
     sources = SourceReader(library, settings.effective_models_dir)
     models = Models(database, events, clock, engines, sources, node, lambda: live.current.max_models)
+    downloads = Downloads(jobs, hub, library, live, events, clock, models.hub_token_of)
+    automatic = AutomaticModels(library, models, engines)
     runtimes = runtimes or default_runtimes(settings, secret, clock)
     externals = Externals(database, events, clock, engines, models.find)
     pools = Pools(live, clock, externals.all)
@@ -204,6 +211,7 @@ def build(
         gpus_are_chosen=any(name.endswith("_VISIBLE_DEVICES") for name in os.environ),
     )
     recipes = Recipes(database, events, clock, models)
+    predefined = Predefined(lambda: live.current.effective_predefined_file)
     chats = Chats(database, clock)
     registry = CollectorRegistry()
     counted = GatewayMetrics(registry, lambda: usage_writer.dropped)
@@ -224,7 +232,10 @@ def build(
         engines=engines,
         runtimes=runtimes,
         models=models,
+        automatic=automatic,
         recipes=recipes,
+        predefined=predefined,
+        predefined_pulls=PredefinedPulls(predefined, downloads, models),
         chats=chats,
         cortex_import=CortexImport(access, models, recipes, chats, externals),
         llamactl_import=LlamactlImport(access, models, live, clock),
@@ -246,6 +257,7 @@ def build(
         build_api(services),
         access=access,
         models=models,
+        automatic=automatic,
         instances=instances,
         usage=usage_writer,
         metrics=counted,
@@ -261,10 +273,14 @@ def build(
 def _asked_of(hub: Hub, downloads: Downloads) -> HubView:
     """What a dry run asks about files that are not here."""
 
-    async def read(spec: str) -> Read:
-        return shape_on_hub(await hub.inspect(parse_spec(spec, endpoint=hub.endpoint)))
+    async def plan(model: Model) -> DownloadPlan:
+        return await downloads.plan(model.source.label, principal=SYSTEM, token=model.hub_token)
 
-    return HubView(lambda spec: downloads.plan(spec, principal=SYSTEM), read)
+    async def read(model: Model) -> Read:
+        spec = parse_spec(model.source.label, endpoint=hub.endpoint)
+        return shape_on_hub(await hub.with_token(model.hub_token).inspect(spec))
+
+    return HubView(plan, read)
 
 
 class Server(uvicorn.Server):

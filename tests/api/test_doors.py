@@ -40,6 +40,7 @@ PARTS = {
     "topic": "version",
     "node": "nothing",
     "model": "nothing",
+    "alias": "nothing",
 }
 
 

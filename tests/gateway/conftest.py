@@ -36,6 +36,7 @@ from ostler.models.records import Model, Policy, Source
 from ostler.upstreams.entries import External
 from ostler.upstreams.pools import Pools
 from ostler.usage import RequestRecord, UsageLog, UsageWriter
+from tests.nothing_cached import NothingCached
 
 INTERNAL_KEY = "internal-key-of-the-engine"
 Reply = Callable[["Seen"], Awaitable[None]]
@@ -348,6 +349,7 @@ async def stand(database: Database, tmp_path: Path) -> AsyncIterator[Stand]:
         the_rest,
         access=access,
         models=index,
+        automatic=NothingCached(),
         instances=instances,
         pools=pools,
         addresses=Forwarded(),

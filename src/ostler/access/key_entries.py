@@ -64,24 +64,6 @@ def entry_of(row: KeyRow) -> Entry:
     )
 
 
-def new_row(name: str, prefix: str, sha256: str, role: Role, **more: Any) -> KeyRow:
-    """A row to store; what is not said is for everything, for everybody and without end."""
-    values: dict[str, Any] = {
-        "foreign_hash": None,
-        "models": None,
-        "limits": {},
-        "user_id": None,
-        "org_id": None,
-        "scopes": None,
-        "addresses": None,
-        "disabled": False,
-        "expires_at": None,
-        "last_used_at": None,
-        **more,
-    }
-    return KeyRow(name=name, prefix=prefix, sha256=sha256, role=role.label, **values)
-
-
 def in_future(expires_at: datetime, now: datetime) -> datetime:
     """Give a time back that has a zone and is still to come. Raises InvalidField."""
     if expires_at.tzinfo is None:

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from ostler.access.browser import check_browser, origin_allowed
 from ostler.access.headers import KEY_IN_QUERY, key_in_header
-from ostler.access.names import may_use
 from ostler.core.clock import Clock
 from ostler.core.errors import Kind, OstlerError, RateLimited
 from ostler.core.principals import Principal
@@ -23,7 +22,6 @@ from ostler.gateway.errors import (
     Dialect,
     EngineGone,
     EngineSilent,
-    ModelNotAllowed,
     SilentClient,
     WrongMethod,
     envelope,
@@ -32,18 +30,20 @@ from ostler.gateway.errors import (
     status_of,
 )
 from ostler.gateway.exchange import Exchange, while_client_stays
+from ostler.gateway.finding import ModelFinder
 from ostler.gateway.forward import Forwarder, break_off
 from ostler.gateway.headers import HeaderRules
 from ostler.gateway.limits import forward_within, limits_of
-from ostler.gateway.listing import describe, find_model, list_models
+from ostler.gateway.listing import describe, list_models
 from ostler.gateway.metrics import GatewayMetrics
-from ostler.gateway.named import asks_for_stream, find_addressed
+from ostler.gateway.named import asks_for_stream, expect_by_path, is_of_instance, let_in_by_path
 from ostler.gateway.patience import Patience
 from ostler.gateway.ports import (
     Accounts,
     Address,
     Addresses,
     ASGIApp,
+    AutomaticNames,
     Doorkeeper,
     EngineLeases,
     Lease,
@@ -96,6 +96,7 @@ class Gateway:
         *,
         access: DoorkeeperWithLimits,
         models: ModelNames,
+        automatic: AutomaticNames,
         instances: EngineLeases,
         pools: Pools,
         usage: Accounts,
@@ -110,6 +111,7 @@ class Gateway:
         self._is_inner = is_inner
         self._access = access
         self._models = models
+        self._automatic = automatic
         self._instances = instances
         self._usage = usage
         self._metrics = metrics
@@ -120,6 +122,7 @@ class Gateway:
         self._upstream = Upstream()
         self._forwarder = Forwarder(self._upstream, self._rules, metrics, self._now)
         self._pools = pools
+        self._finder = ModelFinder(models, pools, automatic)
         self._translated = Translated(
             translators or {},
             TranslatingForwarder(self._upstream, self._rules, metrics, self._now),
@@ -127,7 +130,7 @@ class Gateway:
             pools,
             metrics,
             settings,
-            self._find,
+            self._finder.meant,
         )
         self._addresses = addresses
         self._patience = Patience()
@@ -219,7 +222,9 @@ class Gateway:
 
     async def _route_by_path(self, exchange: Exchange, address: Address, principal: Principal) -> None:
         """Carry a request to the engine of the model that its path names, as it came."""
-        exchange.model = find_addressed(exchange, address, self._models, self._instances, principal)
+        let_in_by_path(exchange, address, principal)
+        model = exchange.model = await self._finder.at_path(address.model, principal)
+        expect_by_path(address, model, self._instances)
         settings = self._settings()
         limit = settings.request_body_limit_bytes
         exchange.body = await read_body(exchange.receive, limit, exchange.incoming.content_length)
@@ -241,9 +246,9 @@ class Gateway:
         exchange.body = await read_body(exchange.receive, limit, incoming.content_length)
         exchange.on_client = False
         asked = read_asked(exchange.body, incoming, exchange.query)
-        model = self._find(asked.model, principal)
+        model = await self._finder.meant(asked.model, principal)
         exchange.model = model
-        if isinstance(model, Model) and asked.model not in model.names:
+        if isinstance(model, Model) and is_of_instance(asked.model, model.names):
             exchange.body = with_model(exchange.body, asked, model.name, incoming.content_type)
         wishes = read_wishes(incoming, asked.json, principal)
         wants_stream = False
@@ -293,17 +298,6 @@ class Gateway:
             lease.release(broken=broken)
         return None
 
-    def _find(self, name: str, principal: Principal) -> Model | ExternalModel:
-        """The model that a request means: ours, else one that an upstream serves."""
-        if self._models.find(name) is None and (external := self._pools.find(name)) is not None:
-            if not may_use(principal, name):
-                raise ModelNotAllowed(f"{principal.name} may not use the model {name!r}", model=name)
-            return external
-        if "/" in name and self._models.find(name) is None:  # llamactl's way to name an instance
-            instance, _, _ = name.partition("/")
-            name = instance if self._models.find(instance) is not None else name
-        return find_model(self._models, name, principal)
-
     async def _list(self, exchange: Exchange) -> None:
         """`GET /v1/models` and `GET /v1/models/{name}`."""
         exchange.label = MODELS
@@ -312,10 +306,11 @@ class Gateway:
         assert exchange.principal is not None
         name = exchange.path[len(MODELS) + 1 :]
         if name:
-            model = self._find(name, exchange.principal)
-            found = describe(model, self._instances)
+            found = describe(await self._finder.look_at(name, exchange.principal), self._instances)
         else:
-            found = list_models(self._models, self._instances, exchange.principal, self._pools.all())
+            automatic = await self._automatic.list()
+            external = self._pools.all()
+            found = list_models(self._models, self._instances, exchange.principal, automatic, external)
         await exchange.answer(200, [], json.dumps(found).encode())
 
     def _allow_origin(self, exchange: Exchange, origin: str) -> None:

@@ -14,11 +14,12 @@ from ostler.access.organisations import OrganisationNotFound
 from ostler.access.service import Access
 from ostler.access.users import UserNotFound
 from ostler.chats.service import ChatNotFound, Chats, Said, owner_named
+from ostler.core.comma_lists import comma_list
 from ostler.core.errors import InvalidField, OstlerError
 from ostler.core.principals import Principal, Role
 from ostler.importing.cortex_database import Row, Tables, read_tables
 from ostler.importing.report import Outcome, Report
-from ostler.models.names import name_from
+from ostler.models.names import name_like
 from ostler.models.recipes import RecipeNameTaken, Recipes
 from ostler.models.records import NewModel
 from ostler.models.service import Models
@@ -156,10 +157,7 @@ class _Taking:
             return Outcome.THERE, None
         except KeyNotFound:
             pass
-        scopes = [scope.strip() for scope in str(row.get("scopes") or "").split(",") if scope.strip()]
-        addresses = [
-            entry.strip() for entry in str(row.get("ip_allowlist") or "").split(",") if entry.strip()
-        ]
+        scopes, addresses = comma_list(row.get("scopes")), comma_list(row.get("ip_allowlist"))
         user, org = row.get("user_id") or 0, row.get("org_id") or 0
         owner = Owner(self._users.get(user), self._orgs.get(org))
         try:
@@ -184,7 +182,7 @@ class _Taking:
     async def _model(self, row: Row) -> tuple[Outcome, str | None]:
         new = await self._new_model_of(_model_fields(row))
         notes = []
-        if (name := name_from(new.name or "")) != new.name:
+        if (name := name_like(new.name or "")) != new.name:
             notes.append(f"is called {name} here")
             new = replace(new, name=name)
         if name in self._model_names:
@@ -222,7 +220,7 @@ class _Taking:
         stored = {**_object(row.get("config_json")), **row, "name": row.get("model_name")}
         fields = {key: value for key, value in stored.items() if key not in _RECIPES_OWN}
         new = await self._new_model_of(_model_fields(fields))
-        new = replace(new, name=name_from(new.name or str(row["name"])))
+        new = replace(new, name=name_like(new.name or str(row["name"])))
         try:
             if self._report.dry_run:
                 await self._models.preview(new, self._principal)

@@ -13,10 +13,15 @@ from ostler.core.near import near_names
 from ostler.core.states import DesiredState
 
 HOST_DEVICE = "cpu"
+HUB_TOKEN = "HF_TOKEN"
+"""The variable of a model's environment that is the hub's token for its own files, and for nothing else."""
+
 MAX_DEVICES = 64
+FITS_NOT = "does_not_fit"
+"""The code of an error that may be ignored: its memory is not there."""
 _DEVICE_ID = re.compile(r"[a-z]{2,20}:[\w-]{1,60}|cpu", re.ASCII)
 _GROUP = re.compile(r"[A-Za-z0-9._-]{1,50}")
-ORIGINS = ("native", "cortex", "llamactl", "bodhi", "catalog")
+ORIGINS = ("native", "cortex", "llamactl", "bodhi", "catalog", "library")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +195,7 @@ class NewModel:
 class Model:
     """A stored recipe. `revision` counts its changes, for optimistic locking.
 
-    `ignore_fit`: a person said to start it also where its memory is not there.
+    `ignored`: codes of errors of which a person said that it starts all the same.
     """
 
     id: int
@@ -216,7 +221,7 @@ class Model:
     revision: int
     created_at: datetime
     updated_at: datetime
-    ignore_fit: bool = False
+    ignored: frozenset[str] = frozenset()
     runtime_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -228,3 +233,8 @@ class Model:
     def listed_as(self) -> tuple[str, ...]:
         """What a key's allow-list may call it: its names, and `#` with its id, which no rename changes."""
         return (*self.names, f"#{self.id}")
+
+    @property
+    def hub_token(self) -> str | None:
+        """The hub's token of its own; None where it has none."""
+        return self.env.get(HUB_TOKEN) or None

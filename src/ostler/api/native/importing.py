@@ -8,13 +8,14 @@ from typing import Any
 
 from pydantic import Field, SecretStr
 
-from ostler.api.dialects.cortex.models import record_of
+from ostler.api.dialects.cortex.models import record_of, runtime_of_new
 from ostler.api.dialects.llamactl.records import stored_model_of
 from ostler.api.door import needs, router
 from ostler.api.services import Rooms, Who
 from ostler.api.shapes import Body, Out
 from ostler.core.principals import Role
 from ostler.importing.report import Outcome, Report
+from ostler.models.records import NewModel
 
 routes = router("import")
 
@@ -67,7 +68,12 @@ async def import_cortex(rooms: Rooms, who: Who, body: CortexIn) -> Any:
     Keys and passwords go on working; every model is stopped. What was taken before is passed over.
     """
     url = body.database_url.get_secret_value()
-    report = await rooms.cortex_import.take(url, partial(record_of, rooms), who, dry_run=body.dry_run)
+    runtime = await runtime_of_new(rooms)  # asked once, not for each model
+
+    async def new_model_of(values: dict[str, Any]) -> NewModel:
+        return await record_of(rooms, {**values, "runtime": runtime})
+
+    report = await rooms.cortex_import.take(url, new_model_of, who, dry_run=body.dry_run)
     return _report_out(report)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,8 @@ async def test_apply_starts_anew_with_what_was_changed(api: Api, model_file: Pat
     assert (await api("PATCH", model, {"context_size": 256})).json() == {"status": "ok"}
     applied = (await api.post(f"{model}/apply")).json()
     assert applied["status"] == "applied" and applied["port"] is None  # that of the next is not known yet
+    assert applied["state"] == "stopping"
+    assert (await api.get(model)).json()["state"] in ("stopping", "starting")
     view = await api.services.instances.start(1, LOCAL_ADMIN)
     assert view.id != first and not view.drift and view.state.value == "running"
 
@@ -106,6 +109,27 @@ async def test_apply_starts_a_stopped_model_too(api: Api, model_file: Path) -> N
     model = await made(api)
     assert (await api.post(f"{model}/apply")).json()["status"] == "applied"
     assert (await api.services.instances.start(1, LOCAL_ADMIN)).state.value == "running"
+    before = (await api.get(model)).json()["port"]
+    await api.post(f"{model}/stop")
+    again = (await api.post(f"{model}/apply")).json()
+    assert (again["state"], again["port"]) == ("starting", None), f"nothing is at {before} any more"
+    assert (await api.get(model)).json()["port"] != before
+
+
+async def test_where_a_model_runs_is_said_by_its_body_or_by_what_is_here(
+    make_api: MakeApi, demo_model: Path
+) -> None:
+    api = await make_api(cortex_runtime="auto", docker_host="unix:///nowhere.sock")
+    shutil.copy(demo_model, api.data_dir / "models" / "tiny-Q8_0.gguf")
+    bodies = ({}, {"runtime": "docker"}, {"runtime": "process"})
+    for number, body in enumerate(bodies):
+        answer = await api.post(MODELS, {**BODY, "served_model_name": f"m{number}", **body})
+        assert answer.status_code == 200, answer.text
+    told = [(item["id"], item["runtime"]) for item in (await api.get(MODELS)).json()]
+    assert told == [(1, "process"), (2, "docker"), (3, "process")], "no daemon answers here"
+    assert (await api("PATCH", f"{MODELS}/1", {"runtime": "docker"})).status_code == 200
+    assert (await api.get(f"{MODELS}/1")).json()["runtime"] == "docker"
+    assert (await api.post(MODELS, {**BODY, "runtime": "moon"})).status_code == 422
 
 
 async def test_two_starts_are_one(api: Api, model_file: Path) -> None:
@@ -144,6 +168,10 @@ async def test_warnings_come_with_the_start_and_errors_keep_it_from_starting(
     api: Api, model_file: Path
 ) -> None:
     model = await made(api, threads=4000)
+    asked = envelope(await api("POST", f"{model}/start", params={"confirm": "false"}), 409)
+    assert [found["code"] for found in asked["facts"]["findings"]] == ["more_threads_than_cores"]
+    assert (await api.get(model)).json()["state"] == "stopped"
+    assert (await api("POST", f"{model}/apply", params={"confirm": "false"})).status_code == 409
     started = (await api.post(f"{model}/start")).json()
     assert "more_threads_than_cores" in [warning["code"] for warning in started["warnings"]]
     await api.post(f"{model}/stop")
@@ -161,7 +189,7 @@ async def test_files_that_are_gone_are_said_to_be(api: Api, model_file: Path) ->
     model_file.rename(model_file.with_name("moved.gguf"))
     told = (await api.post(f"{model}/dry-run")).json()
     assert told["valid"] is False and told["command"] == [] and "gone" in told["warnings"][0]["message"]
-    envelope(await api.post(f"{model}/start"), 409)
+    envelope(await api.post(f"{model}/start"), 400, "local_path_not_found")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +240,7 @@ async def test_what_cannot_be_is_refused_with_cortexs_word(
         ({"custom_request_json": "{broken"}, "custom_request_json"),
         ({"custom_request_json": '{"messages": []}'}, "custom_request_json"),
         ({"engine_startup_args_json": "{}"}, "engine_startup_args_json"),
-        ({"served_model_name": "two words"}, "served_model_name"),
+        ({"served_model_name": "blank behind "}, "served_model_name"),
         ({"served_model_name": "", "name": ""}, "served_model_name"),
         ({"engine_image": "../x"}, "engine_image"),
     ],

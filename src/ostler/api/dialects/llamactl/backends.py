@@ -16,9 +16,9 @@ from ostler.api.dialects.llamactl.errors import Refused, says
 from ostler.api.dialects.llamactl.mlx import read_mlx
 from ostler.api.services import Rooms, Services
 from ostler.core.errors import EngineError
+from ostler.engines.asking import run_program
 from ostler.engines.base import LaunchRequest
 from ostler.engines.options import OptionTable, name_of
-from ostler.engines.probe import run_program
 from ostler.engines.rows import ParsedCommand
 
 routes = LlamactlRouter("backends")
@@ -44,7 +44,7 @@ async def ask_llama_server(rooms: Rooms, topic: Literal["help", "version", "devi
     """What the llama-server that would be used says of its options, its version or the devices it sees."""
     request = LaunchRequest(0, topic, FilePath("model"))
     found = await rooms.engines.get("llamacpp").executable(request)
-    text = await run_program(found.command, _FLAGS[topic])
+    text = await run_program(*found.command, _FLAGS[topic])
     if text is None:
         raise CommandFailed(f"Failed to get {topic}: {' '.join(found.command)} {_FLAGS[topic]} failed")
     return Response(text, media_type="text/plain")
