@@ -25,6 +25,7 @@ from ostler import __version__
 from ostler.access.asgi import HearOut
 from ostler.access.service import Access
 from ostler.api.app import build_api
+from ostler.api.dialects.llamactl.forwarding import Forwarded
 from ostler.api.dialects.ollama.exchanges import translators
 from ostler.api.dialects.spoken import is_spoken
 from ostler.api.services import Services
@@ -56,6 +57,7 @@ from ostler.hub.service import Hub
 from ostler.hub.specs import parse_spec
 from ostler.importing.bodhi import BodhiImport
 from ostler.importing.cortex import CortexImport
+from ostler.importing.llamactl import LlamactlImport
 from ostler.instances.dry_runs import HubView
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
@@ -187,7 +189,7 @@ def build(
     reshaping = Reshaping(jobs, library, lambda: live.current)
     engines = engines or default_engines(settings)
     sources = SourceReader(library, settings.effective_models_dir)
-    models = Models(database, events, clock, engines, sources, node)
+    models = Models(database, events, clock, engines, sources, node, lambda: live.current.max_models)
     downloads = Downloads(jobs, hub, library, live, events, clock, models.hub_token_of)
     automatic = AutomaticModels(library, models, engines)
     runtimes = runtimes or default_runtimes(settings, secret, clock)
@@ -243,6 +245,7 @@ def build(
         chats=chats,
         cortex_import=CortexImport(access, models, recipes, chats, externals),
         bodhi_import=BodhiImport(models, engines, library, live),
+        llamactl_import=LlamactlImport(access, models, live, clock),
         externals=externals,
         pools=pools,
         instances=instances,
@@ -270,6 +273,7 @@ def build(
         pools=pools,
         is_inner=is_spoken,
         translators=translators(services),
+        addresses=Forwarded(),
     )
     return Ostler(services, gateway, usage_writer)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ostler.hub.service import Hub
     from ostler.importing.bodhi import BodhiImport
     from ostler.importing.cortex import CortexImport
+    from ostler.importing.llamactl import LlamactlImport
     from ostler.instances.service import Instances
     from ostler.jobs.service import Jobs
     from ostler.library.cached_models import CachedModels
@@ -80,6 +81,7 @@ class Services:
     chats: Chats
     cortex_import: CortexImport
     bodhi_import: BodhiImport
+    llamactl_import: LlamactlImport
     externals: Externals
     pools: Pools
     instances: Instances

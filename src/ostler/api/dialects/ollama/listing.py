@@ -83,7 +83,7 @@ async def list_running(rooms: Rooms, who: Who) -> Answer:
         (view, model)
         for view in rooms.instances.views()
         if view.state in (InstanceState.LOADING, InstanceState.RUNNING)
-        and may_use(who, *(model := rooms.models.get(view.model_id)).names)
+        and may_use(who, *(model := rooms.models.get(view.model_id)).listed_as)
     ]
     its_files = await files_by_model(rooms, [model for _, model in running])
     return {
@@ -93,7 +93,7 @@ async def list_running(rooms: Rooms, who: Who) -> Answer:
 
 def visible(rooms: Services, who: Principal) -> list[Model]:
     """The models that this principal may use."""
-    return [model for model in rooms.models.all() if not model.archived and may_use(who, *model.names)]
+    return [model for model in rooms.models.all() if not model.archived and may_use(who, *model.listed_as)]
 
 
 def _row(model: Model, files: FileSet | None) -> dict[str, Any]:

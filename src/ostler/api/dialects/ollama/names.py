@@ -52,7 +52,7 @@ def find(rooms: Services, name: str) -> Model | None:
 async def named(rooms: Services, name: str, principal: Principal) -> Model:
     """The model that a name means and that this principal may use. Raises ModelMissing, InvalidField."""
     model = find(rooms, name)
-    if model is None or not may_use(principal, *model.names):
+    if model is None or not may_use(principal, *model.listed_as):
         raise missing(rooms, name, principal)
     return model
 
@@ -73,7 +73,7 @@ def missing(rooms: Services, name: str, principal: Principal) -> ModelMissing:
     near = []
     for other in rooms.models.near(_bare(name)):
         model = rooms.models.find(other)
-        if model is not None and not model.archived and may_use(principal, *model.names):
+        if model is not None and not model.archived and may_use(principal, *model.listed_as):
             near.append(other)
     hint = f"Did you mean {' or '.join(near)}?" if near else "Try pulling it first: hf.co/org/repo:Q4_K_M"
     return ModelMissing(f"model '{name[:200]}' not found", hint=hint, model=name[:200], near=near)
