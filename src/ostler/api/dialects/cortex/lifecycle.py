@@ -29,7 +29,7 @@ from ostler.core.errors import Conflict, Kind, OstlerError
 from ostler.core.findings import Category, Finding, Severity
 from ostler.core.principals import Principal, Role
 from ostler.core.states import InstanceState
-from ostler.instances.dry_runs import MISSING, NO_IMAGE
+from ostler.instances.dry_runs import MISSING, NO_IMAGE, NO_RUNTIME
 from ostler.instances.errors import StartBlocked
 from ostler.instances.looking_ahead import IGNORABLE
 from ostler.instances.views import DryRun, InstanceView
@@ -56,8 +56,8 @@ class Unconfirmed(Conflict):
     hint = "Read them, then repeat the request with confirm=true."
 
 
-class ImageNotHere(StartBlocked):
-    """The image of the engine is not on this machine, and nothing may be fetched."""
+class CannotRunHere(StartBlocked):
+    """The image of the engine is not here and may not be fetched, or the daemon does not answer."""
 
     kind = Kind.OFFLINE
 
@@ -189,7 +189,7 @@ async def _look_first(
 ) -> list[dict[str, Any]]:
     """What the dry run warns of. The files of an online model begin to be fetched.
 
-    Raises StartBlocked, ImageNotHere, Refused where a local file is gone, and Unconfirmed.
+    Raises StartBlocked, CannotRunHere, Refused where a local file is gone, and Unconfirmed.
     """
     run = await rooms.instances.dry_run(model.id, ignore=ignore)
     findings = _findings(model, run)
@@ -210,12 +210,12 @@ async def _look_first(
 
 
 def _blocked(model: Model, errors: list[Finding]) -> OstlerError:
-    """The refusal of a start, with Cortex's status: 400 for files that are gone, 503 without an image."""
+    """The refusal of a start, with Cortex's status: 400 for files that are gone, 503 without image or daemon."""
     blocked = StartBlocked(model.name, errors)
     first = errors[0].code
     if first in MISSING:
         return Refused("local_path_not_found", blocked.message, hint=blocked.hint, **blocked.facts)
-    return ImageNotHere(model.name, errors) if first == NO_IMAGE else blocked
+    return CannotRunHere(model.name, errors) if first in (NO_IMAGE, NO_RUNTIME) else blocked
 
 
 def _findings(model: Model, run: DryRun) -> tuple[Finding, ...]:
