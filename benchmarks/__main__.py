@@ -25,17 +25,18 @@ PAGE = HERE.parent / "docs" / "benchmarks.md"
 BEGIN, END = "```json\n", "\n```\n"
 NOTES = """## How to read it
 
-- **A container's start** is that of the demo model with the real llama-server in a real Docker Engine, from the
-  request to start until the answer that it is `running`; `process_s` is the same program as a process, started in
-  turn with it. The image is there already: a pull takes as long as the network.
-- **What the gateway adds** is the difference between a request through it and the same request sent directly, in
-  turn over one connection each. The gateway does the same for every engine, so the goal is measured where two
-  numbers can be compared to some percent: one upstream that costs nothing, published once as llama.cpp and once as
-  vLLM. `real` has the same for llama-server and vLLM themselves. Their own times are thirty to a hundred times what
-  is measured and vary by more than it, as `margin_ms` shows: this can tell that nothing larger than the margin is
-  between them, not that they are within some percent.
-- **Load** is the machine's load average when the part began, made by others on it. Above the number of cores, times
-  are longer than they are alone; ratios hold.
+- **A container's start** is that of the demo model with the real llama-server in a real Docker Engine,
+  from the request to start until the answer that it is `running`; `process_s` is the same program as a
+  process, started in turn with it. The image is there already: a pull takes as long as the network.
+- **What the gateway adds** is the difference between a request through it and the same request sent
+  directly, in turn over one connection each. The gateway does the same for every engine, so the goal is
+  measured where two numbers can be compared to some percent: one upstream that costs nothing, published
+  once as llama.cpp and once as vLLM. `real` has the same for llama-server and vLLM themselves. Their own
+  times are thirty to a hundred times what is measured and vary by more than it, as `margin_ms` shows:
+  this can tell that nothing larger than the margin is between them, not that they are within some
+  percent.
+- **Load** is the machine's load average when the part began, made by others on it. Above the number of
+  cores, times are longer than they are alone; ratios hold.
 """
 PARTS = ("startup", "library", "downloads", "containers", "gateway", "engines", "fit", "cortex")
 
