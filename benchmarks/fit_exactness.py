@@ -8,7 +8,6 @@ them into another layout but does not make them larger.
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import re
@@ -21,6 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fit_tables import CHECKOUT, arguments, conclude
 from ostler.engines.llamacpp_options import TABLE
 from ostler.fit.beside import Beside
 from ostler.fit.estimate import estimate
@@ -30,14 +30,13 @@ from ostler.library.gguf import read_gguf_header
 from tests.fit.small_beside import PROJECTOR_MAKERS, VisionSizes, write_adapter, write_projector
 from tests.fit.small_models import MAKERS, Sizes, write_model
 
-CHECKOUT = Path(__file__).parents[1]
 MIB = 1 << 20
 LOG_STEP_MIB = 0.01
 """The engine's log rounds to so much; a difference below it says nothing."""
 LIMITS = {"weights": 0.01, "cache": 0.01, "compute": 0.10, "total": 0.03}
 FREE_HEADS = ("qwen3", "qwen3moe", "gemma2", "gemma3", "gpt-oss")
 """Architectures whose heads together may be wider than the stream."""
-MARK_BEGIN, MARK_END = "<!-- table: python -m benchmarks.fit_exactness --docs -->", "<!-- end of table -->"
+MARKS = "<!-- table: python -m benchmarks.fit_exactness --docs -->", "<!-- end of table -->"
 _BUFFERS = {
     "weights": re.compile(r"(?:(?:model|LoRA) buffer size =|load_hparams: model size:) +([\d.]+) MiB"),
     "cache": re.compile(r"(?:KV|RS) buffer size = +([\d.]+) MiB"),
@@ -244,10 +243,7 @@ def table(results: Sequence[Compared]) -> str:
 
 def main() -> int:
     """Measure, print, and exit 1 where a limit is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--docs", action="store_true", help="write the table into docs/fit.md")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--each", type=int, default=20, help="settings for each architecture")
+    parser = arguments(__doc__, each=20, of="architecture")
     asked = parser.parse_args()
     server = llama_server()
     if server is None:
@@ -257,17 +253,12 @@ def main() -> int:
         cases = grid(place, seed=asked.seed, each=asked.each)
         few = beside_grid(place, seed=asked.seed, each=max(1, asked.each // 4))
         results = [compare(server, case) for case in chain(cases, few)]
-    print(table(results))
-    for result in results:
-        for kind in result.misses:
-            print(f"{kind} {result.error(kind):+.1%}: {result.case.model.parent.name} {result.case.options}")
-    if asked.docs:
-        page = CHECKOUT / "docs" / "fit.md"
-        before, _, rest = page.read_text().partition(MARK_BEGIN)
-        page.write_text(
-            f"{before}{MARK_BEGIN}\n\n{table(results)}\n\n{MARK_END}{rest.partition(MARK_END)[2]}"
-        )
-    return 1 if any(result.misses for result in results) else 0
+    misses = (
+        f"{kind} {result.error(kind):+.1%}: {result.case.model.parent.name} {result.case.options}"
+        for result in results
+        for kind in result.misses
+    )
+    return conclude(table(results), misses, MARKS, write=asked.docs)
 
 
 if __name__ == "__main__":

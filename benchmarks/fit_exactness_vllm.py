@@ -3,12 +3,11 @@
 Small models of random sizes are written, and vLLM's own code is asked for the bytes of their weights and for
 the plan of the cache, on one and on two processes (`vllm_probe.py`); no engine is started. Run:
 python -m benchmarks.fit_exactness_vllm [--docs]; it needs a virtual environment with vLLM for the CPU
-(OSTLER_TEST_VLLM_PYTHON, or the one of the tests).
+(OSTLER_TEST_VLLM, or where tests/real/install.sh puts it).
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fit_exactness import CHECKOUT
+from benchmarks.fit_tables import arguments, conclude
 from benchmarks.vllm_probe import MARK
 from ostler.fit.vllm_kv_cache import pool_of
 from ostler.fit.vllm_settings import VllmSettings
@@ -30,11 +29,13 @@ from ostler.fit.vllm_shape import VllmShape
 from ostler.fit.vllm_weights import weights_bytes
 from ostler.library.bounded_json import read_json_object
 from ostler.library.safetensors import read_safetensors_header
+from tests.real.vllm_environment import is_complete, vllm_environment
 
 PROBE = Path(__file__).with_name("vllm_probe.py")
-TESTS_PYTHON = Path.home() / ".cache" / "ostler-tests" / "venv-vllm-0.32.0" / "bin" / "python"
-MARK_BEGIN = "<!-- table: python -m benchmarks.fit_exactness_vllm --docs -->"
-MARK_END = "<!-- end of the table for vLLM -->"
+MARKS = (
+    "<!-- table: python -m benchmarks.fit_exactness_vllm --docs -->",
+    "<!-- end of the table for vLLM -->",
+)
 LIMITS = {"weights": 0.01, "tokens": 0.05}
 TIMEOUT_S = 900
 WORLDS = (1, 2)
@@ -91,12 +92,6 @@ class Compared:
     def misses(self) -> list[str]:
         """The kinds that are further off than their limit."""
         return [kind for kind, limit in LIMITS.items() if abs(self.error(kind)) > limit]
-
-
-def vllm_python() -> Path | None:
-    """The Python of an environment with vLLM, if there is one."""
-    path = Path(os.environ.get("OSTLER_TEST_VLLM_PYTHON") or TESTS_PYTHON)
-    return path if path.is_file() else None
 
 
 def random_config(rng: random.Random, model_type: str) -> dict[str, Any]:
@@ -339,28 +334,21 @@ def table(results: Sequence[Compared]) -> str:
 
 def main() -> int:
     """Measure, print, and exit 1 where a limit is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--docs", action="store_true", help="write the table into docs/fit.md")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--each", type=int, default=4, help="settings for each type")
+    parser = arguments(__doc__, each=4, of="type")
     asked = parser.parse_args()
-    python = vllm_python()
-    if python is None:
-        parser.error("there is no environment with vLLM")
+    environment = vllm_environment()
+    if not is_complete(environment):
+        parser.error(f"there is no environment with vLLM at {environment}: run tests/real/install.sh")
+    python = environment / "bin" / "python"
     with tempfile.TemporaryDirectory() as folder:
         results = list(compare(python, grid(Path(folder), python, seed=asked.seed, each=asked.each)))
-    print(table(results))
-    for result in results:
-        for kind in result.misses:
-            case = result.case
-            print(f"{kind} {result.error(kind):+.1%}: {case.model_type} x{case.world} {dict(case.options)}")
-    if asked.docs:
-        page = CHECKOUT / "docs" / "fit.md"
-        before, _, rest = page.read_text().partition(MARK_BEGIN)
-        page.write_text(
-            f"{before}{MARK_BEGIN}\n\n{table(results)}\n\n{MARK_END}{rest.partition(MARK_END)[2]}"
-        )
-    return 1 if any(result.misses for result in results) else 0
+    misses = (
+        f"{kind} {result.error(kind):+.1%}: {result.case.model_type} x{result.case.world} "
+        f"{dict(result.case.options)}"
+        for result in results
+        for kind in result.misses
+    )
+    return conclude(table(results), misses, MARKS, write=asked.docs)
 
 
 if __name__ == "__main__":

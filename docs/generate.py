@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic_core import PydanticUndefined
 
 import ostler
-from ostler.api.errors import HTTP_STATUS
+from ostler.api.errors import status_of
 from ostler.cli.docs import render as command_line_page
 from ostler.cli.failures import EXIT_CODES
 from ostler.core.errors import OstlerError
@@ -78,7 +78,7 @@ def errors_page() -> str:
     ]
     for error in sorted(_family(OstlerError), key=lambda error: (error.code_of_class(), error.__doc__ or "")):
         meaning = (error.__doc__ or "").strip().splitlines()[0]
-        status, code = HTTP_STATUS[error.kind], EXIT_CODES.get(error.kind, 1)
+        status, code = status_of(error), EXIT_CODES.get(error.kind, 1)
         lines.append(f"| `{error.code_of_class()}` | {status} | {code} | {meaning} |")
     return "\n".join([*lines, ""])
 

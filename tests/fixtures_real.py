@@ -5,7 +5,6 @@ Each names its part as missing where it is not on this machine; `tests/real/inst
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
@@ -13,6 +12,7 @@ from tempfile import mkdtemp
 import pytest
 
 from tests.real.docker_engine import DockerEngine, PodmanService, make_images, require
+from tests.real.vllm_environment import is_complete, vllm_environment
 
 
 def _running(engine: DockerEngine) -> Iterator[DockerEngine]:
@@ -46,9 +46,8 @@ def docker_engine(running_docker: DockerEngine) -> Iterator[DockerEngine]:
 
 @pytest.fixture(scope="session")
 def vllm() -> Path:
-    """The virtual environment with vLLM: OSTLER_TEST_VLLM, or where tests/real/install.sh puts it."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    found = Path(os.environ.get("OSTLER_TEST_VLLM") or cache / "ostler-tests" / "venv-vllm-0.32.0")
-    if not (found / ".complete").exists():
+    """The virtual environment with vLLM."""
+    found = vllm_environment()
+    if not is_complete(found):
         pytest.skip(f"vLLM is missing ({found}): run tests/real/install.sh")
     return found

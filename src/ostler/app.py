@@ -28,6 +28,7 @@ from ostler.api.app import build_api
 from ostler.api.dialects.ollama.exchanges import translators
 from ostler.api.dialects.spoken import is_spoken
 from ostler.api.services import Services
+from ostler.catalog.pulling import PredefinedPulls
 from ostler.chats.service import Chats
 from ostler.core.clock import Clock
 from ostler.core.database import Database
@@ -40,6 +41,7 @@ from ostler.core.secrets import ServerSecret
 from ostler.core.server_lock import ServerLock
 from ostler.core.settings import Settings
 from ostler.core.settings_sources import LoadedSettings
+from ostler.downloads.plan import DownloadPlan
 from ostler.downloads.service import Downloads
 from ostler.downloads.uploads import Uploads
 from ostler.engines.registry import Engines, default_engines
@@ -57,7 +59,9 @@ from ostler.instances.dry_runs import HubView
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
 from ostler.library.service import Library
+from ostler.models.predefined import Predefined
 from ostler.models.recipes import Recipes
+from ostler.models.records import Model
 from ostler.models.service import Models
 from ostler.models.sources import SourceReader
 from ostler.reshaping.service import Reshaping
@@ -176,11 +180,11 @@ def build(
     library = Library(database, events, clock, settings, node)
     hub = Hub(settings)
     jobs = Jobs(database, events, clock, node, uuid4().hex)
-    downloads = Downloads(jobs, hub, library, live, events, clock)
     reshaping = Reshaping(jobs, library, lambda: live.current)
     engines = engines or default_engines(settings)
     sources = SourceReader(library, settings.effective_models_dir)
     models = Models(database, events, clock, engines, sources, node)
+    downloads = Downloads(jobs, hub, library, live, events, clock, models.hub_token_of)
     runtimes = runtimes or default_runtimes(settings, secret, clock)
     externals = Externals(database, events, clock, engines, models.find)
     pools = Pools(live, clock, externals.all)
@@ -204,6 +208,7 @@ def build(
         gpus_are_chosen=any(name.endswith("_VISIBLE_DEVICES") for name in os.environ),
     )
     recipes = Recipes(database, events, clock, models)
+    predefined = Predefined(lambda: live.current.effective_predefined_file)
     chats = Chats(database, clock)
     registry = CollectorRegistry()
     counted = GatewayMetrics(registry, lambda: usage_writer.dropped)
@@ -226,6 +231,8 @@ def build(
         runtimes=runtimes,
         models=models,
         recipes=recipes,
+        predefined=predefined,
+        predefined_pulls=PredefinedPulls(predefined, downloads, models),
         chats=chats,
         cortex_import=CortexImport(access, models, recipes, chats, externals),
         externals=externals,
@@ -261,10 +268,14 @@ def build(
 def _asked_of(hub: Hub, downloads: Downloads) -> HubView:
     """What a dry run asks about files that are not here."""
 
-    async def read(spec: str) -> Read:
-        return shape_on_hub(await hub.inspect(parse_spec(spec, endpoint=hub.endpoint)))
+    async def plan(model: Model) -> DownloadPlan:
+        return await downloads.plan(model.source.label, principal=SYSTEM, token=model.hub_token)
 
-    return HubView(lambda spec: downloads.plan(spec, principal=SYSTEM), read)
+    async def read(model: Model) -> Read:
+        spec = parse_spec(model.source.label, endpoint=hub.endpoint)
+        return shape_on_hub(await hub.with_token(model.hub_token).inspect(spec))
+
+    return HubView(plan, read)
 
 
 class Server(uvicorn.Server):

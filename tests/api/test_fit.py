@@ -162,6 +162,13 @@ async def test_a_stored_model_is_counted_with_its_own_options_for_vllm(api: Api,
     assert told["host"]["kv_cache_bytes"] == 1 << 30
 
 
+async def test_a_stored_model_is_held_against_the_limit_of_its_container(api: Api, demo_model: Path) -> None:
+    limit = {"runtime": "docker", "runtime_options": {"memory": "10MiB"}}
+    await api.model(demo_model, "tight", options={"context_length": 8192}, **limit)
+    told = (await api.post("/fit", {"model": "tight", "on": "cpu:8GiB"})).json()
+    assert told["fits"] is False and told["host"]["name"] == "a container of 10 MiB (runtime_options.memory)"
+
+
 async def test_safetensors_on_the_hub_are_answered_from_their_headers(
     make_api: MakeApi, hub_server: HubServer, tmp_path: Path
 ) -> None:

@@ -36,7 +36,8 @@ ARGS, ENV = "engine_startup_args_json", "engine_startup_env_json"
         {"engine_type": "LLAMACPP"},
         {"mode": "sideways"},
         {"mode": None},
-        {"served_model_name": "two words"},
+        {"served_model_name": " blank before"},
+        {"served_model_name": "blank behind "},
         {"served_model_name": "x/"},
         {"served_model_name": "../x"},
         {"served_model_name": "x\ny"},
@@ -71,7 +72,7 @@ def test_a_model_that_cannot_be_is_refused(cortex: CortexHouse, wrong: dict[str,
     "change",
     [
         {"served_model_name": "taken"},
-        {"served_model_name": "two words"},
+        {"served_model_name": "blank behind "},
         {"context_size": -1},
         {"draft_model_path": "../draft.gguf"},
         {ARGS: [{"flag": "--host", "type": "string", "value": "0.0.0.0"}]},
@@ -86,15 +87,20 @@ def test_a_change_that_cannot_be_changes_nothing(cortex: CortexHouse, change: di
     assert cortex.client.models()[number] == before
 
 
-@pytest.mark.parametrize("name", ["org/name:Q8_0", "a@b+c.d_e-f:g"])
-def test_served_names_with_slashes_and_colons_are_served(cortex: CortexHouse, name: str) -> None:
+@pytest.mark.parametrize("name", ["org/name:Q8_0", "a@b+c.d_e-f:g", "Two words", "an org/a  name: Q8 0"])
+def test_served_names_with_slashes_colons_and_blanks_are_served(cortex: CortexHouse, name: str) -> None:
     number = cortex.create(name)
     assert cortex.client.models()[number]["served_model_name"] == name
     cortex.client.run(number)
-    assert cortex.client.chat(name).status == 200
+    assert cortex.client.chat(name).body["model"] == name
     assert name in cortex.client.registry()
-    assert cortex.client("DELETE", f"/admin/models/registry/{quote(name, safe='')}").status == 409
-    assert cortex.client("DELETE", f"/admin/models/registry/{name}").status == 409
+    assert name in [model["id"] for model in cortex.client.get("/v1/models")["data"]]
+    in_urls = quote(name, safe=""), quote(name)  # slashes encoded, and as they are
+    for text in in_urls:
+        assert cortex.client.get(f"/v1/models/{text}/constraints")["served_model_name"] == name
+        assert cortex.client("DELETE", f"/admin/models/registry/{text}").status == 409
+        assert cortex.server.ask(f"/ostler/v1/models/{text}/instance")["state"] == "running"
+    assert f'engine="llamacpp",model="{name}"' in "\n".join(cortex.metrics())
 
 
 def test_a_served_name_is_taken_once(cortex: CortexHouse) -> None:

@@ -154,7 +154,7 @@ def test_an_error_before_the_start(in_containers: CortexHouse, docker_engine: Do
     """Error at any stage → failed: an image that is not here is found before there is anything that fails."""
     number = in_containers.create("demo", engine_image="ghcr.io/nobody/nothing:1")
     refused = in_containers.client.do(number, "start")
-    assert refused.status == 409, refused.body
+    assert refused.status == 503, refused.body
     assert "ghcr.io/nobody/nothing:1" in refused.body["error"]["detail_text"]
     assert "docker load" in str(refused.body["error"])
     assert docker_engine.containers() == []
@@ -386,7 +386,7 @@ def test_only_people_free_disk_space(cortex: CortexHouse) -> None:
     cortex.untouched()
     assert "old-model-folder" not in cortex.client.get("/admin/models/local-folders")
     refused = cortex.client.do(number, "start")
-    assert refused.status in (400, 404, 409), refused.body
+    assert (refused.status, refused.word) == (400, "local_path_not_found"), refused.body
     assert "old-Q8_0.gguf" in str(refused.body)
     assert cortex.client.models()[number]["local_path"] == "old-model-folder/old-Q8_0.gguf"
     shutil.copytree(kept, folder)
@@ -538,15 +538,18 @@ def test_warnings_are_there_to_be_asked_about(cortex: CortexHouse) -> None:
     """If warnings are detected, the user is prompted to confirm before proceeding.
 
     Cortex's page asks for a dry run and starts when the user has said yes: so warnings are in the dry run,
-    and come again with the start, which they do not stop.
+    and come again with the start, which they do not stop. Who wants to be asked says confirm=false.
     """
     number = cortex.create("demo", threads=999)
     dry = cortex.client.dry_run(number)
     warnings = [warning for warning in dry["warnings"] if warning["severity"] == "warning"]
     assert dry["valid"] is True
     assert warnings, dry
+    asked = cortex.client.do(number, "start", confirm="false")
+    assert asked.status == 409 and "confirm=true" in asked.body["error"]["hint"]
+    assert warnings[0]["title"] in [found["title"] for found in asked.body["error"]["facts"]["findings"]]
     assert cortex.client.state(number) == "stopped"
-    started = cortex.client.do(number, "start")
+    started = cortex.client.do(number, "start", confirm="true")
     assert started.status == 200
     assert warnings[0]["title"] in [warning["title"] for warning in started.body["warnings"]]
     cortex.client.until_state(number, "running")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +38,9 @@ class Bed:
     def cache(self) -> Path:
         return self.settings.hub_cache_dir
 
-    async def pulled(self, spec: str) -> Job:
+    async def pulled(self, spec: str, **more: Any) -> Job:
         """Pull and wait for the end, whatever it is."""
-        job = await self.downloads.pull(spec, principal=LOCAL_ADMIN)
+        job = await self.downloads.pull(spec, principal=LOCAL_ADMIN, **more)
         return await self.jobs.wait(job.id, 60)
 
     def visible(self) -> list[str]:
@@ -56,10 +56,10 @@ MakeBed = Callable[..., Awaitable[Bed]]
 async def make_bed(
     hub_server: HubServer, database: Database, events: EventLog, tmp_path: Path
 ) -> AsyncIterator[MakeBed]:
-    """Makes a started server's downloads; keyword arguments are settings."""
+    """Makes a started server's downloads; keyword arguments are settings, `tokens` those of models by id."""
     async with AsyncExitStack() as ending:
 
-        async def make(**values: Any) -> Bed:
+        async def make(tokens: Mapping[int, str] | None = None, **values: Any) -> Bed:
             defaults = {
                 "data_dir": tmp_path / "data",
                 "hub_cache_dir": tmp_path / "hub",
@@ -73,7 +73,8 @@ async def make_bed(
             library = Library(database, events, Clock(), settings, "here")
             await library.start()
             downloads = Downloads(
-                jobs, Hub(settings), library, settings, events, Clock(), backoff_s=BACKOFF_S
+                *(jobs, Hub(settings), library, settings, events, Clock(), (tokens or {}).get),
+                backoff_s=BACKOFF_S,
             )
             await jobs.start()
             ending.push_async_callback(jobs.stop)

@@ -12,6 +12,7 @@ from ostler.core.errors import DiskFull, NotAllowed, Offline
 from ostler.core.principals import LOCAL_ADMIN, Principal
 from ostler.core.settings import Settings
 from ostler.core.states import JobState
+from ostler.hub.errors import RepoNotFound
 from tests.downloads.conftest import Bed, MakeBed
 from tests.hub.server import HubServer
 
@@ -129,6 +130,22 @@ async def test_the_token_goes_to_the_hub_and_not_to_the_host_it_redirects_to(
     elsewhere = hub_server.requests_for(host="cdn")
     assert elsewhere and all(request.token is None for request in elsewhere)
     assert not any("hf_good" in str(request.headers) for request in elsewhere)
+
+
+async def test_a_model_with_a_token_of_its_own_fetches_with_it_and_others_do_not(
+    make_bed: MakeBed, hub_server: HubServer
+) -> None:
+    bed = await make_bed(tokens={7: "hf_own"}, hf_token="hf_server")
+    hub_server.add_repo("org/tiny-GGUF", {FILE: SMALL}, gated="manual", private=True, token="hf_own")
+    hub_server.add_token("hf_server")
+    with pytest.raises(RepoNotFound):
+        await bed.pulled(SPEC)
+    asked_before = len(hub_server.requests)
+    job = await bed.pulled(SPEC, for_model=7)
+    assert job.state is JobState.SUCCEEDED, job.error
+    assert {request.token for request in hub_server.requests[asked_before:]} == {"hf_own", None}
+    assert {request.token for request in hub_server.requests_for(host="cdn")} == {None}
+    assert "hf_own" not in str(job), "no token is kept with a job"
 
 
 async def test_a_gated_repo_fails_with_where_to_ask(bed: Bed, hub_server: HubServer) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ostler.engines.fit_memory import EngineMemory
 from ostler.fit.engine_said import estimate_by_engine, need_by_engine
 from ostler.fit.estimated import Estimate
@@ -38,6 +40,14 @@ def test_a_gpu_keeps_its_overhead_and_goes_by_our_name() -> None:
     assert better.exactness == "engine"
     (gpu,) = better.devices
     assert (gpu.id, gpu.kv_cache_bytes, gpu.compute_bytes, gpu.overhead_bytes) == ("cuda:0", 400, 90, 512)
+
+
+@pytest.mark.parametrize(
+    ("its", "ours"), [("SYCL0", "xpu:0"), ("MTL0", "metal:0"), ("ROCm1", "rocm:1"), ("Vulkan0", "vulkan:0")]
+)
+def test_every_kind_of_gpu_is_known_by_the_engines_name(its: str, ours: str) -> None:
+    estimate = Estimate(512, 1, (place(ours, 800, 100, 90),), place("cpu", 200, 0, 10), None)
+    assert estimate_by_engine(estimate, said(host=(200, 0, 0), **{its: (800, 300, 0)})).exactness == "engine"
 
 
 def test_an_answer_of_other_devices_or_of_absurd_weights_is_not_used() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import get_args
+
 import pytest
 
-from ostler.fit.devices import Device
+from ostler.fit.device import Device, Kind
 from ostler.fit.estimate import estimate
 from ostler.fit.model_shape import ModelShape
+from ostler.fit.overheads import OVERHEADS
 from ostler.library.gguf import read_gguf_header
 from tests.fit.small_models import Sizes, write_model
 
@@ -53,6 +57,16 @@ def test_by_rows_matrices_are_shared_and_the_cache_stays_with_its_layer(shape: M
 def test_rows_on_gpus_that_cannot_split_them_are_told_of(shape: ModelShape) -> None:
     found = estimate(shape, {"gpu_layers": "all", "split_mode": "row"}, DEVICES)
     assert any("refuse split_mode row" in warning for warning in found.warnings)
+
+
+def test_rows_on_intels_gpus_are_split_without_a_warning(shape: ModelShape) -> None:
+    gpus = [replace(gpu, id=f"xpu:{index}", kind="xpu") for index, gpu in enumerate(DEVICES[:2])]
+    found = estimate(shape, {"gpu_layers": "all", "split_mode": "row"}, [*gpus, DEVICES[2]])
+    assert not any("refuse split_mode row" in warning for warning in found.warnings)
+
+
+def test_every_kind_of_gpu_has_its_overhead() -> None:
+    assert {*get_args(Kind)} - {"cpu"} == OVERHEADS.keys()
 
 
 @pytest.mark.parametrize("mode", ["row", "tensor"])

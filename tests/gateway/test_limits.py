@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 from ostler.gateway.bodies import with_defaults
 from ostler.models.records import Policy
@@ -74,3 +75,12 @@ def test_a_system_prompt_is_the_first_message_where_there_is_none() -> None:
         own = {"messages": [{"role": role, "content": "x"}]}
         assert with_defaults(b"{as it came}", own, {"system_prompt": "Be brief."}) == b"{as it came}"
     assert with_defaults(b'{"prompt":"a"}', {"prompt": "a"}, {"system_prompt": "x"}) == b'{"prompt":"a"}'
+
+
+def test_a_request_that_says_how_long_in_any_word_gets_no_default_length() -> None:
+    defaults = {"max_tokens": 8, "temperature": 0.5}
+    for word in ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"):
+        own = {word: 3, "temperature": 1}
+        assert with_defaults(b"{as it came}", own, defaults) == b"{as it came}", word
+        told = json.loads(with_defaults(b'{"x":1}', {"x": 1, word: None}, defaults))
+        assert (told["max_tokens"], told["temperature"]) == (8, 0.5)

@@ -227,6 +227,14 @@ async def test_a_load_is_measured_and_the_next_start_is_planned_with_it(house: F
     assert changed is not None and changed["exactness"] == "estimated"
 
 
+async def test_a_start_with_an_ignored_error_is_measured_like_any_other(house: Fake) -> None:
+    model = await house.add("a", options={"kv_cache_type": "q8_0", "flash_attention": "off"})
+    await house.instances.start("a", LOCAL_ADMIN, ignore=["v_cache_needs_flash_attention"])
+    await house.instances.stop("a", LOCAL_ADMIN)
+    report = await house.instances.memory_of(model)
+    assert report is not None and len(report["load_seconds"]) == 1
+
+
 async def test_a_start_is_planned_with_what_the_engine_said_but_never_waits_for_it(house: Fake) -> None:
     model = await house.add("a", options={"context_length": 512})
     experience, unknown = house.instances.experience, Need({"cpu": 1})

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ostler.engines.llamacpp import LlamaCpp
+from ostler.engines.vllm import Vllm
 from ostler.fit.reasons import Choice
 from ostler.instances.looking_ahead import Scene, look_ahead
 from ostler.library.facts import ModelFacts
@@ -105,3 +106,22 @@ def test_a_model_that_could_see_is_missed_its_projector() -> None:
 @pytest.mark.parametrize("name", ["threads", "threads_batch"])
 def test_more_threads_than_cores(name: str) -> None:
     assert codes(**{name: 9}) == {"more_threads_than_cores"} and codes(**{name: 8}) == set()
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["--temp", "--temperature", "--top_p", "--repeat-penalty=1.1", "--max-tokens", "--stop", "--stream"],
+)
+def test_an_argument_that_requests_say_for_themselves_is_better_a_default_of_requests(flag: str) -> None:
+    scene = Scene(LlamaCpp(), GGUF, {}, Choice(), (), cores=8, arguments=("--no-warmup", flag, "0.5"))
+    (found,) = look_ahead(scene)
+    assert (found.code, found.severity, found.category) == ("argument_of_requests", "warning", "args")
+    assert flag.partition("=")[0] in found.message and "request defaults" in str(found.fix)
+
+
+def test_who_traces_every_call_is_told_what_that_sets_and_costs() -> None:
+    options = {"trace_functions": True, "cuda_launch_blocking": True}
+    (found,) = look_ahead(Scene(Vllm(), safetensors(None), options, Choice(), (), cores=8))
+    assert found.code == "traced" and "slow" in found.message
+    assert "VLLM_TRACE_FUNCTION=1 and CUDA_LAUNCH_BLOCKING=1" in found.message
+    assert not look_ahead(Scene(Vllm(), safetensors(None), {"trace_functions": False}, Choice(), (), cores=8))

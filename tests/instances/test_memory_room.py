@@ -18,6 +18,7 @@ from ostler.fit.model_shape import ModelShape
 from ostler.fit.pretend import pretended
 from ostler.instances.errors import NoRoom, WillNotFit
 from ostler.library.gguf import read_gguf_header
+from ostler.models.records import FITS_NOT
 from tests.instances.conftest import Fake
 from tests.library.gguf_files import model_metadata, write_model
 from tests.runtimes.fake import FakeRuntime
@@ -68,7 +69,7 @@ async def test_a_model_that_is_larger_than_the_machine_is_refused_before_anythin
 async def test_a_person_can_start_it_all_the_same(tight: Fake) -> None:
     large = await tight.add("a", options={"context_length": 8192})
     other = await tight.add("b")
-    await tight.instances.start("a", LOCAL_ADMIN, ignore_fit=True)
+    await tight.instances.start("a", LOCAL_ADMIN, ignore=[FITS_NOT])
     assert tight.state(large) == "running"
     (cpu,) = [account for _, account in await tight.instances.devices()]
     assert cpu.available_bytes == 0 and cpu.promised_bytes > cpu.total_bytes

@@ -10,7 +10,8 @@ import pytest
 
 from ostler.core.principals import LOCAL_ADMIN
 from ostler.core.states import DesiredState
-from ostler.instances.errors import NoRoom, WillNotFit
+from ostler.instances.errors import NoRoom, StartBlocked, WillNotFit
+from ostler.models.records import FITS_NOT
 from ostler.models.sources import ModelFileGone
 from tests.instances.conftest import Fake
 from tests.runtimes.fake import FakeRuntime
@@ -18,6 +19,8 @@ from tests.runtimes.fake import FakeRuntime
 Build = Callable[..., Awaitable[Fake]]
 TIGHT = {"devices": "cpu:10MiB", "device_reserve": "0"}
 LARGE = {"context_length": 8192}
+REFUSED = {"kv_cache_type": "q8_0", "flash_attention": "off"}
+REFUSED_FOR = "v_cache_needs_flash_attention"
 
 
 @pytest.fixture
@@ -29,18 +32,42 @@ async def tight(build: Build) -> Fake:
 async def test_start_it_all_the_same_holds_over_a_restart_of_the_server(build: Build) -> None:
     first = await build(settings=TIGHT)
     await first.add("a", options=LARGE)
-    await first.instances.start("a", LOCAL_ADMIN, ignore_fit=True)
+    await first.instances.start("a", LOCAL_ADMIN, ignore=[FITS_NOT])
     await first.instances.close()
     await first.runtime.world.close()
     second = await build(FakeRuntime(), settings=TIGHT)
     await second.until("instance.running", 2)
-    assert second.runtime.starts == ["a"] and second.models.get("a").ignore_fit
+    assert second.runtime.starts == ["a"] and second.models.get("a").ignored
 
     await second.models.update("a", {"description": "changed"}, LOCAL_ADMIN)
-    assert second.models.get("a").ignore_fit, "a change of the recipe does not take it back"
+    assert second.models.get("a").ignored, "a change of the recipe does not take it back"
     await second.instances.stop("a", LOCAL_ADMIN)
     with pytest.raises(WillNotFit):
         await second.instances.start("a", LOCAL_ADMIN)
+
+
+async def test_an_ignored_error_stays_ignored_over_a_restart_of_the_server(build: Build) -> None:
+    first = await build()
+    await first.add("a", options=REFUSED)
+    await first.instances.start("a", LOCAL_ADMIN, ignore=[REFUSED_FOR])
+    await first.instances.close()
+    await first.runtime.world.close()
+    second = await build(FakeRuntime())
+    await second.until("instance.running", 2)
+    assert second.runtime.starts == ["a"]
+
+    await second.instances.stop("a", LOCAL_ADMIN)
+    with pytest.raises(StartBlocked):
+        await second.instances.start("a", LOCAL_ADMIN)
+
+
+async def test_an_engine_with_an_ignored_error_is_not_taken_for_changed(build: Build) -> None:
+    house = await build()
+    model = await house.add("a", options=REFUSED)
+    await house.instances.start("a", LOCAL_ADMIN, ignore=[REFUSED_FOR])
+    await house.models.update("a", {"description": "changed"}, LOCAL_ADMIN)
+    view = await house.instances.apply("a", LOCAL_ADMIN)
+    assert not view.drift and house.runtime.starts == ["a"] and house.state(model) == "running"
 
 
 async def test_start_it_all_the_same_reaches_a_start_that_waits_already(tight: Fake) -> None:
@@ -49,16 +76,16 @@ async def test_start_it_all_the_same_reaches_a_start_that_waits_already(tight: F
     waiting = asyncio.create_task(tight.instances.start("b", LOCAL_ADMIN))
     await asyncio.sleep(0.05)
     assert not waiting.done()
-    await tight.instances.start("b", LOCAL_ADMIN, ignore_fit=True)
+    await tight.instances.start("b", LOCAL_ADMIN, ignore=[FITS_NOT])
     assert (await waiting).state == "running" and tight.state(holder) == "running"
     stream.release()
 
 
 async def test_started_again_without_it_the_fit_counts_again(tight: Fake) -> None:
     holder, model = [await tight.add(name) for name in "ab"]
-    await tight.instances.start("b", LOCAL_ADMIN, ignore_fit=True)
+    await tight.instances.start("b", LOCAL_ADMIN, ignore=[FITS_NOT])
     await tight.instances.start("b", LOCAL_ADMIN)
-    assert not tight.models.get("b").ignore_fit
+    assert not tight.models.get("b").ignored
     await tight.models.update("b", {"options": LARGE}, LOCAL_ADMIN)
     with pytest.raises(WillNotFit):
         await tight.instances.apply("b", LOCAL_ADMIN)

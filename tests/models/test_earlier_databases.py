@@ -15,6 +15,7 @@ from ostler.api.dialects.cortex.records import model_fields
 from ostler.core.database import Database
 from ostler.core.migrate import MIGRATIONS, upgrade
 from ostler.models import store
+from ostler.models.records import FITS_NOT
 from tests.core.schema import make_schema, schema_differences
 from tests.models.test_runtime_options import OLD_ROW
 
@@ -77,6 +78,7 @@ async def test_no_row_is_lost_and_every_model_is_read(tmp_path: Path, revision: 
         after = await (await session.connection()).run_sync(_counts)
         (model,) = await store.load(session)
     assert {name: after[name] for name in before} == before
+    assert model.ignored == ({FITS_NOT} if revision >= "0003" else frozenset())
     assert model.name == "old" and not model.runtime_options
     assert model.policy.request_timeout_s is None and model.policy.stream_timeout_s is None
     assert model_fields(model, tmp_path)["served_model_name"] == "old"

@@ -142,14 +142,10 @@ def test_a_container_that_ends_at_once_failed_and_is_diagnosed(house: DockerHous
 
 def test_an_image_that_is_not_here_is_said_and_nothing_runs(house: DockerHouse, llama: Cortex) -> None:
     house.server.ask(llama.model, {"engine_image": "registry.invalid/none:1"}, method="PATCH")
-    llama.do("dry-run")
-    try:
-        llama.do("start")
-    except urllib.error.HTTPError as error:
-        assert error.code in (409, 503)
-        assert "registry.invalid/none:1" in error.read().decode()
-    else:
-        assert "registry.invalid/none:1" in str(llama.until("failed", "stopped")["state_reason"])
+    assert llama.do("dry-run")["valid"] is False
+    refused = llama.refusal("start")
+    assert refused["code"] == 503 and "docker load" in refused["hint"]
+    assert "registry.invalid/none:1" in refused["message"]
     assert house.engine.containers() == []
 
 

@@ -79,7 +79,7 @@ async def test_everything_is_taken_or_it_is_said_why_not(there: Api, cortex_url:
     }
     assert "no password" in str(told["person", "eve"][1])
     assert "nobody" in str(told["key", "Eve12345"][1])
-    assert "my-model" in str(told["model", "my model"][1])
+    assert told["model", "my model"][1] is None and there.services.models.get("my model").archived is False
 
     models = there.services.models
     tiny = models.get("tiny")

@@ -16,7 +16,6 @@ from benchmarks.fit_exactness_vllm import (
     estimated,
     grid,
     said_by_a_start,
-    vllm_python,
 )
 
 pytestmark = pytest.mark.real
@@ -26,11 +25,8 @@ STARTED = ("qwen2", "gemma2", "deepseek_v2")
 
 
 @pytest.fixture(scope="module")
-def python() -> Path:
-    found = vllm_python()
-    if found is None:
-        pytest.skip("vLLM is missing (OSTLER_TEST_VLLM_PYTHON: the Python of an environment with it)")
-    return found
+def python(vllm: Path) -> Path:
+    return vllm / "bin" / "python"
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from ostler.api.native import (
     keys,
     models,
     organisations,
+    predefined,
     recipes,
     reshaping,
     settings,
@@ -37,6 +38,7 @@ from ostler.api.services import Services
 _NOUNS = (
     models,
     recipes,
+    predefined,
     instances,
     files,
     reshaping,

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
-from ostler.access.asgi import Scope
 from ostler.access.service import Access
 from ostler.api.errors import BadPath, NotJson
 from ostler.api.services import Services
@@ -30,15 +29,45 @@ def open_to_all() -> dict[str, Any]:
     return {"openapi_extra": {_ROLE: _OPEN}}
 
 
+class StrictRequest(Request):
+    """Reads JSON as the standard has it: no NaN, no Infinity, no text that cannot be stored."""
+
+    async def json(self) -> Any:
+        """The body. Raises NotJson."""
+        body = await self.body()
+        try:
+            value = self.read_json(body)
+            if b"\\u" in body:
+                _refuse_odd_text(value)
+        except (ValueError, RecursionError) as error:
+            reason = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
+            raise NotJson(f"the body is not valid JSON: {reason}") from error
+        return value
+
+    def read_json(self, body: bytes) -> Any:
+        """The value of a body. Raises ValueError, RecursionError."""
+        return json.loads(body, parse_constant=refuse_constant)
+
+
 class Door(APIRoute):
     """A route that says which role it needs; one that says nothing cannot be made.
 
     `trusts_origin`: a session needs no CSRF token where the browser says that one of our pages asks.
-    `assumes_json`: a body is JSON, whatever it is said to be.
+    `asks_content_type`: a body must be said to be JSON; else it is read as JSON whatever it is said to be.
     """
 
     trusts_origin: ClassVar[bool] = False
-    assumes_json: ClassVar[bool] = False
+    asks_content_type: ClassVar[bool] = True
+    reads: ClassVar[type[Request]] = StrictRequest
+
+    @classmethod
+    def prepare(cls, request: Request) -> None:
+        """Before it is asked who comes: for dialects whose clients say it elsewhere than in a header."""
+
+    @classmethod
+    def let_in(cls, principal: Principal, role: Role, what: str) -> None:
+        """Raise an error unless this one may come in."""
+        principal.require(role, what)
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         """The handler, behind the check of who asks."""
@@ -53,20 +82,26 @@ class Door(APIRoute):
         async def guarded(request: Request) -> Response:
             services: Services = request.app.state.services
             _refuse_nul(request)
+            self.prepare(request)
             if role is not None:
                 if services.access.has_foreign_keys:
                     await services.access.recognise(request.scope["headers"])
                 principal = admitted(request, services.access, trust_origin=self.trusts_origin)
-                principal.require(role, what)
+                self.let_in(principal, role, what)
                 request.state.principal = principal
-            scope = request.scope
-            if has_body and self.assumes_json:
-                scope = _as_json(scope)
-            elif has_body:
-                _expect_json(request)
-            return await handle(_StrictRequest(scope, request.receive))
+            if has_body:
+                self._look_at_headers(request)
+            return await handle(self.reads(request.scope, request.receive))
 
         return guarded
+
+    def _look_at_headers(self, request: Request) -> None:
+        """Raise NotJson where the body will not be read."""
+        if self.asks_content_type:
+            _expect_json(request)
+            return
+        others = [pair for pair in request.scope["headers"] if pair[0] != b"content-type"]
+        request.scope["headers"] = [*others, (b"content-type", b"application/json")]
 
 
 def admitted(request: Request, access: Access, *, trust_origin: bool = False) -> Principal:
@@ -80,23 +115,8 @@ def router(tag: str) -> APIRouter:
     return APIRouter(prefix=PREFIX, tags=[tag], route_class=Door)
 
 
-class _StrictRequest(Request):
-    """Reads JSON as the standard has it: no NaN, no Infinity, no text that cannot be stored."""
-
-    async def json(self) -> Any:
-        """The body. Raises NotJson."""
-        body = await self.body()
-        try:
-            value = json.loads(body, parse_constant=_refuse_constant)
-            if b"\\u" in body:
-                _refuse_odd_text(value)
-        except (ValueError, RecursionError) as error:
-            reason = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
-            raise NotJson(f"the body is not valid JSON: {reason}") from error
-        return value
-
-
-def _refuse_constant(name: str) -> None:
+def refuse_constant(name: str) -> None:
+    """For json: NaN and Infinity are no JSON. Raises ValueError."""
     raise ValueError(f"{name} is not a number in JSON")
 
 
@@ -113,12 +133,6 @@ def _refuse_odd_text(value: Any) -> None:
 def _refuse_nul(request: Request) -> None:
     if "\0" in request.scope["path"] or b"%00" in request.scope.get("query_string", b""):
         raise BadPath("the address holds a NUL character")
-
-
-def _as_json(scope: Scope) -> Scope:
-    """The request as one that says what its body is."""
-    headers = [pair for pair in scope["headers"] if pair[0] != b"content-type"]
-    return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
 
 
 def _expect_json(request: Request) -> None:

@@ -100,13 +100,14 @@ def problem(trouble: Trouble, _scope: Scope) -> Response:
     return Response(text, trouble.status, media_type=PROBLEM, headers=dict(trouble.headers))
 
 
+def status_of(error: type[OstlerError]) -> int:
+    """The HTTP status that answers errors of this class."""
+    return 400 if issubclass(error, BadRequest) else HTTP_STATUS[error.kind]
+
+
 def trouble_of(error: OstlerError, *, if_match: bool = False) -> Trouble:
     """What a client is told of one of our errors."""
-    status = HTTP_STATUS[error.kind]
-    if isinstance(error, BadRequest):
-        status = 400
-    elif if_match and isinstance(error, ChangedMeanwhile):
-        status = 412
+    status = 412 if if_match and isinstance(error, ChangedMeanwhile) else status_of(type(error))
     headers = {}
     if isinstance(error, Busy):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ostler.api.services import Services
 from ostler.core.errors import OstlerError
+from ostler.fit.devices import Device
 from ostler.fit.estimated import Estimate
+from ostler.instances.limits import own_limits, within_limits
 from ostler.library.filesets import FileSet
 from ostler.models.records import Model
 
@@ -19,8 +21,13 @@ async def estimate_of(
     try:
         files = await rooms.models.resolve_files(model)
         shape, beside = await rooms.shapes.of(files)
-        devices = await rooms.devices.list()
+        devices = devices_for(rooms, model, await rooms.devices.list())
         (told,) = await rooms.fits.answer(shape, options, devices, beside=beside)
         return await rooms.instances.experience.better_estimate(told, model, ask=False), files
     except OstlerError:
         return None
+
+
+def devices_for(rooms: Services, model: Model, devices: Sequence[Device]) -> list[Device]:
+    """These devices as they are for this model: its container may have a limit of its own."""
+    return within_limits(devices, own_limits(model), rooms.settings.current.reserve_by_device)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from ostler.access.service import Access
+    from ostler.catalog.pulling import PredefinedPulls
     from ostler.chats.service import Chats
     from ostler.core.clock import Clock
     from ostler.core.database import Database
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ostler.instances.service import Instances
     from ostler.jobs.service import Jobs
     from ostler.library.service import Library
+    from ostler.models.predefined import Predefined
     from ostler.models.recipes import Recipes
     from ostler.models.service import Models
     from ostler.reshaping.service import Reshaping
@@ -68,6 +70,8 @@ class Services:
     runtimes: Mapping[str, Runtime]
     models: Models
     recipes: Recipes
+    predefined: Predefined
+    predefined_pulls: PredefinedPulls
     chats: Chats
     cortex_import: CortexImport
     externals: Externals

@@ -27,6 +27,11 @@ def pull_model(client: Client, spec: str, name: str | None = None) -> Json:
     return model_of_pull(client, spec, ended.get("result") or {}, name)
 
 
+def is_predefined(client: Client, name: str) -> bool:
+    """True for the name of a predefined alias, such as `llama3:instruct`."""
+    return any(alias["name"] == name for alias in client.every("/predefined")["items"])
+
+
 def model_of_pull(client: Client, spec: str, result: Json, name: str | None = None) -> Json:
     """Make the model of a downloaded repo, named like `org/repo:Q4_K_M`; one that exists is that model.
 

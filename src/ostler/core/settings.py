@@ -80,6 +80,11 @@ class Settings(BaseModel):
         "Folder of GGUF files that Ostler merged or split, listed with the others. "
         "Default: the folder `reshaped` in the data folder.",
     )
+    predefined_aliases_file: Path | None = _setting(
+        None,
+        "YAML file with predefined aliases of your own (`alias`, `repo`, `filename`, ...), beside those that "
+        "come with Ostler. Default: `predefined-aliases.yaml` in the data folder, where there is one.",
+    )
 
     # The server
     host: str = _setting("127.0.0.1", "Address to listen on. Any other than loopback needs keys.")
@@ -277,7 +282,14 @@ class Settings(BaseModel):
     usage_retention_days: int = _setting(90, "How long accounted requests are kept.", live=True, ge=1)
     event_retention_days: int = _setting(90, "How long events are kept.", live=True, ge=1)
 
-    @field_validator("data_dir", "models_dir", "models_base_dir", "hub_cache_dir", "reshaped_dir")
+    @field_validator(
+        "data_dir",
+        "models_dir",
+        "models_base_dir",
+        "hub_cache_dir",
+        "reshaped_dir",
+        "predefined_aliases_file",
+    )
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - links stay
@@ -329,6 +341,11 @@ class Settings(BaseModel):
     def effective_reshaped_dir(self) -> Path:
         """Where merged and split files go."""
         return self.reshaped_dir or self.data_dir / "reshaped"
+
+    @property
+    def effective_predefined_file(self) -> Path:
+        """Where the operator's own predefined aliases are; the file need not exist."""
+        return self.predefined_aliases_file or self.data_dir / "predefined-aliases.yaml"
 
     @property
     def reserve_by_device(self) -> dict[str, int]:

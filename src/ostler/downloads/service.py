@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from ostler.downloads.plan import (
     target_of,
 )
 from ostler.downloads.process import fetch
+from ostler.downloads.turns import Turns
 from ostler.hub.service import Hub
 from ostler.hub.specs import parse_spec
 from ostler.jobs.records import Job, Report
@@ -38,9 +39,16 @@ LOG = logging.getLogger(__name__)
 
 KIND = "download"
 
+Finisher = Callable[[Job, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+"""Does what was asked for once the files are here; gets the job and its result, gives what to add to that."""
+
 
 class Downloads:
-    """Pulls models from the hub into the hub cache. Registers its kind of job when it is made."""
+    """Pulls models from the hub into the hub cache. Registers its kind of job when it is made.
+
+    `token_of` gives the hub's token that a model (by its id) has of its own. A job remembers the model and
+    asks for the token when it runs, so that no token is kept with it.
+    """
 
     def __init__(
         self,
@@ -50,38 +58,72 @@ class Downloads:
         settings: Settings | Callable[[], Settings],
         events: EventLog,
         clock: Clock,
+        token_of: Callable[[int], str | None] = lambda _: None,
         *,
         backoff_s: float = 0.5,
     ) -> None:
         self._jobs = jobs
+        self._token_of = token_of
         self._backoff_s = backoff_s
         self._hub = hub
         self._library = library
         self._settings = settings if callable(settings) else lambda: settings
+        self._finishers: dict[str, Finisher] = {}
+        self._turns = Turns()
         jobs.register(KIND, self._run, slots=lambda: self._settings().download_jobs, discard=self._discard)
 
-    async def plan(self, spec: str, *, principal: Principal) -> DownloadPlan:
-        """What a pull of this spec would fetch. Raises what `Hub.resolve` raises."""
+    async def plan(self, spec: str, *, principal: Principal, token: str | None = None) -> DownloadPlan:
+        """What a pull of this spec would fetch. Raises what `Hub.resolve` raises.
+
+        `token` is sent to the hub instead of the server's own.
+        """
         principal.require(Role.USER, "look up models on the hub")
-        settings = self._settings()
-        found = await self._hub.resolve(parse_spec(spec, endpoint=settings.hf_endpoint))
+        settings, hub = self._settings(), self._hub.with_token(token)
+        found = await hub.resolve(parse_spec(spec, endpoint=settings.hf_endpoint))
         return await asyncio.to_thread(
             make_plan, spec, found, settings.hub_cache_dir, settings.disk_reserve_bytes
         )
 
-    async def pull(self, spec: str, *, principal: Principal) -> Job:
+    def add_finisher(self, kind: str, finisher: Finisher) -> None:
+        """Say what is done at the end of downloads that are asked for with `then={"kind": kind, ...}`."""
+        self._finishers[kind] = finisher
+
+    async def pull(
+        self,
+        spec: str,
+        *,
+        principal: Principal,
+        then: Mapping[str, Any] | None = None,
+        for_model: int | None = None,
+    ) -> Job:
         """Queue the download of a spec, or return the open job for the same files.
 
-        Raises what `plan` raises, and DiskFull before the first byte when there is no room.
+        `then` is done when the files are here, and is part of the job: it is JSON, its `kind` names a
+        finisher, its `key` tells it from others. With `for_model` the token that this model has of its own is
+        used, if it has one. Raises what `plan` raises, and DiskFull before the first byte where there is no
+        room.
         """
         principal.require(Role.POWER_USER, "download models")
-        plan = await self.plan(spec, principal=principal)
+        token = None if for_model is None else self._token_of(for_model)
+        plan = await self.plan(spec, principal=principal, token=token)
         if not plan.fits_disk:
             raise _no_room(plan.repo, plan.need_bytes, plan.free_bytes, plan.reserve_bytes)
-        return await self._jobs.submit(KIND, f"pull {spec}", plan.to_request(), plan.dedupe_key, principal)
+        request, key = plan.to_request(), plan.dedupe_key
+        if token is not None:
+            request = {**request, "token_of": for_model}
+        if then is not None:
+            request, key = {**request, "then": dict(then)}, f"{key}#{then['kind']}:{then['key']}"
+        return await self._jobs.submit(KIND, f"pull {spec}", request, key, principal)
 
     async def _run(self, job: Job, report: Report) -> Mapping[str, Any]:
-        """The job: fetch what is missing, place it, tell the library."""
+        """The job: get the files, and do what was asked for beside."""
+        async with self._turns.alone(_files_key(job)):
+            result = await self._fetch(job, report)
+        then = job.request.get("then")
+        return {**result, **await self._finishers[then["kind"]](job, result)} if then else result
+
+    async def _fetch(self, job: Job, report: Report) -> Mapping[str, Any]:
+        """Fetch what is missing, place it, tell the library."""
         settings, request = self._settings(), job.request
         order = self._order(request, settings)
         placing, staging = Placing(Path(order.repo_dir), order.commit), Path(order.staging_dir)
@@ -108,6 +150,8 @@ class Downloads:
 
     def _order(self, request: Mapping[str, Any], settings: Settings) -> Order:
         repo, commit, revision, primary = (request[k] for k in ("repo", "commit", "revision", "primary"))
+        owner = request.get("token_of")
+        hub = self._hub.with_token(None if owner is None else self._token_of(owner))
         return Order(
             repo=repo,
             commit=commit,
@@ -117,7 +161,7 @@ class Downloads:
             endpoint=self._hub.endpoint,
             repo_dir=str(repo_folder(settings.hub_cache_dir, repo)),
             staging_dir=str(staging_folder(settings.hub_cache_dir, dedupe_key(repo, revision, primary))),
-            token=self._hub.token(),
+            token=hub.token(),
             connections=settings.download_connections,
             rate_limit=settings.download_rate_limit,
             retries=settings.download_retries,
@@ -126,10 +170,15 @@ class Downloads:
         )
 
     async def _discard(self, job: Job) -> None:
-        """Remove the staged files of a job that was cancelled or forgotten."""
-        await asyncio.to_thread(
-            _remove_staging, staging_folder(self._settings().hub_cache_dir, job.dedupe_key)
-        )
+        """Remove the staged files of a job that was cancelled or forgotten, unless another is at them."""
+        key = _files_key(job)
+        if not self._turns.wanted(key):
+            await asyncio.to_thread(_remove_staging, staging_folder(self._settings().hub_cache_dir, key))
+
+
+def _files_key(job: Job) -> str:
+    """The same for all jobs that want the same files, whatever is done with them then."""
+    return dedupe_key(job.request["repo"], job.request["revision"], job.request["primary"])
 
 
 def _check_room(placing: Placing, staging: Path, files: tuple[OrderedFile, ...], settings: Settings) -> None:

@@ -19,6 +19,7 @@ KINDS: Mapping[str, str] = {
 
 _HEADING = "Available devices:"
 _LINE = re.compile(r"\s*([A-Za-z_]{1,20})(\d{0,4}): (.{1,300}) \((\d{1,15}) MiB, (\d{1,15}) MiB free\)\s*")
+_NAMED = re.compile(r"([A-Za-z_]{1,20})(\d{0,4})")
 _OURS = re.compile(r"(cuda|rocm|xpu|vulkan):(\w[\w-]*)")
 
 
@@ -58,6 +59,13 @@ def read_devices(text: str | None) -> tuple[ListedDevice, ...] | None:
         for match in matches
     )
     return tuple(device for device in devices if device.kind or device.total_bytes)
+
+
+def our_id(name: str) -> str | None:
+    """Our id of a device by the engine's name of it: "xpu:0" for SYCL0; None for a backend unknown to us."""
+    match = _NAMED.fullmatch(name)
+    kind = KINDS.get(match[1].lower()) if match else None
+    return f"{kind}:{int(match[2] or 0)}" if match and kind else None
 
 
 def device_env(devices: Sequence[str]) -> dict[str, str]:

@@ -7,11 +7,11 @@ else what it says, rounded up: a need is never lower than what the engine may ta
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 from ostler.engines.fit_memory import HOST, PARTS, EngineMemory
+from ostler.engines.listed_devices import our_id
 from ostler.fit.estimated import Estimate
 from ostler.fit.estimated import Need as Place
 from ostler.fit.need import Need
@@ -61,10 +61,5 @@ def _finer(counted: int, said: int, step: int) -> int:
 
 
 def _by_our_ids(said: EngineMemory) -> dict[str, Mapping[str, int]]:
-    """The host is "cpu", "CUDA0" is "cuda:0", and so on (as in `placement`)."""
-    named = {}
-    for name, part in said.devices.items():
-        match = re.fullmatch(r"([A-Za-z]+)(\d+)", name)
-        id = f"{match[1].lower()}:{match[2]}" if match else name
-        named["cpu" if name == HOST else id] = part
-    return named
+    """The host is "cpu", "CUDA0" is "cuda:0"; a device of a kind that is not ours keeps its name."""
+    return {"cpu" if name == HOST else our_id(name) or name: part for name, part in said.devices.items()}

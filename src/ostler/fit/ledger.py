@@ -46,7 +46,8 @@ class Claim:
 class Account:
     """One device's memory in bytes; the module says what each part is.
 
-    `others` are the programs known to hold the foreign part, as far as the driver tells them.
+    `others` are the programs known to hold the foreign part, as far as the driver tells them. `limit_bytes`
+    is the most that the model in question may have of it, where it has a limit of its own.
     """
 
     device_id: str
@@ -56,17 +57,18 @@ class Account:
     measured_bytes: int = 0
     promised_bytes: int = 0
     others: Bytes = field(default_factory=dict)
+    limit_bytes: int | None = None
 
     @property
     def capacity_bytes(self) -> int:
-        """What one model could ever have: all but the reserve."""
-        return max(0, self.total_bytes - self.reserve_bytes)
+        """What one model could ever have: all but the reserve, within its own limit."""
+        return self._limited(max(0, self.total_bytes - self.reserve_bytes))
 
     @property
     def balance_bytes(self) -> int:
         """What is left for another model; negative where more is held than there is."""
         held = self.foreign_bytes + self.measured_bytes + self.promised_bytes
-        return self.total_bytes - self.reserve_bytes - held
+        return self._limited(self.total_bytes - self.reserve_bytes - held)
 
     @property
     def available_bytes(self) -> int:
@@ -77,6 +79,9 @@ class Account:
         """A JSON-ready form of the parts; the total is the device's own."""
         names = ("reserve_bytes", "foreign_bytes", "measured_bytes", "promised_bytes", "available_bytes")
         return {name: getattr(self, name) for name in names}
+
+    def _limited(self, n: int) -> int:
+        return n if self.limit_bytes is None else min(n, self.limit_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,15 @@ class Ledger:
     def give_back(self, held: Bytes) -> Ledger:
         """The ledger after the end of a model that held this much."""
         return self._promise(held, -1)
+
+    def within(self, limits: Bytes) -> Ledger:
+        """The ledger for a model that may have no more than this of these devices."""
+        limited = {
+            id: replace(account, limit_bytes=limits[id])
+            for id, account in self.accounts.items()
+            if id in limits
+        }
+        return Ledger({**self.accounts, **limited})
 
     def short(self, need: Bytes) -> dict[str, int]:
         """By device the bytes that are missing now; empty where it fits."""

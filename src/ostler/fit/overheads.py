@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ostler.fit.device import Kind
+
 MIB = 1 << 20
 
 
@@ -26,7 +28,7 @@ class Overhead:
         return self.context_bytes + self.workspace_bytes
 
 
-OVERHEADS: Mapping[str, Overhead] = {
+OVERHEADS: Mapping[Kind, Overhead] = {
     "cuda": Overhead(
         550 * 1000**2,
         32 * MIB,
@@ -34,15 +36,13 @@ OVERHEADS: Mapping[str, Overhead] = {
         " 32 MiB on Hopper, 4 MiB before (docs.nvidia.com/cuda/cublas, cublasSetWorkspace)",
     ),
     "rocm": Overhead(550 * 1000**2, 32 * MIB, "taken to be as much as with CUDA"),
-    "sycl": Overhead(550 * 1000**2, 32 * MIB, "taken to be as much as with CUDA"),
+    "xpu": Overhead(550 * 1000**2, 32 * MIB, "taken to be as much as with CUDA"),
     "vulkan": Overhead(256 * MIB, 0, "no context of CUDA's size and no BLAS library; a set sum"),
     "metal": Overhead(128 * MIB, 0, "memory is the host's and the libraries are the system's; a set sum"),
 }
-"""By `Device.kind`."""
-UNKNOWN_KIND = OVERHEADS["cuda"]
-"""For a kind without a row: the largest."""
+"""By `Device.kind`, but for "cpu"."""
 
 
-def overhead_bytes(kind: str) -> int:
+def overhead_bytes(kind: Kind) -> int:
     """What is set aside on a GPU of this kind, in bytes."""
-    return OVERHEADS.get(kind, UNKNOWN_KIND).total_bytes
+    return OVERHEADS[kind].total_bytes

@@ -17,13 +17,13 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Literal
 
-from ostler.fit.devices import Device
+from ostler.fit.device import Device, Kind
 from ostler.fit.errors import ImpossibleOption
 from ostler.library.ggml_types import TensorInfo
 
 Mode = Literal["layer", "row", "tensor"]
-ROW_KINDS = ("sycl",)
-"""Kinds of devices whose backend has split buffers."""
+ROW_KINDS: tuple[Kind, ...] = ("xpu",)
+"""Kinds of devices whose backend (SYCL) has split buffers."""
 _SLICED = re.compile(
     r"blk\.\d+\.("
     r"attn_(q|k|v|qkv|output|gate)\.weight|attn_(q|k|v|qkv)\.bias|attn_sinks\.weight"

@@ -108,6 +108,10 @@ SYSTEM_PROMPT = "system_prompt"
 """A request default that no engine knows: the system message of conversations that have none."""
 
 
+LENGTHS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"})
+"""Names under which a request says how long its answer may be: who says one of them has said all."""
+
+
 def with_defaults(body: bytes, parsed: Mapping[str, Any], defaults: Mapping[str, Any]) -> bytes:
     """The body with every default that the request leaves out or sets to null.
 
@@ -116,6 +120,8 @@ def with_defaults(body: bytes, parsed: Mapping[str, Any], defaults: Mapping[str,
     """
     missing = {name: value for name, value in defaults.items() if parsed.get(name) is None}
     missing = {name: value for name, value in missing.items() if value is not None}
+    if not LENGTHS.isdisjoint(missing) and any(parsed.get(name) is not None for name in LENGTHS):
+        missing = {name: value for name, value in missing.items() if name not in LENGTHS}
     if prompt := missing.pop(SYSTEM_PROMPT, None):
         missing.update(_with_prompt(parsed.get("messages"), prompt))
     if not missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import re
 from dataclasses import replace
@@ -54,6 +55,7 @@ class Hub:
         self, settings: Settings, *, token_file: Path | None = None, patience: Patience | None = None
     ) -> None:
         self._settings = settings
+        self._own_token: str | None = None
         self._token_file = token_file
         self._patience = patience or Patience()
         self._inspected: dict[tuple[str, str, str], RemoteModel] = {}
@@ -64,13 +66,22 @@ class Hub:
         """The hub's address, without a slash at the end."""
         return self._settings.hf_endpoint
 
+    def with_token(self, token: str | None) -> Hub:
+        """The same hub, asked with this token instead of the server's own; itself where it is None."""
+        if token is None:
+            return self
+        other = copy.copy(self)  # what is remembered and the bound on calls stay common
+        other._own_token = token
+        return other
+
     def token(self) -> str | None:
         """The token from the settings (HF_TOKEN, ...), else from the token file; for the hub's host only.
 
         It may read a file. Raises TokenRefused when it holds characters that cannot be sent.
         """
         secret = self._settings.hf_token
-        token = secret.get_secret_value().strip() if secret else self._token_from_file()
+        told = self._own_token or (secret.get_secret_value() if secret else None)
+        token = told.strip() if told else self._token_from_file()
         if token and not re.fullmatch(r"[\x21-\x7e]+", token):
             raise TokenRefused("the hub's token holds characters that no token has")
         return token or None

@@ -18,7 +18,7 @@ from ostler.core.errors import InvalidField, OstlerError
 from ostler.core.principals import Principal, Role
 from ostler.importing.cortex_database import Row, Tables, read_tables
 from ostler.importing.report import Outcome, Report
-from ostler.models.names import name_from
+from ostler.models.names import name_like
 from ostler.models.recipes import RecipeNameTaken, Recipes
 from ostler.models.records import NewModel
 from ostler.models.service import Models
@@ -184,7 +184,7 @@ class _Taking:
     async def _model(self, row: Row) -> tuple[Outcome, str | None]:
         new = await self._new_model_of(_model_fields(row))
         notes = []
-        if (name := name_from(new.name or "")) != new.name:
+        if (name := name_like(new.name or "")) != new.name:
             notes.append(f"is called {name} here")
             new = replace(new, name=name)
         if name in self._model_names:
@@ -222,7 +222,7 @@ class _Taking:
         stored = {**_object(row.get("config_json")), **row, "name": row.get("model_name")}
         fields = {key: value for key, value in stored.items() if key not in _RECIPES_OWN}
         new = await self._new_model_of(_model_fields(fields))
-        new = replace(new, name=name_from(new.name or str(row["name"])))
+        new = replace(new, name=name_like(new.name or str(row["name"])))
         try:
             if self._report.dry_run:
                 await self._models.preview(new, self._principal)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,11 +12,12 @@ from ostler.fit.need import Need
 from ostler.instances.errors import NoRoom, WillNotFit
 from ostler.instances.experience import Launch
 from ostler.instances.house import House
+from ostler.instances.limits import own_limits
 from ostler.instances.orders import Attempt
 from ostler.instances.plan import Candidate, Seat, Verdict
 from ostler.instances.preparing import Prepared
 from ostler.instances.seating import Way, model_on, ways
-from ostler.models.records import Model
+from ostler.models.records import FITS_NOT, Model
 from ostler.models.sources import ModelFileGone
 
 log = logging.getLogger(__name__)
@@ -24,14 +25,15 @@ log = logging.getLogger(__name__)
 
 def candidate(model: Model, ways: Sequence[Way], attempt: Attempt | None = None) -> Candidate:
     """The start as the scheduler sees it. A need that is not known or does not matter is left out."""
-    ignore_fit = attempt is not None and model.ignore_fit
+    ignore_fit = attempt is not None and FITS_NOT in model.ignored
     seats = tuple(
         Seat(way.devices, way.need.by_device if way.need.is_known and not ignore_fit else None, way.rank)
         for way in ways
     )
     may_evict = attempt is None or attempt.may_evict
     is_batch = attempt is not None and attempt.is_batch
-    return Candidate(model.id, model.name, model.policy.priority, may_evict, is_batch=is_batch, seats=seats)
+    limits, priority = own_limits(model), model.policy.priority
+    return Candidate(model.id, model.name, priority, may_evict, is_batch=is_batch, seats=seats, limits=limits)
 
 
 async def has_room(house: House, model: Model) -> bool:
@@ -58,12 +60,10 @@ class Placed:
     launch: Launch | None
 
 
-async def place(
-    house: House, model_id: int, attempt: Attempt, prepared: Prepared, ignore: Collection[str]
-) -> Placed:
+async def place(house: House, model_id: int, attempt: Attempt, prepared: Prepared) -> Placed:
     """What will run and what it needs, once it has its place in the scheduler.
 
-    `prepared` is the launch as the recipe has it; `ignore` are codes of errors that do not matter.
+    `prepared` is the launch as the recipe has it.
 
     Raises NoRoom and WillNotFit, with a context length that fits, if any, and what preparing may raise.
     """
@@ -73,7 +73,7 @@ async def place(
     try:
         if way.devices != model.policy.devices:
             model = model_on(model, way.devices)
-            prepared = await house.preparer.prepare(model, attempt.overrides, ignore)
+            prepared = await house.preparer.prepare(model, attempt.overrides)
         return Placed(prepared, way.need, await house.experience.launch(model, attempt.overrides))
     except OstlerError:
         house.scheduler.release(model_id)

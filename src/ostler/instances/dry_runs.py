@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,32 +17,35 @@ from ostler.fit.reading import Read
 from ostler.instances import admission, seating, shortage
 from ostler.instances.errors import WillNotFit
 from ostler.instances.house import House
-from ostler.instances.looking_ahead import FITS_NOT, of_error
+from ostler.instances.limits import own_limits
+from ostler.instances.looking_ahead import of_error
 from ostler.instances.plan import Candidate, Plan, Resident, Verdict
 from ostler.instances.views import DryRun
-from ostler.models.records import Model
+from ostler.models.records import FITS_NOT, Model
+from ostler.runtimes.docker_images import ImageMissing
 
 HUB_TIMEOUT_S = 30.0
 MISSING = ("model_file_gone", "model_files_missing")
 """Codes of what is found where a model's files are not, or not all, here."""
+NO_IMAGE = ImageMissing.code_of_class()
+"""Code of what is found where a container's image is not here and may not be pulled."""
 
 
 @dataclass(frozen=True, slots=True)
 class HubView:
-    """What a dry run asks the hub about files that are not here.
+    """What a dry run asks the hub about a model's files that are not here.
 
-    `plan` says what a pull of a spec would fetch, `read` gives the shape that the files' headers tell.
+    `plan` says what a pull of them would fetch, `read` gives the shape that their headers tell.
     """
 
-    plan: Callable[[str], Awaitable[DownloadPlan]]
-    read: Callable[[str], Awaitable[Read]]
+    plan: Callable[[Model], Awaitable[DownloadPlan]]
+    read: Callable[[Model], Awaitable[Read]]
 
 
 async def dry_run(
     house: House,
     model: Model,
     overrides: Mapping[str, Any] | None,
-    ignore: Collection[str] = frozenset(),
     hub: HubView | None = None,
 ) -> DryRun:
     """What a start would do now; the same whether it runs already or not. Never raises OstlerError."""
@@ -52,7 +55,7 @@ async def dry_run(
         run = await _with_fit(house, run, model, overrides)
     elif is_missing and hub is not None and model.source.kind == "hub":
         run = await _with_download(house, run, model, overrides, hub)
-    return replace(run, findings=tuple(overridden(run.findings, ignore)))
+    return replace(run, findings=tuple(overridden(run.findings, model.ignored)))
 
 
 async def _with_fit(
@@ -87,8 +90,9 @@ async def _with_fit(
         expected_load_s=await house.experience.expected_load_s(on_way, overrides),
     )
     if need.is_known:
-        ledger = house.memory.ledger([resident.claim for resident in holders])
-        after = house.memory.ledger([resident.claim for resident in holders if resident not in leaving])
+        limits, staying = own_limits(model), [r for r in holders if r not in leaving]
+        ledger = house.memory.ledger([resident.claim for resident in holders]).within(limits)
+        after = house.memory.ledger([resident.claim for resident in staying]).within(limits)
         fit = tuple(shortage.fit_by_device(need.by_device, ledger, after))
         run = replace(run, fit=fit, fits=plan.verdict is not Verdict.NEVER)
     if plan.verdict is Verdict.NEVER:
@@ -109,7 +113,7 @@ async def _with_download(
     spec = model.source.label
     try:
         async with asyncio.timeout(HUB_TIMEOUT_S):
-            plan = await hub.plan(spec)
+            plan = await hub.plan(model)
             disk = {
                 "needed_bytes": plan.need_bytes,
                 "free_bytes": plan.free_bytes,
@@ -119,7 +123,7 @@ async def _with_download(
             run = replace(run, disk=disk)
             if not plan.fits_disk:
                 run = replace(run, findings=(*run.findings, _no_disk(plan)))
-            read = await hub.read(spec)
+            read = await hub.read(model)
     except OstlerError as error:
         return replace(run, findings=(*run.findings, of_error(error)))
     except TimeoutError:

@@ -24,6 +24,7 @@ from ostler.fit.ledger import Bytes
 from ostler.fit.measured import estimate_with, is_settled, need_with
 from ostler.fit.need import Need
 from ostler.instances.footprints import Footprint, Footprints, footprint_key
+from ostler.instances.limits import PROCESS
 from ostler.instances.preparing import Preparer
 from ostler.models.records import Model
 from ostler.models.service import Models
@@ -32,7 +33,6 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 60.0
 HOST = "cpu"
-PROCESS = "process"
 LEAST_SHARE = 0.5
 """A GPU of which less than this of the counted need was seen is one whose driver hides something."""
 
@@ -91,7 +91,7 @@ class Experience:
         if not devices:
             return None
         try:
-            prepared = await self._preparer.prepare(model, overrides)
+            prepared = await self._preparer.unchecked(model, overrides)
             files = await self._models.resolve_files(model)
         except OstlerError:
             return None  # the start itself says what is wrong

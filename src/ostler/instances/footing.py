@@ -62,12 +62,12 @@ class Footing(Standing):
         await self._house.store.tell(kind, self.model_id, name, Note(actor, reason, data))
 
     def _store_desired(self, order: StopOrder) -> Also | None:
-        desired, ignore_fit = order.desired, order.ignore_fit
+        desired, ignored = order.desired, order.ignored
         if desired is None:
             return None
 
         async def store(session: AsyncSession) -> None:
-            await self._house.models.set_desired(self.model_id, desired, session, ignore_fit=ignore_fit)
+            await self._house.models.set_desired(self.model_id, desired, session, ignored=ignored)
 
         return store
 

@@ -7,7 +7,7 @@ steps that follow are taken by one task, in `life.py`; what is known is in `stan
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ostler.instances import orders
@@ -29,15 +29,13 @@ class Keeper(Life):
         actor: str,
         *,
         overrides: Mapping[str, Any] | None = None,
-        ignore: Collection[str] = frozenset(),
         is_batch: bool = False,
         is_new_wish: bool = False,
         awaits_files: bool = False,
     ) -> asyncio.Future[None]:
         """Make it run. Two starts are one: all get the future of the start that is under way.
 
-        `ignore` are codes of errors that do not keep it from being launched; they hold until it is started
-        in another way. `is_batch`: it may come after those that somebody waits for.
+        `is_batch`: it may come after those that somebody waits for.
         `is_new_wish`: it was not meant to run before; that is taken back where the start is refused,
         with `awaits_files` unless only its files are not here yet.
         """
@@ -56,7 +54,6 @@ class Keeper(Life):
             is_new_wish=is_new_wish,
             awaits_files=awaits_files,
         )
-        self.ignore = ignore
         self._go_on()
         return self.attempt.done
 
@@ -78,10 +75,10 @@ class Keeper(Life):
             await attempt.placed.wait()
 
     def ask_restart(self, actor: str, *, is_new_wish: bool = False) -> asyncio.Future[None]:
-        """Stop it and start it anew, in one go; what was ignored is ignored again."""
+        """Stop it and start it anew, in one go."""
         if self.record is not None and self.record.state.is_active:
             self.ask_stop(StopOrder("it is started anew", actor))
-        return self.ask_start(StartCause.PERSON, actor, ignore=self.ignore, is_new_wish=is_new_wish)
+        return self.ask_start(StartCause.PERSON, actor, is_new_wish=is_new_wish)
 
     def keep_for(self, cause: StartCause, actor: str) -> None:
         """It is wanted for another reason from now on."""

@@ -268,7 +268,7 @@ class Life(Ending):
         keeps_wish = is_fileless and attempt.awaits_files
         while attempt.is_new_wish and not keeps_wish:  # another wish may join while this one is taken back
             attempt.is_new_wish = False
-            await self._house.models.set_desired(self.model_id, DesiredState.STOPPED, ignore_fit=False)
+            await self._house.models.set_desired(self.model_id, DesiredState.STOPPED, ignored=frozenset())
         is_auto = attempt.is_restart and self.model.policy.auto_start
         should_run = is_auto or self.model.desired_state is DesiredState.RUNNING
         waits_for = FILES if is_fileless else ROOM if isinstance(error, WillNotFit | NoRoom) else None

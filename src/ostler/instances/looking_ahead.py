@@ -14,12 +14,13 @@ from ostler.core.errors import InvalidField, OstlerError
 from ostler.core.findings import Category, Finding, Severity
 from ostler.core.near import near_names
 from ostler.engines.base import Engine, UnknownFlag
+from ostler.engines.options import plain_flag
 from ostler.fit.devices import Device
 from ostler.fit.reasons import Choice
 from ostler.instances.errors import StartBlocked
 from ostler.library.filesets import FileSet
+from ostler.models.records import FITS_NOT
 
-FITS_NOT = "does_not_fit"
 UNKNOWN_FLAG = UnknownFlag.code_of_class()
 IGNORABLE = frozenset(
     {FITS_NOT, UNKNOWN_FLAG, "wrong_format", "quantization_differs", "v_cache_needs_flash_attention"}
@@ -46,9 +47,22 @@ _NEEDS_STORED = ("awq", "gptq", "compressed-tensors")
 """Methods that only load what was quantized by them; the others can quantize while loading."""
 
 
+_OF_REQUESTS = frozenset(
+    {
+        *("--temperature", "--temp", "--top-p", "--top-k", "--repetition-penalty", "--repeat-penalty"),
+        *("--frequency-penalty", "--presence-penalty", "--max-tokens", "--n-predict", "--stop", "--stream"),
+    }
+)
+"""What each request says for itself; some engines take a default of it as an argument, others nothing."""
+_TRACES = ("trace_functions", "cuda_launch_blocking")
+
+
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A start before it happens. `options` are all that hold: set ones, those in arguments, chosen ones."""
+    """A start before it happens. `options` are all that hold: set ones, those in arguments, chosen ones.
+
+    `arguments` are those that the recipe passes on as they are.
+    """
 
     engine: Engine
     files: FileSet
@@ -56,6 +70,7 @@ class Scene:
     chosen: Choice
     devices: Sequence[Device]
     cores: int
+    arguments: Sequence[str] = ()
 
 
 def look_ahead(scene: Scene) -> list[Finding]:
@@ -216,6 +231,38 @@ def _gpu_unused(scene: Scene) -> Finding | None:
     )
 
 
+def _of_requests(scene: Scene) -> Finding | None:
+    given = [argument.partition("=")[0] for argument in scene.arguments]
+    found = sorted({flag for flag in given if plain_flag(flag) in _OF_REQUESTS})
+    if not found:
+        return None
+    return Finding(
+        "argument_of_requests",
+        Severity.WARNING,
+        Category.ARGS,
+        "Requests say this, not the start",
+        f"{', '.join(found)} among the arguments: each request says it for itself, and may say otherwise",
+        "Move it to the request defaults: they hold at once, without a new start.",
+        "extra_args",
+    )
+
+
+def _tracing(scene: Scene) -> Finding | None:
+    table = scene.engine.options
+    traced = [f"{table.get(name).env[0]}=1" for name in _TRACES if scene.options.get(name) is True]
+    if not traced:
+        return None
+    return Finding(
+        "traced",
+        Severity.WARNING,
+        Category.ARGS,
+        "Traced, and very slow",
+        f"it runs with {' and '.join(traced)}: a fault is told where it happens, and every answer is slow",
+        "Switch it off when the fault is found.",
+        "options",
+    )
+
+
 def _nothing_chosen(scene: Scene) -> Finding | None:
     if scene.chosen.unknown_why is None:
         return None
@@ -236,5 +283,7 @@ _RULES: tuple[Callable[[Scene], Finding | None], ...] = (
     _threads,
     _projector,
     _gpu_unused,
+    _of_requests,
+    _tracing,
     _nothing_chosen,
 )

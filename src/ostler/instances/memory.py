@@ -24,6 +24,7 @@ from ostler.fit.reading import Read, Shapes
 from ostler.fit.reasons import Choice
 from ostler.fit.visible import visible_gpus
 from ostler.instances.experience import Experience
+from ostler.instances.limits import own_limits, within_limits
 from ostler.models.records import Model
 from ostler.models.service import Models
 from ostler.runtimes.base import Observed, Runtime, RuntimeAway
@@ -160,7 +161,7 @@ class Memory:
         """
         counting = await self._counting(model)
         options = self._told(model, overrides)
-        ledger = self.ledger(beside or ())
+        ledger = self.ledger(beside or ()).within(own_limits(model))
         is_short = ledger.never if beside is None else ledger.short
         chosen = await asyncio.to_thread(counting.choice, options)
         tokens = {**options, **chosen.options}.get("context_length") or counting.trained or 0
@@ -175,12 +176,12 @@ class Memory:
     ) -> tuple[str, ...]:
         """Set options without which it would fit if nothing else ran, as others are chosen then; or none."""
         counting = await self._counting(model)
-        told = self._told(model, overrides)
+        told, ledger = self._told(model, overrides), self.ledger(()).within(own_limits(model))
         for names in (*OPEN_TOGETHER, sum(OPEN_TOGETHER, ())):
             given = tuple(name for name in names if name in told)
             rest = {name: value for name, value in told.items() if name not in given}
             need = await asyncio.to_thread(counting.need, rest) if given else Need(unknown_why="")
-            if need.is_known and not self.ledger(()).never(need.pooled(counting.devices).by_device):
+            if need.is_known and not ledger.never(need.pooled(counting.devices).by_device):
                 return given
         return ()
 
@@ -213,7 +214,7 @@ class Memory:
         if await self._leaves_gpus(model):
             devices = [device for device in devices if device.kind == "cpu"]
             note = f"{model.engine} sees no GPU here: the model runs on the CPU"
-        trained = None
+        trained, roomy = None, within_limits(devices, own_limits(model), reserve)
         if read is None:
             files = await self._models.resolve_files(model)
             trained = files.facts.context_length if files.facts else None
@@ -226,7 +227,7 @@ class Memory:
         counted = partial(need_for, shape, devices=devices, reserve=reserve, beside=beside)
 
         def choice(options: Mapping[str, Any]) -> Choice:
-            return self._choices.of(model.engine, shape, options, devices, reserve, beside)
+            return self._choices.of(model.engine, shape, options, roomy, reserve, beside)
 
         def need(options: Mapping[str, Any]) -> Need:
             chosen = choice(options).options

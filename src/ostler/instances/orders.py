@@ -76,7 +76,7 @@ class StopOrder:
     """A stop that is under way or about to be.
 
     `reason` is one sentence for the history, `kind` the kind of the event ("instance.evicted", ...).
-    `now`: do not wait for requests in flight. `desired` and `ignore_fit` are stored with it, where given.
+    `now`: do not wait for requests in flight. `desired` and `ignored` are stored with it, where given.
     `cuts_requests` is False where those in flight are waited for however long they take.
     """
 
@@ -85,7 +85,7 @@ class StopOrder:
     now: bool = False
     kind: str = "instance.stopping"
     desired: DesiredState | None = None
-    ignore_fit: bool | None = None
+    ignored: frozenset[str] | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     cuts_requests: bool = True
     done: asyncio.Future[None] = field(default_factory=_future)

@@ -35,7 +35,8 @@ class Candidate:
 
     `need` is bytes by device; None where it is not known, or where a person said to start it all the
     same: then only places count. `is_batch`: nobody waits for it but work that may wait.
-    `seats` are the ways to place it where there are several; they have needs of their own.
+    `seats` are the ways to place it where there are several; they have needs of their own. `limits` are the
+    most that it may have of a device, whatever is there.
     """
 
     model_id: int
@@ -45,6 +46,7 @@ class Candidate:
     need: Bytes | None = None
     is_batch: bool = False
     seats: tuple[Seat, ...] = ()
+    limits: Bytes = field(default_factory=dict)
 
     @property
     def choices(self) -> tuple[Seat, ...]:
@@ -113,7 +115,7 @@ def plan_room(
     its turn told to finish what it serves. Of several seats the one is taken where it can start soonest, and
     at the least cost for others; then the best liked, then the one with the most room.
     """
-    ledger = ledger or Ledger()
+    ledger = (ledger or Ledger()).within(candidate.limits)
     plans = [
         replace(_plan_seat(_Scene(candidate, seat.need or {}, residents, max_running, ledger)), seat=seat)
         for seat in candidate.choices

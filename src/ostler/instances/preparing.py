@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from ostler.fit.reasons import Choice
 from ostler.instances.looking_ahead import UNKNOWN_FLAG, Scene, look_ahead, of_error, refuse
 from ostler.instances.views import DryRun
 from ostler.library.filesets import FileSet
-from ostler.models.records import Model
+from ostler.models.records import HUB_TOKEN, Model
 from ostler.models.service import Models
 from ostler.runtimes.base import Runtime, RuntimeCheck
 
@@ -98,25 +98,24 @@ class Preparer:
         rules = self._engines.get(model.engine).options
         return rules.told(self._options(model, overrides), model.extra_args, model.env)
 
-    async def prepare(
-        self,
-        model: Model,
-        overrides: Mapping[str, Any] | None = None,
-        ignore: Collection[str] = frozenset(),
-    ) -> Prepared:
+    async def prepare(self, model: Model, overrides: Mapping[str, Any] | None = None) -> Prepared:
         """What a start of this model would run, with options for this launch only.
 
-        `ignore` are codes of errors that do not matter. Raises StartBlocked, ModelFileGone, BrokenFile,
+        Errors that are to be ignored do not matter. Raises StartBlocked, ModelFileGone, BrokenFile,
         UnknownOption, BadOptionValue, NoExecutable, UnknownFlag.
         """
-        engine, runtime = self._engines.get(model.engine), self.runtime(model.runtime)
+        engine = self._engines.get(model.engine)
         request, scene = await self._scene(model, overrides)
-        refuse(model.name, look_ahead(scene), ignore)
+        refuse(model.name, look_ahead(scene), model.ignored)
         asks = bool(model.extra_args) or engine.options_vary
-        if asks and UNKNOWN_FLAG not in ignore:  # asked of the executable itself before it is launched
+        if asks and UNKNOWN_FLAG not in model.ignored:  # asked of the executable itself before it is launched
             await engine.check(request)
-        spec = await asyncio.to_thread(engine.launch_spec, request)
-        return Prepared(spec, engine, runtime)
+        return await self._prepared(model, request)
+
+    async def unchecked(self, model: Model, overrides: Mapping[str, Any] | None = None) -> Prepared:
+        """The same where it does not matter whether a start would be refused."""
+        request, _ = await self._scene(model, overrides)
+        return await self._prepared(model, request)
 
     async def dry_run(self, model: Model, overrides: Mapping[str, Any] | None = None) -> DryRun:
         """The same without doing it: all that can be known before."""
@@ -139,6 +138,10 @@ class Preparer:
             found.append(of_error(error))
         return replace(run, findings=tuple(found))
 
+    async def _prepared(self, model: Model, request: LaunchRequest) -> Prepared:
+        engine, runtime = self._engines.get(model.engine), self.runtime(model.runtime)
+        return Prepared(await asyncio.to_thread(engine.launch_spec, request), engine, runtime)
+
     async def _scene(self, model: Model, overrides: Mapping[str, Any] | None) -> tuple[LaunchRequest, Scene]:
         engine = self._engines.get(model.engine)
         files = await self._models.resolve_files(model)
@@ -148,7 +151,7 @@ class Preparer:
         request = replace(request, options={**options, **chosen.options})
         together = {**self.told(model, overrides), **chosen.options}
         cores = os.cpu_count() or 1
-        return request, Scene(engine, files, together, chosen, self._devices(), cores)
+        return request, Scene(engine, files, together, chosen, self._devices(), cores, model.extra_args)
 
     def _options(self, model: Model, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
         """By their own names: an override wins also where it goes by an alias."""
@@ -164,7 +167,7 @@ def _request(model: Model, files: FileSet, options: Mapping[str, Any]) -> Launch
         mmproj_path=files.mmproj,
         options=options,
         extra_args=model.extra_args,
-        env=model.env,
+        env={name: value for name, value in model.env.items() if name != HUB_TOKEN},
         runtime=model.runtime,
         command_override=model.engine_command,
         devices=model.policy.devices,

@@ -19,12 +19,12 @@ async def provide_and_place(standing: Standing, attempt: Attempt) -> Placed:
     """
     house = standing.house
     # what is wrong is said before it waits
-    prepared = await house.preparer.prepare(standing.model, attempt.overrides, standing.ignore)
+    prepared = await house.preparer.prepare(standing.model, attempt.overrides)
     try:
         await prepared.runtime.provide(prepared.spec, partial(_tell, standing, attempt))
     finally:
         standing.progress = None
-    return await admission.place(house, standing.model_id, attempt, prepared, standing.ignore)
+    return await admission.place(house, standing.model_id, attempt, prepared)
 
 
 async def _tell(standing: Standing, attempt: Attempt, words: str) -> None:

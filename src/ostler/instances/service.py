@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ostler.core.clock import Clock
@@ -30,7 +31,7 @@ from ostler.instances.house import House
 from ostler.instances.keeper import Keeper
 from ostler.instances.leases import Lease, Routes
 from ostler.instances.lending import Lending
-from ostler.instances.looking_ahead import FITS_NOT, check_ignored
+from ostler.instances.looking_ahead import check_ignored
 from ostler.instances.memory import Memory
 from ostler.instances.memory_report import memory_report
 from ostler.instances.orders import StopOrder
@@ -174,7 +175,6 @@ class Instances:
         wait: bool = True,
         keep: bool = True,
         overrides: Mapping[str, Any] | None = None,
-        ignore_fit: bool = False,
         ignore: Iterable[str] = (),
         awaits_files: bool = False,
     ) -> InstanceView:
@@ -185,14 +185,13 @@ class Instances:
 
         Two starts are one; one that gives up does not end it for the others. `overrides` are engine
         options for this launch. `ignore` are codes of errors that a dry run finds and that do not matter;
-        `ignore_fit` is short for `does_not_fit`: it starts also where its memory is not there, now and later,
-        until somebody stops it or starts it without. A start that is refused before there is an engine is
-        over: the next server does not try it; with `awaits_files` it starts once its files are here, where
-        only they are missing. Raises StartFailed, StartCancelled, StartBlocked, NoRoom,
-        WillNotFit, ModelFileGone and what a launch spec may raise.
+        they hold for later starts too, until somebody stops it or starts it without. A start that is refused
+        before there is an engine is over: the next server does not try it; with `awaits_files` it starts once
+        its files are here, where only they are missing. Raises StartFailed, StartCancelled, StartBlocked,
+        NoRoom, WillNotFit, ModelFileGone and what a launch spec may raise.
         """
         principal.require(Role.POWER_USER, "start models")
-        ignored = check_ignored(ignore) | ({FITS_NOT} if ignore_fit else frozenset())
+        ignored = check_ignored(ignore)
         model = self._models.get(name)
         if model.archived:
             raise Conflict(f"{model.name} is archived", hint="Take it out of the archive first.")
@@ -204,7 +203,7 @@ class Instances:
             )
         keep = keep or not model.policy.on_demand
         desired = DesiredState.RUNNING if keep else model.desired_state
-        is_new_wish = await self._want(model, desired, ignore_fit=FITS_NOT in ignored)
+        is_new_wish = await self._want(model, desired, ignored=ignored)
         if not keep:
             keeper.faults.clear()
         cause = StartCause.PERSON if keep else StartCause.DEMAND
@@ -212,7 +211,6 @@ class Instances:
             cause,
             principal.name,
             overrides=overrides,
-            ignore=ignored,
             is_new_wish=is_new_wish,
             awaits_files=awaits_files,
         )
@@ -235,17 +233,20 @@ class Instances:
             principal.name,
             now=now,
             desired=DesiredState.STOPPED,
-            ignore_fit=False,
+            ignored=frozenset(),
         )
         await asyncio.shield(self._keeper(model.id).ask_stop(order))
-        await self._want(model, DesiredState.STOPPED, ignore_fit=False)
+        await self._want(model, DesiredState.STOPPED, ignored=frozenset())
         return self._keeper(model.id).view()
 
-    async def restart(self, name: str | int, principal: Principal, *, wait: bool = True) -> InstanceView:
-        """Stop it and start it anew. Raises as `start` does."""
+    async def restart(
+        self, name: str | int, principal: Principal, *, wait: bool = True, ignore: Iterable[str] = ()
+    ) -> InstanceView:
+        """Stop it and start it anew; what was ignored is ignored again. Raises as `start` does."""
         principal.require(Role.POWER_USER, "restart models")
         model = self._models.get(name)
-        is_new_wish = await self._want(model, DesiredState.RUNNING)
+        ignored = model.ignored | check_ignored(ignore)
+        is_new_wish = await self._want(model, DesiredState.RUNNING, ignored=ignored)
         keeper = self._keeper(model.id)
         started = keeper.ask_restart(principal.name, is_new_wish=is_new_wish)
         if wait:
@@ -256,7 +257,7 @@ class Instances:
         """Stop every engine; returns what is left to see of them."""
         principal.require(Role.MANAGER, "stop every model")
         reason = f"everything was stopped by {principal.name}"
-        order = StopOrder(reason, principal.name, now=now, desired=DesiredState.STOPPED, ignore_fit=False)
+        order = StopOrder(reason, principal.name, now=now, desired=DesiredState.STOPPED, ignored=frozenset())
         return await self._stop_all(order)
 
     async def apply(self, name: str | int, principal: Principal) -> InstanceView:
@@ -312,7 +313,8 @@ class Instances:
         Raises InvalidField where a code cannot be ignored.
         """
         model = name if isinstance(name, Model) else self._models.get(name)
-        return await dry_runs.dry_run(self._house, model, overrides, check_ignored(ignore), self._hub)
+        model = replace(model, ignored=check_ignored(ignore))
+        return await dry_runs.dry_run(self._house, model, overrides, self._hub)
 
     async def choice(self, name: str | int) -> Choice:
         """What a start would choose for the engine options that the recipe leaves open."""
@@ -377,13 +379,15 @@ class Instances:
         keeper = self._keepers.get(model_id)
         return keeper.state if keeper else InstanceState.STOPPED
 
-    async def _want(self, model: Model, desired: DesiredState, *, ignore_fit: bool | None = None) -> bool:
+    async def _want(
+        self, model: Model, desired: DesiredState, *, ignored: frozenset[str] | None = None
+    ) -> bool:
         """Store what a person wants; True where the model was not meant to run before, and is now."""
         before = self._models.get(model.id)
-        if ignore_fit is None:
-            ignore_fit = before.ignore_fit
-        if (before.desired_state, before.ignore_fit) != (desired, ignore_fit):
-            await self._models.set_desired(model.id, desired, ignore_fit=ignore_fit)
+        if ignored is None:
+            ignored = before.ignored
+        if (before.desired_state, before.ignored) != (desired, ignored):
+            await self._models.set_desired(model.id, desired, ignored=ignored)
         return before.desired_state is not desired and desired is DesiredState.RUNNING
 
     async def _keep_for_person(self, keeper: Keeper, principal: Principal) -> None:
@@ -401,7 +405,7 @@ class Instances:
                 log.error("%s", result.message)
         if order.desired is not None:
             for keeper in keepers:
-                await self._want(keeper.model, order.desired, ignore_fit=order.ignore_fit)
+                await self._want(keeper.model, order.desired, ignored=order.ignored)
         return [keeper.view() for keeper in keepers]
 
     def _refuse_in_use(self, model: Model) -> str | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ostler.core.sizes import size_text
 from ostler.fit.ledger import Account, Bytes, Ledger
+from ostler.instances.limits import of_limit
 
 if TYPE_CHECKING:
     from ostler.instances.plan import Resident
@@ -67,6 +68,7 @@ def _device(id: str, need: int, account: Account | None, residents: Sequence[Res
         "available_bytes": account.available_bytes,
         "total_bytes": account.total_bytes,
         "reserve_bytes": account.reserve_bytes,
+        "limit_bytes": account.limit_bytes,
         "held_by": sorted(holders, key=lambda holder: -int(str(holder["bytes"]))),
     }
 
@@ -83,6 +85,9 @@ def _sentence(device: Mapping[str, Any], *, never: bool) -> str:
     need, total = size_text(device["need_bytes"]), size_text(device["total_bytes"])
     if not device["total_bytes"]:
         return f"it needs {need} on {device['id']}, which is not there"
+    limit = device["limit_bytes"]
+    if limit is not None and device["need_bytes"] > limit:
+        return f"it needs {need} on {device['id']}, where {of_limit(limit)}"
     if never:
         kept = f", {size_text(device['reserve_bytes'])} of them kept back" if device["reserve_bytes"] else ""
         return f"it needs {need} on {device['id']}, which has {total} in all{kept}"

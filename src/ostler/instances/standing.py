@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 
@@ -31,9 +30,9 @@ class Standing:
 
     `record` is the newest launch, as stored. `failure` is why it is `failed`. `claims` counts the
     requests that wait for it. `ready_since` is monotonic. `drift`: what runs differs from the recipe.
-    `need` is what its launch needs of each device, `launch` what its footprint is kept under; `ignore` are
-    codes of errors that do not matter. `waits_for`: it should run and was refused, and starts when this is
-    so. `progress` says what is fetched for its start.
+    `need` is what its launch needs of each device, `launch` what its footprint is kept under.
+    `waits_for`: it should run and was refused, and starts when this is so. `progress` says what is fetched
+    for its start.
     """
 
     def __init__(self, model_id: int, house: House) -> None:
@@ -51,7 +50,6 @@ class Standing:
         self.ready_since = 0.0
         self.need = Need()
         self.launch: Launch | None = None
-        self.ignore: Collection[str] = frozenset()
         self.waits_for: str | None = None
         self.progress: str | None = None
         self._house = house
@@ -64,9 +62,13 @@ class Standing:
 
     @property
     def state(self) -> InstanceState:
-        """The state as it is shown; a start that waits for its place is `starting`."""
+        """The state as it is shown.
+
+        A start that waits for its place is `starting`; what takes no requests any more, as its end was asked
+        for, is `stopping` also in the moment before that is written down.
+        """
         if self.record is not None and self.record.state.is_active:
-            return self.record.state
+            return InstanceState.STOPPING if self._stop is not None else self.record.state
         if self.attempt is not None and self.attempt.not_before <= self._now():
             return InstanceState.STARTING
         has_failed = self.failure is not None and self.waits_for != FILES
@@ -158,8 +160,9 @@ class Standing:
     def view(self) -> InstanceView:
         """What is shown of it."""
         model, record, state = self.model, self.record, self.state
-        shown = record if record is not None and (state.is_active or self.failure) else None
-        is_active = state.is_active and shown is not None
+        is_active = record is not None and record.state.is_active
+        is_told_of = is_active or (self.failure is not None and not state.is_active)
+        shown = record if is_told_of else None  # a new start is not where the last engine was
         view = InstanceView(
             id=shown.id if shown else None,
             model_id=model.id,

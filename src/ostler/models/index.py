@@ -70,6 +70,11 @@ class ModelIndex:
             raise ModelNotFound(f"there is no model {name_or_id!r}", hint=hint, model=name_or_id, near=near)
         return found
 
+    def hub_token_of(self, model_id: int) -> str | None:
+        """The hub's token that this model has of its own; None where it has none, or is gone."""
+        found = self._by_id.get(model_id)
+        return found.hub_token if found else None
+
     def near(self, name: str) -> list[str]:
         """Up to three names that look like this one."""
         return near_names(name, self._by_name)

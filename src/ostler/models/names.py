@@ -15,13 +15,14 @@ ACTIONS = frozenset(
 )
 """Last path segments that mean an action on a model in our own API."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*")
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:/@+ -]*[A-Za-z0-9._:/@+-])?")
 
 
 def check_name(name: object, field: str = "name") -> str:
     """Give the name back if a model may have it.
 
-    Letters, digits and `. _ - : / @ +`, beginning with a letter or digit, at most MAX_NAME long.
+    Letters, digits, `. _ - : / @ +` and blanks between them, beginning with a letter or digit, at most
+    MAX_NAME long.
     Raises InvalidField.
     """
     if not isinstance(name, str) or not name:
@@ -32,7 +33,7 @@ def check_name(name: object, field: str = "name") -> str:
         raise InvalidField(
             field,
             f"{name!r} cannot be a model's name",
-            hint="Use letters, digits and . _ - : / @ + and begin with a letter or digit.",
+            hint="Use letters, digits, . _ - : / @ + and blanks between them; begin with a letter or digit.",
         )
     segments = name.split("/")
     if any(segment in ("", ".", "..") for segment in segments):
@@ -44,8 +45,16 @@ def check_name(name: object, field: str = "name") -> str:
     return name
 
 
+def name_like(text: str) -> str:
+    """The text itself where a model may be called so, else the nearest name that it may have."""
+    try:
+        return check_name(text)
+    except InvalidField:
+        return name_from(text)
+
+
 def name_from(text: str) -> str:
-    """The nearest allowed name to a file's or repo's name."""
+    """The nearest allowed name to a file's or repo's name, without blanks."""
     name = re.sub(r"[^A-Za-z0-9._:/@+-]+", "-", text).strip("-./")
     name = re.sub(r"^[^A-Za-z0-9]+", "", name)[:MAX_NAME]
     return name or "model"

@@ -13,7 +13,12 @@ from ostler.core.near import near_names
 from ostler.core.states import DesiredState
 
 HOST_DEVICE = "cpu"
+HUB_TOKEN = "HF_TOKEN"
+"""The variable of a model's environment that is the hub's token for its own files, and for nothing else."""
+
 MAX_DEVICES = 64
+FITS_NOT = "does_not_fit"
+"""The code of an error that may be ignored: its memory is not there."""
 _DEVICE_ID = re.compile(r"[a-z]{2,20}:[\w-]{1,60}|cpu", re.ASCII)
 ORIGINS = ("native", "cortex", "llamactl", "bodhi", "ollama", "catalog")
 
@@ -177,7 +182,7 @@ class NewModel:
 class Model:
     """A stored recipe. `revision` counts its changes, for optimistic locking.
 
-    `ignore_fit`: a person said to start it also where its memory is not there.
+    `ignored`: codes of errors of which a person said that it starts all the same.
     """
 
     id: int
@@ -203,10 +208,15 @@ class Model:
     revision: int
     created_at: datetime
     updated_at: datetime
-    ignore_fit: bool = False
+    ignored: frozenset[str] = frozenset()
     runtime_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every name that a request may use."""
         return (self.name, *self.aliases)
+
+    @property
+    def hub_token(self) -> str | None:
+        """The hub's token of its own; None where it has none."""
+        return self.env.get(HUB_TOKEN) or None

@@ -104,6 +104,7 @@ class Models:
         self.find = self._index.find
         self.get = self._index.get
         self.near = self._index.near
+        self.hub_token_of = self._index.hub_token_of
         self.all = self._index.all
 
     async def start(self) -> None:
@@ -215,7 +216,7 @@ class Models:
             if row.revision != before.revision:
                 raise ChangedMeanwhile(f"{before.name} was changed by somebody else", model=before.name)
             wish = DesiredState(row.desired_state)  # it may have been started since `before` was read
-            after = replace(after, desired_state=wish, ignore_fit=row.ignore_fit)
+            after = replace(after, desired_state=wish, ignored=store.read_ignored(row))
             store.write_row(row, after)
             await store.write_aliases(session, after.id, after.aliases)
             await self._note(session, "model.changed", after, principal, {"fields": sorted(changes)})
@@ -246,20 +247,21 @@ class Models:
         desired: DesiredState,
         session: AsyncSession | None = None,
         *,
-        ignore_fit: bool | None = None,
+        ignored: frozenset[str] | None = None,
     ) -> None:
         """Store what the owner wants, within the caller's transaction where one is given.
 
-        `ignore_fit` None leaves it as it is. Raises ModelNotFound.
+        `ignored` are codes of errors that do not matter; None leaves them as they are. Raises ModelNotFound.
         """
         if session is None:
             async with self._database.write() as own:
-                return await self.set_desired(model_id, desired, own, ignore_fit=ignore_fit)
+                return await self.set_desired(model_id, desired, own, ignored=ignored)
         row = await self._row(session, model_id)
         before = self._index.get(model_id)
-        ignore_fit = before.ignore_fit if ignore_fit is None else ignore_fit
-        row.desired_state, row.ignore_fit = desired.value, ignore_fit
-        self._publish(session, replace(before, desired_state=desired, ignore_fit=ignore_fit))
+        ignored = before.ignored if ignored is None else ignored
+        row.desired_state = desired.value
+        store.write_ignored(row, ignored)
+        self._publish(session, replace(before, desired_state=desired, ignored=ignored))
         return None
 
     async def _row(self, session: AsyncSession, model_id: int) -> ModelRow:

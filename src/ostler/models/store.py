@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ostler.core.paging import Page
 from ostler.core.queries import check_sort, order_by, page_of
 from ostler.core.states import DesiredState
-from ostler.models.records import Model, Policy, Source
+from ostler.models.records import FITS_NOT, Model, Policy, Source
 from ostler.models.tables import AliasRow, ModelRow
 
 SORTS = ("name", "created_at", "updated_at", "engine", "origin", "id")
@@ -25,7 +25,8 @@ def write_row(row: ModelRow, model: Model) -> None:
     row.options, row.extra_args, row.env = dict(model.options), list(model.extra_args), dict(model.env)
     row.request_defaults, row.policy = dict(model.request_defaults), model.policy.to_json()
     row.dialect_data, row.desired_state = dict(model.dialect_data), model.desired_state.value
-    row.archived, row.revision, row.ignore_fit = model.archived, model.revision, model.ignore_fit
+    row.archived, row.revision = model.archived, model.revision
+    write_ignored(row, model.ignored)
     row.created_at, row.updated_at = model.created_at, model.updated_at
 
 
@@ -53,11 +54,21 @@ def read_row(row: ModelRow, aliases: Iterable[str]) -> Model:
         dialect_data=dict(row.dialect_data),
         desired_state=DesiredState(row.desired_state),
         archived=row.archived,
-        ignore_fit=row.ignore_fit,
+        ignored=read_ignored(row),
         revision=row.revision,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
+
+
+def write_ignored(row: ModelRow, codes: frozenset[str]) -> None:
+    """Store the codes of errors that do not matter."""
+    row.ignore_fit, row.ignored = FITS_NOT in codes, sorted(codes - {FITS_NOT})
+
+
+def read_ignored(row: ModelRow) -> frozenset[str]:
+    """The codes of errors that do not matter."""
+    return frozenset(row.ignored) | ({FITS_NOT} if row.ignore_fit else frozenset())
 
 
 async def load(session: AsyncSession, ids: Sequence[int] | None = None) -> list[Model]:

@@ -14,7 +14,8 @@ from ostler.core.database import Base
 class ModelRow(Base):
     """One model. Open documents are checked by the engine's option table, not by columns.
 
-    `desired_state` and `ignore_fit` are what a person wants, not parts of the recipe.
+    `desired_state`, `ignore_fit` and `ignored` (codes of other errors than that of the fit) are what a person
+    wants, not parts of the recipe.
     """
 
     __tablename__ = "models"
@@ -40,6 +41,7 @@ class ModelRow(Base):
     dialect_data: Mapped[dict[str, Any]]
     desired_state: Mapped[str] = mapped_column(Text)
     ignore_fit: Mapped[bool] = mapped_column(server_default=false())
+    ignored: Mapped[list[str]] = mapped_column(server_default="[]")
     archived: Mapped[bool]
     revision: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(index=True)

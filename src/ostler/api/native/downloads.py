@@ -8,17 +8,23 @@ from pydantic import Field
 
 from ostler.api.door import needs, router
 from ostler.api.native.jobs import JobOut
-from ostler.api.services import Rooms, Who
+from ostler.api.services import Rooms, Services, Who
 from ostler.api.shapes import Body, Out
+from ostler.core.errors import InvalidField
 from ostler.core.principals import Role
+from ostler.models.records import Model
 
 routes = router("downloads")
 
 
 class SpecIn(Body):
-    """Which files of the hub: `org/repo`, with `:` and a quantization or a file, with `@` and a revision."""
+    """Which files of the hub: `org/repo`, with `:` and a quantization or a file, with `@` and a revision.
 
-    spec: str = Field(max_length=500, examples=["org/repo:Q4_K_M"])
+    Or the name of a model, whose files they are: the HF_TOKEN of its own environment is sent for them.
+    """
+
+    spec: str | None = Field(None, max_length=500, examples=["org/repo:Q4_K_M"])
+    model: str | None = Field(None, max_length=300)
 
 
 class PlannedFileOut(Out):
@@ -47,10 +53,24 @@ class PlanOut(Out):
 @routes.post("/downloads/plan", response_model=PlanOut, **needs(Role.POWER_USER))
 async def plan_download(rooms: Rooms, who: Who, body: SpecIn) -> Any:
     """Ask the hub what a download would fetch; nothing is fetched."""
-    return await rooms.downloads.plan(body.spec, principal=who)
+    spec, model = _wanted(rooms, body)
+    return await rooms.downloads.plan(spec, principal=who, token=model.hub_token if model else None)
 
 
 @routes.post("/downloads", response_model=JobOut, status_code=202, **needs(Role.POWER_USER))
 async def start_download(rooms: Rooms, who: Who, body: SpecIn) -> Any:
     """Fetch files as a job; asking for the same files again gives the same job."""
-    return await rooms.downloads.pull(body.spec, principal=who)
+    spec, model = _wanted(rooms, body)
+    return await rooms.downloads.pull(spec, principal=who, for_model=model.id if model else None)
+
+
+def _wanted(rooms: Services, body: SpecIn) -> tuple[str, Model | None]:
+    """What to fetch, and the model that it is for. Raises InvalidField, ModelNotFound."""
+    if body.spec and not body.model:
+        return body.spec, None
+    if body.spec or not body.model:
+        raise InvalidField("spec", "give a spec or a model", hint='Such as {"spec": "org/repo:Q4_K_M"}')
+    model = rooms.models.get(body.model)
+    if model.source.kind != "hub":
+        raise InvalidField("model", f"the files of {model.name} are not from the hub", hint="Give a spec.")
+    return model.source.label, model

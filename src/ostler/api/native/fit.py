@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from ostler.api.door import needs, router
+from ostler.api.estimates import devices_for
 from ostler.api.native.fit_here import better_here
 from ostler.api.native.models import allowed
 from ostler.api.services import Rooms, Services, Who
@@ -55,6 +56,8 @@ async def fit(rooms: Rooms, who: Who, body: FitIn) -> dict[str, Any]:
     """
     shape, beside, options = await _what_is_asked(rooms, who, body)
     devices = await rooms.fits.hardware(body.on, body.hardware, body.gpus)
+    if body.model is not None:
+        devices = devices_for(rooms, allowed(rooms, who, body.model), devices)
     found = await rooms.fits.answer(shape, options, devices, body.contexts, beside=beside)
     best = await better_here(rooms, who, body, found[0], options)
     answer = best.to_json()

@@ -34,7 +34,7 @@ from ostler.core.launch import HIDDEN
 from ostler.core.principals import Principal, Role
 from ostler.core.states import InstanceState
 from ostler.hub.specs import parse_spec
-from ostler.models.records import Model, NewModel
+from ostler.models.records import FITS_NOT, HUB_TOKEN, Model, NewModel
 from ostler.models.sources import source_of
 
 routes = router("models")
@@ -198,7 +198,8 @@ async def start_model(
     """Start a model. One that is starting already is not started twice; one that runs stays as it is."""
     model = allowed(rooms, who, name)
     asked = body or StartIn()
-    view = await rooms.instances.start(model.name, who, **asked.model_dump())
+    ignore = [*asked.ignore, *([FITS_NOT] if asked.ignore_fit else [])]
+    view = await rooms.instances.start(model.name, who, wait=asked.wait, keep=asked.keep, ignore=ignore)
     response.status_code = 200 if view.state is InstanceState.RUNNING else 202
     return view_for(who, view)
 
@@ -368,7 +369,8 @@ async def _with_engine(rooms: Services, new: NewModel) -> NewModel:
     wanted = source_of(spec)
     if await rooms.library.find(repo=wanted.repo, file=wanted.file, tag=wanted.tag, revision=wanted.revision):
         return new
-    return replace(new, engine=rooms.engines.for_format((await rooms.hub.resolve(spec)).format).name)
+    found = await rooms.hub.with_token(new.env.get(HUB_TOKEN)).resolve(spec)
+    return replace(new, engine=rooms.engines.for_format(found.format).name)
 
 
 def _refuse_hidden(args: list[str], env: Mapping[str, str]) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
 from ostler.cli import human
-from ostler.cli.client import Json
+from ostler.cli.client import Client, Json, model_path
 from ostler.cli.connection import Server
 from ostler.cli.failures import USAGE, CommandFailed
 from ostler.cli.options import JsonFlag, lists_alone, with_server
 from ostler.cli.output import note, print_facts, print_json, print_table, state
-from ostler.cli.pulling import follow, model_of_pull
+from ostler.cli.pulling import follow, is_predefined, model_of_pull
 from ostler.cli.targets import hub_spec
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id; its beginning is enough.")]
@@ -21,7 +22,10 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id; its beg
 @with_server
 def pull(
     server: Server,
-    spec: Annotated[str, typer.Argument(metavar="REPO[:QUANT|FILE]", help="What to get from the hub.")],
+    spec: Annotated[
+        str,
+        typer.Argument(metavar="REPO[:QUANT|FILE]", help="What to get from the hub, or a predefined alias."),
+    ],
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the model; else org/repo:QUANT.")
     ] = None,
@@ -34,9 +38,12 @@ def pull(
     """Download a model from the Hugging Face hub.
 
     Stopped halfway, the same command goes on where it was.
-    Example: ostler pull org/repo:Q4_K_M
+    Example: ostler pull org/repo:Q4_K_M, or ostler pull llama3:instruct
     """
     wanted = hub_spec(spec)
+    if wanted is None and not dry_run and name is None and is_predefined(server.client(), spec):
+        _pull_predefined(server.client(), spec, detach, json)
+        return
     if wanted is None:
         raise CommandFailed(
             f"{spec!r} does not name a repo of the hub",
@@ -50,12 +57,29 @@ def pull(
         return
     job = client.post("/downloads", {"spec": wanted})
     if detach:
-        print_json(job) if json else print(
-            f"Job {job['id']}. See how far it is: ostler jobs show {job['id'][:8]}"
-        )
+        _tell_job(job, json)
         return
     ended = follow(client, job, retry=f"ostler pull {spec}")
-    model = model_of_pull(client, wanted, ended.get("result") or {}, name)
+    _tell_ready(model_of_pull(client, wanted, ended.get("result") or {}, name), json)
+
+
+def _pull_predefined(client: Client, alias: str, detach: bool, json: bool) -> None:
+    """The model is made by the server, under the alias's own name."""
+    job = client.post(f"/predefined/{quote(alias)}/pull")
+    if detach:
+        _tell_job(job, json)
+        return
+    follow(client, job, retry=f"ostler pull {alias}")
+    _tell_ready(client.get(model_path(alias)), json)
+
+
+def _tell_job(job: Json, json: bool) -> None:
+    print_json(job) if json else print(
+        f"Job {job['id']}. See how far it is: ostler jobs show {job['id'][:8]}"
+    )
+
+
+def _tell_ready(model: Json, json: bool) -> None:
     if json:
         print_json(model)
     else:

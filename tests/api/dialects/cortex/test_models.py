@@ -98,6 +98,8 @@ async def test_apply_starts_anew_with_what_was_changed(api: Api, model_file: Pat
     assert (await api("PATCH", model, {"context_size": 256})).json() == {"status": "ok"}
     applied = (await api.post(f"{model}/apply")).json()
     assert applied["status"] == "applied" and applied["port"] is None  # that of the next is not known yet
+    assert applied["state"] == "stopping"
+    assert (await api.get(model)).json()["state"] in ("stopping", "starting")
     view = await api.services.instances.start(1, LOCAL_ADMIN)
     assert view.id != first and not view.drift and view.state.value == "running"
 
@@ -106,6 +108,11 @@ async def test_apply_starts_a_stopped_model_too(api: Api, model_file: Path) -> N
     model = await made(api)
     assert (await api.post(f"{model}/apply")).json()["status"] == "applied"
     assert (await api.services.instances.start(1, LOCAL_ADMIN)).state.value == "running"
+    before = (await api.get(model)).json()["port"]
+    await api.post(f"{model}/stop")
+    again = (await api.post(f"{model}/apply")).json()
+    assert (again["state"], again["port"]) == ("starting", None), f"nothing is at {before} any more"
+    assert (await api.get(model)).json()["port"] != before
 
 
 async def test_two_starts_are_one(api: Api, model_file: Path) -> None:
@@ -144,6 +151,10 @@ async def test_warnings_come_with_the_start_and_errors_keep_it_from_starting(
     api: Api, model_file: Path
 ) -> None:
     model = await made(api, threads=4000)
+    asked = envelope(await api("POST", f"{model}/start", params={"confirm": "false"}), 409)
+    assert [found["code"] for found in asked["facts"]["findings"]] == ["more_threads_than_cores"]
+    assert (await api.get(model)).json()["state"] == "stopped"
+    assert (await api("POST", f"{model}/apply", params={"confirm": "false"})).status_code == 409
     started = (await api.post(f"{model}/start")).json()
     assert "more_threads_than_cores" in [warning["code"] for warning in started["warnings"]]
     await api.post(f"{model}/stop")
@@ -161,7 +172,7 @@ async def test_files_that_are_gone_are_said_to_be(api: Api, model_file: Path) ->
     model_file.rename(model_file.with_name("moved.gguf"))
     told = (await api.post(f"{model}/dry-run")).json()
     assert told["valid"] is False and told["command"] == [] and "gone" in told["warnings"][0]["message"]
-    envelope(await api.post(f"{model}/start"), 409)
+    envelope(await api.post(f"{model}/start"), 400, "local_path_not_found")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +223,7 @@ async def test_what_cannot_be_is_refused_with_cortexs_word(
         ({"custom_request_json": "{broken"}, "custom_request_json"),
         ({"custom_request_json": '{"messages": []}'}, "custom_request_json"),
         ({"engine_startup_args_json": "{}"}, "engine_startup_args_json"),
-        ({"served_model_name": "two words"}, "served_model_name"),
+        ({"served_model_name": "blank behind "}, "served_model_name"),
         ({"served_model_name": "", "name": ""}, "served_model_name"),
         ({"engine_image": "../x"}, "engine_image"),
     ],

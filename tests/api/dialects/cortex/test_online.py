@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.conftest import MakeApi
+from tests.api.conftest import MakeApi, problem
 from tests.api.dialects.cortex.shapes import envelope
 from tests.hub.server import HubServer
 from tests.library.gguf_files import write_safetensors
@@ -45,6 +45,32 @@ async def test_a_start_fetches_its_files_and_goes_on_by_itself(
     async with asyncio.timeout(60):
         while (await api.get(model)).json()["state"] != "running":
             await asyncio.sleep(0.05)
+
+
+async def test_a_models_own_token_fetches_its_files_and_goes_nowhere_else(
+    make_api: MakeApi, hub_server: HubServer, demo_model: Path
+) -> None:
+    hub_server.add_repo("org/closed", {"demo-Q8_0.gguf": demo_model}, private=True, token="hf_own")
+    api = await make_api(offline=False, hf_endpoint=hub_server.endpoint, probe_interval_s=0.2)
+    recipe = {"source": {"repo": "org/closed", "tag": "Q8_0"}, "name": "far", "engine": "llamacpp"}
+    made = await api.post("/models", {**recipe, "env": {"HF_TOKEN": "hf_own", "A": "b"}})
+    assert made.status_code == 201, made.text
+    model = f"{MODELS}/{made.json()['id']}"
+    dry = await api.post(f"{model}/dry-run")
+    assert dry.json()["valid"], dry.text
+    started = await api.post(f"{model}/start")
+    assert started.status_code == 200, started.text
+    async with asyncio.timeout(60):
+        while (await api.get(model)).json()["state"] != "running":
+            await asyncio.sleep(0.05)
+    assert {request.token for request in hub_server.requests_for(host="hub")} == {"hf_own"}
+    (engine,) = (await api.get("/instances")).json()["items"]
+    assert b"hf_own" not in Path(f"/proc/{engine['pid']}/environ").read_bytes()
+    told = [(await api.get(path)).text for path in ("/jobs", "/history", "/models", model)]
+    assert not any("hf_own" in text for text in (*told, dry.text, started.text))
+    planned = await api.post("/downloads/plan", {"model": "far"})
+    assert planned.json()["need_bytes"] == 0, planned.text
+    problem(await api.post("/downloads/plan", {"model": "far", "spec": "org/closed"}), 422, "invalid_field")
 
 
 async def test_what_else_is_wrong_refuses_the_start_and_fetches_nothing(

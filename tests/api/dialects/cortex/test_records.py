@@ -212,6 +212,18 @@ async def test_what_vllm_has_dropped_is_kept_in_the_record(api: Api, places: dic
     assert options["cudagraph_capture_sizes"] == [1, 2, 4] and options["vllm_v1_enabled"] is True
 
 
+async def test_the_trace_mode_also_waits_for_every_kernel(api: Api, places: dict[str, str]) -> None:
+    body = {"mode": "offline", "local_path": places[VLLM], "served_model_name": "v", "trace_mode": True}
+    number = await made(api, body)
+    dry = (await api.post(f"{MODELS}/{number}/dry-run")).json()
+    assert {"VLLM_TRACE_FUNCTION": "1", "CUDA_LAUNCH_BLOCKING": "1"}.items() <= dry["environment"].items()
+    assert any("CUDA_LAUNCH_BLOCKING=1" in warning["message"] for warning in dry["warnings"])
+    await api("PATCH", f"{MODELS}/{number}", {"trace_mode": False})
+    assert (await item(api, number))["trace_mode"] is False
+    options = api.services.models.get(number).options
+    assert options["trace_functions"] is False and "cuda_launch_blocking" not in options
+
+
 async def test_cpu_alone_keeps_it_off_the_gpus(api: Api, places: dict[str, str]) -> None:
     body = {"mode": "offline", "local_path": places[VLLM], "served_model_name": "v", "device": "cpu"}
     number = await made(api, {**body, "selected_gpus": [0]})

@@ -103,6 +103,16 @@ async def test_a_running_model_tells_its_numbers_and_stands_in_the_registry(runn
     assert (await running.get("//admin/models/metrics")).json() == []
 
 
+async def test_a_model_that_embeds_by_its_options_is_told_to_embed(api: Api, model_file: Path) -> None:
+    made = await api.model(model_file, "vectors", options={"embeddings": True, "context_length": 512})
+    kept = await api.post(f"//admin/recipes/from-model/{made.id}", {"name": "kept"})
+    assert kept.json()["task"] == "embed" == (await api.get("//admin/recipes")).json()[0]["task"]
+    await api.post("/models/vectors/start")
+    told = (await api.get("//admin/upstreams")).json()
+    assert [meta["category"] for meta in told["meta"].values()] == ["embed"]
+    assert told["registry"]["vectors"]["task"] == "embed"
+
+
 async def test_entries_are_made_changed_and_taken_out(api: Api, model_file: Path) -> None:
     entry = {"served_name": "org/big:Q4", "url": "http://127.0.0.1:9/v1", "task": "embedding"}
     assert (await api.post("//admin/models/registry", entry)).json() == {"status": "ok"}

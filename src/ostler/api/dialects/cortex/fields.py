@@ -27,10 +27,11 @@ from ostler.api.dialects.cortex.translations import (
 
 VLLM, LLAMACPP = "vllm", "llamacpp"
 KEPT = "kept"
-IDENTITY, DEVICES, LOADING, LORA, ARGUMENTS, ENVIRONMENT, DEFAULTS = (
+IDENTITY, DEVICES, LOADING, TRACING, LORA, ARGUMENTS, ENVIRONMENT, DEFAULTS = (
     "identity",
     "devices",
     "loading",
+    "tracing",
     "lora",
     "arguments",
     "environment",
@@ -136,7 +137,7 @@ FIELDS: tuple[Field, ...] = (
         ("gguf_weight_format", str, "options.gguf_weight_format"),
         ("entrypoint_override", str, "engine_command.", CSV_WORDS),
         ("debug_logging", bool, "options.logging_level", ONLY_DEBUG),
-        ("trace_mode", bool, "options.trace_functions"),
+        ("trace_mode", bool, TRACING),
         ("engine_request_timeout", int, "options.engine_request_timeout"),
         ("max_log_len", int, "options.max_log_len"),
     ),

@@ -22,6 +22,7 @@ from ostler.api.dialects.cortex.fields import (
     LOADING,
     LORA,
     SAMPLING,
+    TRACING,
 )
 from ostler.api.dialects.cortex.translations import inside, shown
 from ostler.api.dialects.cortex.words import EMBED, task_word
@@ -32,6 +33,8 @@ Documents = dict[str, dict[str, Any]]
 Values = Mapping[str, Any]
 TOKEN = "HF_TOKEN"
 SYSTEM_PROMPT = "system_prompt"
+TRACES = ("trace_functions", "cuda_launch_blocking")
+"""What Cortex's `trace_mode` turns on: a fault is told where it happens, and everything becomes slow."""
 _PENALTY = ("repetition_penalty", "repeat_penalty")
 """One thing: as Cortex and vLLM call it, and as llama-server does."""
 
@@ -110,6 +113,17 @@ def _read_loading(documents: Documents, _: str, __: Path) -> dict[str, Any]:
         "mlock": True if mode in ("mlock", "mmap+mlock") else None,
         "no_mmap": True if mode in ("mlock", "none") else None,
     }
+
+
+def _write_tracing(values: Values, engine: str, __: Path, documents: Documents) -> None:
+    if engine != LLAMACPP and values.get("trace_mode") is not None:
+        for option in TRACES if values["trace_mode"] else TRACES[:1]:
+            documents["options"][option] = values["trace_mode"]
+
+
+def _read_tracing(documents: Documents, engine: str, __: Path) -> dict[str, Any]:
+    traces = documents["options"].get(TRACES[0])
+    return {} if engine == LLAMACPP else {"trace_mode": traces}
 
 
 def _write_lora(values: Values, _: str, models_dir: Path, documents: Documents) -> None:
@@ -237,6 +251,7 @@ GROUPS: Mapping[str, Group] = {
     IDENTITY: Group(_write_identity, _read_identity),
     DEVICES: Group(_write_devices, _read_devices),
     LOADING: Group(_write_loading, _read_loading),
+    TRACING: Group(_write_tracing, _read_tracing),
     LORA: Group(_write_lora, _read_lora),
     ARGUMENTS: Group(_write_arguments, _read_arguments),
     ENVIRONMENT: Group(_write_environment, _read_environment),

@@ -1,8 +1,9 @@
 """What runs: start, stop and apply, the dry run, logs, readiness and a test of a model.
 
-Cortex's web pages ask for a dry run themselves and start right after it, whatever it said; so a start here
-is refused for errors only, and its answer carries the warnings. The state that is told is the real one:
-a start that has begun is `starting` or `loading`.
+Cortex's web pages ask for a dry run themselves and start right after it, whatever it said, and know no
+way to say it again; so a start here is refused for errors, and its answer carries the warnings. A client
+that wants to be asked sends `confirm=false` first. The state that is told is the real one: a start that
+has begun is `starting` or `loading`.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from ostler.api.dialects.cortex.words import EMBED, Id, task_of
 from ostler.api.door import needs
 from ostler.api.estimates import estimate_of
 from ostler.api.services import Rooms, Services, Who
-from ostler.api.shapes import hide_args
+from ostler.api.shapes import hide_args, hide_env
+from ostler.core.errors import Conflict, Kind, OstlerError
 from ostler.core.findings import Category, Finding, Severity
 from ostler.core.principals import Principal, Role
 from ostler.core.states import InstanceState
-from ostler.instances.dry_runs import MISSING
+from ostler.instances.dry_runs import MISSING, NO_IMAGE
 from ostler.instances.errors import StartBlocked
 from ostler.instances.looking_ahead import IGNORABLE
 from ostler.instances.views import DryRun, InstanceView
@@ -42,6 +44,22 @@ _LOADING = (InstanceState.STARTING, InstanceState.LOADING)
 
 
 Override = Annotated[bool, Query(description="Start it also where errors say that it will fail.")]
+Confirm = Annotated[
+    bool | None,
+    Query(description="false: answer warnings with 409 and start nothing. true: they were read."),
+]
+
+
+class Unconfirmed(Conflict):
+    """The dry run warns, and the client wanted to be asked. `findings` are the warnings."""
+
+    hint = "Read them, then repeat the request with confirm=true."
+
+
+class ImageNotHere(StartBlocked):
+    """The image of the engine is not on this machine, and nothing may be fetched."""
+
+    kind = Kind.OFFLINE
 
 
 @routes.post("/admin/models/dry-run", **needs(Role.ADMIN))
@@ -60,14 +78,16 @@ async def dry_run(rooms: Rooms, model_id: Id) -> dict[str, Any]:
 
 
 @routes.post("/admin/models/{model_id}/start", **needs(Role.ADMIN))
-async def start_model(rooms: Rooms, who: Who, model_id: Id, override: Override = False) -> dict[str, Any]:
+async def start_model(
+    rooms: Rooms, who: Who, model_id: Id, override: Override = False, confirm: Confirm = None
+) -> dict[str, Any]:
     """Begin to start it, unless the dry run finds an error; the answer says the state that it has now.
 
     The files of an online model are fetched first: until they are here it is stopped and its reason says so.
     """
     model = found(rooms, model_id)
     ignore = IGNORABLE if override else frozenset()
-    warnings = await _refuse_errors(rooms, who, model, ignore)
+    warnings = await _look_first(rooms, who, model, ignore, confirm)
     view = await rooms.instances.start(model.id, who, wait=False, ignore=ignore, awaits_files=True)
     return {"status": view.state.value, **_place(rooms, model, view), "warnings": warnings}
 
@@ -80,18 +100,20 @@ async def stop_model(rooms: Rooms, who: Who, model_id: Id) -> dict[str, str]:
 
 
 @routes.post("/admin/models/{model_id}/apply", **needs(Role.ADMIN))
-async def apply_changes(rooms: Rooms, who: Who, model_id: Id, override: Override = False) -> dict[str, Any]:
-    """Stop it and start it as its record is now, also where it was stopped."""
+async def apply_changes(
+    rooms: Rooms, who: Who, model_id: Id, override: Override = False, confirm: Confirm = None
+) -> dict[str, Any]:
+    """Stop it and start it as its record is now, also where it was stopped; `state` is the one it has now."""
     model = found(rooms, model_id)
     ignore = IGNORABLE if override else frozenset()
-    warnings = await _refuse_errors(rooms, who, model, ignore)
+    warnings = await _look_first(rooms, who, model, ignore, confirm)
     if rooms.instances.view(model.id).state.is_active:
-        view = await rooms.instances.restart(model.id, who, wait=False)
+        view = await rooms.instances.restart(model.id, who, wait=False, ignore=ignore)
         place = {**_place(rooms, model, view), "port": None}  # of the engine that leaves
     else:
         view = await rooms.instances.start(model.id, who, wait=False, ignore=ignore, awaits_files=True)
         place = _place(rooms, model, view)
-    return {"status": "applied", **place, "warnings": warnings}
+    return {"status": "applied", "state": view.state.value, **place, "warnings": warnings}
 
 
 @routes.get("/admin/models/{model_id}/logs", **needs(Role.ADMIN))
@@ -162,18 +184,38 @@ def _place(rooms: Services, model: Model, view: InstanceView) -> dict[str, Any]:
     return {"container": place["container_name"], "port": place["port"]}
 
 
-async def _refuse_errors(
-    rooms: Services, who: Principal, model: Model, ignore: frozenset[str]
+async def _look_first(
+    rooms: Services, who: Principal, model: Model, ignore: frozenset[str], confirm: bool | None
 ) -> list[dict[str, Any]]:
-    """What the dry run warns of. The files of an online model begin to be fetched. Raises StartBlocked."""
+    """What the dry run warns of. The files of an online model begin to be fetched.
+
+    Raises StartBlocked, ImageNotHere, Refused where a local file is gone, and Unconfirmed.
+    """
     run = await rooms.instances.dry_run(model.id, ignore=ignore)
     findings = _findings(model, run)
     errors = [finding for finding in findings if finding.is_error]
     if errors:
-        raise StartBlocked(model.name, errors)
+        raise _blocked(model, errors)
+    warnings = [finding for finding in findings if finding.severity is Severity.WARNING]
+    if warnings and confirm is False:
+        said = "; ".join(finding.message for finding in warnings)
+        raise Unconfirmed(
+            f"a start of {model.name} is to be confirmed: {said}",
+            model=model.name,
+            findings=[finding.to_json() for finding in warnings],
+        )
     if findings != run.findings:
-        await rooms.downloads.pull(model.source.label, principal=who)
+        await rooms.downloads.pull(model.source.label, principal=who, for_model=model.id)
     return [_warning(finding) for finding in findings]
+
+
+def _blocked(model: Model, errors: list[Finding]) -> OstlerError:
+    """The refusal of a start, with Cortex's status: 400 for files that are gone, 503 without an image."""
+    blocked = StartBlocked(model.name, errors)
+    first = errors[0].code
+    if first in MISSING:
+        return Refused("local_path_not_found", blocked.message, hint=blocked.hint, **blocked.facts)
+    return ImageNotHere(model.name, errors) if first == NO_IMAGE else blocked
 
 
 def _findings(model: Model, run: DryRun) -> tuple[Finding, ...]:
@@ -206,6 +248,7 @@ async def _dry_run(rooms: Services, model: Model) -> dict[str, Any]:
         "would_stop": list(run.would_stop),
         "chosen": [dict(line) for line in run.chosen],
         "image": (run.spec or {}).get("image"),
+        "environment": hide_env(run.env),
     }
 
 

@@ -10,7 +10,7 @@ from ostler.api.dialects.cortex.door import CortexBody, router
 from ostler.api.dialects.cortex.fields import VLLM
 from ostler.api.dialects.cortex.models import in_cortex_words, new_model
 from ostler.api.dialects.cortex.records import model_fields
-from ostler.api.dialects.cortex.words import Id, Text, part
+from ostler.api.dialects.cortex.words import Id, Text, part, plain_task, task_word
 from ostler.api.door import needs
 from ostler.api.services import Rooms, Services, Who
 from ostler.core.errors import NotFound
@@ -110,7 +110,7 @@ def _item(recipe: Recipe) -> dict[str, Any]:
         "model_id": recipe.model_id,
         "model_name": content.get("dialect_data", {}).get("cortex", {}).get("name", recipe.model_name),
         "served_model_name": recipe.model_name,
-        "task": content.get("task") or "generate",
+        "task": plain_task(task_word(content.get("task") or "", content.get("options") or {})),
         "engine_type": recipe.engine,
         "mode": "online" if content["source"]["kind"] == "hub" else "offline",
         "created_at": recipe.created_at,

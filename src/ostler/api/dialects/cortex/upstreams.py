@@ -12,6 +12,7 @@ from fastapi import Path
 
 from ostler.api.dialects.cortex.door import CortexBody, router
 from ostler.api.dialects.cortex.errors import Refused
+from ostler.api.dialects.cortex.words import EMBED, GENERATE, plain_task, task_of
 from ostler.api.door import needs
 from ostler.api.services import Rooms, Services, Who
 from ostler.core.errors import Conflict, Invalid, NotFound
@@ -97,7 +98,7 @@ async def list_registry(rooms: Rooms) -> dict[str, Any]:
 @routes.post("/admin/models/registry", **needs(Role.ADMIN))
 async def add_entry(rooms: Rooms, who: Who, body: EntryIn) -> dict[str, str]:
     """Enter a name of a server elsewhere, or change where it leads."""
-    task = "embed" if body.task.lower().startswith("embed") else body.task or "generate"
+    task = EMBED if body.task.lower().startswith(EMBED) else body.task or GENERATE
     if not body.served_name.strip() or not body.url.strip():
         raise Refused("invalid_registry_entry", "an entry needs a served_name and a url")
     try:
@@ -191,7 +192,7 @@ def _url_of(rooms: Services, one: EngineNumbers) -> str | None:
 
 def _task_of(rooms: Services, name: str) -> str:
     model = rooms.models.find(name)
-    return "embed" if model is not None and model.task.startswith("embed") else "generate"
+    return plain_task(task_of(model)) if model is not None else GENERATE
 
 
 def _ts(member: Member) -> float:

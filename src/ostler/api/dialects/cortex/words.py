@@ -52,6 +52,11 @@ def task_of(model: Model) -> str:
     return task_word(model.task, model.options)
 
 
+def plain_task(task: str) -> str:
+    """One of the two tasks that Cortex's pages know: a model embeds, or it generates."""
+    return EMBED if task.startswith(EMBED) else GENERATE
+
+
 def order(sort: str | None, known: dict[str, str], default: str) -> dict[str, Any]:
     """`sort` and `descending` of a list from `field:asc`; what is not known is the default, descending."""
     field, _, direction = (sort or "").partition(":")

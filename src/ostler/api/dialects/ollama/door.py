@@ -17,7 +17,7 @@ class OllamaDoor(Door):
     is passed over.
     """
 
-    assumes_json = True
+    asks_content_type = False
 
 
 def router(tag: str) -> APIRouter:

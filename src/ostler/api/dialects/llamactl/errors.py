@@ -1,0 +1,62 @@
+"""How failures look in llamactl's API: `{"error": <word>, "details": <sentence>}`.
+
+Who does not come in gets another shape, that of OpenAI's errors. This is the only place where our
+errors get llamactl's words; a route that has a word of its own for a failure raises `Refused`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Response
+
+from ostler.access.asgi import Scope
+from ostler.access.headers import read_credentials
+from ostler.api.errors import BadRequest, Trouble
+from ostler.core.errors import Kind, OstlerError
+
+WORDS: Mapping[str, str] = {
+    "not_json": "invalid_request",
+    "invalid_field": "invalid_request",
+    "no_such_route": "not_found",
+    "model_not_allowed": "permission_denied",
+    "not_allowed": "permission_denied",
+}
+"""llamactl's words by the codes of our errors; other codes are answered as they are."""
+
+
+class _Worded(OstlerError):
+    def __init__(self, word: str, message: str, *, hint: str | None = None, **facts: Any) -> None:
+        super().__init__(message, hint=hint, **facts)
+        self._word = word
+
+    @property
+    def code(self) -> str:
+        """llamactl's word."""
+        return self._word
+
+
+class Refused(_Worded, BadRequest):
+    """What llamactl answers with 400 and a word of its own, such as `invalid_request`."""
+
+
+class Failed(_Worded):
+    """What llamactl answers with 500 and a word of its own, such as `create_failed`."""
+
+
+def shape(trouble: Trouble, scope: Scope) -> Response:
+    """The answer of a failure under llamactl's paths."""
+    if trouble.kind is Kind.UNAUTHENTICATED:
+        known = read_credentials(scope["headers"]).token is not None
+        told = {"message": "Invalid API key" if known else "Missing API key", "type": "authentication_error"}
+        # With the spaces of the default: programs look for the text "type": "authentication_error".
+        text = json.dumps({"error": told})
+        return Response(text, 401, media_type="application/json", headers=dict(trouble.headers))
+    status = 400 if trouble.status == 422 else trouble.status
+    body: dict[str, Any] = {"error": WORDS.get(trouble.code, trouble.code), "details": trouble.detail}
+    if trouble.hint:
+        body["hint"] = trouble.hint
+    text = json.dumps(body, separators=(",", ":"), default=str) + "\n"
+    return Response(text, status, media_type="application/json", headers=dict(trouble.headers))
