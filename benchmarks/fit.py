@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ostler.fit.devices import Device
-from ostler.fit.estimate import estimate, sweep
 from ostler.fit.model_shape import ModelShape
 from ostler.library.gguf import read_gguf_header
 from ostler.library.gguf_header import GgufHeader
+from tests.fit.estimates import estimate, sweep
 from tests.fit.small_models import Sizes, write_model
 
 GIB = 1 << 30

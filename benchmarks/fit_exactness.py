@@ -23,10 +23,10 @@ from typing import Any
 from benchmarks.fit_tables import CHECKOUT, arguments, conclude
 from ostler.engines.llamacpp_options import TABLE
 from ostler.fit.beside import Beside
-from ostler.fit.estimate import estimate
 from ostler.fit.model_shape import ModelShape
 from ostler.fit.reading import Shapes
 from ostler.library.gguf import read_gguf_header
+from tests.fit.estimates import estimate
 from tests.fit.small_beside import PROJECTOR_MAKERS, VisionSizes, write_adapter, write_projector
 from tests.fit.small_models import MAKERS, Sizes, write_model
 

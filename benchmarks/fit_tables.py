@@ -20,7 +20,7 @@ def arguments(description: str | None, *, each: int, of: str) -> argparse.Argume
 
 
 def conclude(table: str, misses: Iterable[str], marks: tuple[str, str], *, write: bool) -> int:
-    """Print the table and what missed its limit, and write the table between its marks; 1 where any missed."""
+    """Print the table and what missed its limit; `write` puts the table between its marks. 1 for a miss."""
     missed = list(misses)
     print("\n".join([table, *missed]))
     if write:

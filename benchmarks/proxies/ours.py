@@ -35,6 +35,7 @@ from ostler.models.index import ModelIndex
 from ostler.models.records import Model, Policy, Source
 from ostler.upstreams.pools import Pools
 from ostler.usage import UsageWriter
+from tests.nothing_cached import NothingCached
 
 MODEL = "echo"
 
@@ -128,6 +129,7 @@ async def serve(port: int, upstream: str, folder: Path) -> None:
         nothing,
         access=access,
         models=index,
+        automatic=NothingCached(),
         instances=OneEngine(upstream, clock),
         pools=Pools(lambda: settings, clock, tuple),
         usage=usage,

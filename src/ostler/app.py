@@ -59,6 +59,7 @@ from ostler.instances.dry_runs import HubView
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
 from ostler.library.service import Library
+from ostler.models.automatic import AutomaticModels
 from ostler.models.predefined import Predefined
 from ostler.models.recipes import Recipes
 from ostler.models.records import Model
@@ -131,6 +132,7 @@ class Ostler:
             s.access.begin_day(await s.usage.used_since(midnight))
             ending.push_async_callback(s.access.close)
             await s.library.start()
+            ending.push_async_callback(s.library.close)
             await s.models.start()
             await s.externals.start()
             await self.usage_writer.start()
@@ -185,6 +187,7 @@ def build(
     sources = SourceReader(library, settings.effective_models_dir)
     models = Models(database, events, clock, engines, sources, node)
     downloads = Downloads(jobs, hub, library, live, events, clock, models.hub_token_of)
+    automatic = AutomaticModels(library, models, engines)
     runtimes = runtimes or default_runtimes(settings, secret, clock)
     externals = Externals(database, events, clock, engines, models.find)
     pools = Pools(live, clock, externals.all)
@@ -230,6 +233,7 @@ def build(
         engines=engines,
         runtimes=runtimes,
         models=models,
+        automatic=automatic,
         recipes=recipes,
         predefined=predefined,
         predefined_pulls=PredefinedPulls(predefined, downloads, models),
@@ -253,6 +257,7 @@ def build(
         build_api(services),
         access=access,
         models=models,
+        automatic=automatic,
         instances=instances,
         usage=usage_writer,
         metrics=counted,

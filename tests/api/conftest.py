@@ -70,6 +70,7 @@ async def make_api(tmp_path: Path) -> AsyncIterator[MakeApi]:
                 "hub_cache_dir": data_dir / "hub",
                 "offline": True,
                 "stop_engines_on_exit": True,
+                "cortex_runtime": "docker",  # else it depends on the machine
                 **settings,
             }
             ostler = build(load_settings(flags=flags, environ=environ or {}))

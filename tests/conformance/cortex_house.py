@@ -79,10 +79,8 @@ class CortexHouse:
     def create_vllm(self, served_name: str, **fields: Any) -> int:
         """A vLLM model of the folder `small`, as Cortex's page makes one."""
         body = {"mode": "offline", "local_path": "small", "max_model_len": 256, "enforce_eager": True}
-        small = {"device": "cpu", "gpu_memory_utilization": None}  # on a CPU it is a share of the host
-        return self.client.create(
-            name=served_name, served_model_name=served_name, **{**body, **small, **fields}
-        )
+        own = {"name": served_name, "served_model_name": served_name, "device": "cpu"}
+        return self.client.create(**{**body, **own, **fields})
 
     def told(self, served_name: str) -> list[str]:
         """Every state that was told of a model since its creation, oldest first."""

@@ -204,10 +204,10 @@ def test_an_error_while_running(in_containers: CortexHouse, docker_engine: Docke
 
 
 @real
-def test_an_error_while_stopping(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
-    """Error at any stage: a stop that the daemon cannot carry out is shown as it is, and never as stopped.
+def test_a_stop_while_the_daemon_is_away(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
+    """Error at any stage: a stop while the daemon is away goes on, and is never called stopped before it is.
 
-    Where Cortex draws `failed`, we stay `stopping` (docs/design/012) and finish when the daemon is back.
+    Nothing is known to have failed, so it stays `stopping` (docs/design/012) until the daemon is back.
     """
     number = in_containers.create("demo")
     in_containers.client.run(number)
@@ -215,10 +215,26 @@ def test_an_error_while_stopping(in_containers: CortexHouse, docker_engine: Dock
     try:
         refused = in_containers.client.do(number, "stop")
         assert refused.status >= 500, refused.body
-        assert in_containers.client.state(number) in ("stopping", "failed")
+        assert in_containers.client.state(number) == "stopping"
     finally:
         docker_engine.start()
     in_containers.client.until_state(number, "stopped")
+    assert docker_engine.containers() == []
+
+
+@real
+def test_an_error_while_stopping(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
+    """Error at any stage → failed: the daemon refuses to take the container away; a stop from there stops."""
+    number = in_containers.create("demo")
+    in_containers.client.run(number)
+    with docker_engine.refusing_to_remove(f"llamacpp-model-{number}"):
+        refused = in_containers.client.do(number, "stop")
+        assert refused.status >= 500, refused.body
+        assert in_containers.client.state(number) == "failed"
+        assert "refused" in in_containers.client.models()[number]["state_reason"]
+        assert docker_engine.containers() == [f"llamacpp-model-{number}"]
+    in_containers.client.stop(number)
+    assert in_containers.told("demo")[2:] == ["running", "stopping", "failed", "stopped"]
     assert docker_engine.containers() == []
 
 

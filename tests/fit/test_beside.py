@@ -9,11 +9,11 @@ import pytest
 
 from ostler.fit.beside import Beside
 from ostler.fit.devices import Device
-from ostler.fit.estimate import estimate
 from ostler.fit.estimated import Estimate
 from ostler.fit.model_shape import ModelShape
 from ostler.fit.reading import Shapes
 from ostler.library.gguf import read_gguf_header
+from tests.fit.estimates import estimate
 from tests.fit.small_beside import write_adapter, write_projector
 from tests.fit.small_models import Sizes, write_model
 

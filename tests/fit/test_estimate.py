@@ -15,10 +15,10 @@ import pytest
 from ostler.core.errors import Kind, OstlerError
 from ostler.fit.devices import Device
 from ostler.fit.errors import ImpossibleHeader, ImpossibleOption, IncompleteHeader, NotEstimable
-from ostler.fit.estimate import estimate, sweep
 from ostler.fit.model_shape import ModelShape
 from ostler.library.gguf import read_gguf_header
 from ostler.library.gguf_header import GgufHeader, Value
+from tests.fit.estimates import estimate, sweep
 from tests.fit.small_models import Sizes, write_model
 
 MIB = 1024 * 1024

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from ostler.fit.estimate import estimate
 from ostler.fit.model_shape import ModelShape
 from ostler.fit.need import need_for
 from ostler.fit.pretend import pretended
 from ostler.library.gguf import read_gguf_header
+from tests.fit.estimates import estimate
 from tests.fit.hf_models import LLAMA_8B, SMALL, shape_of
 
 NO_GPU = pretended("cpu:1GiB")

@@ -8,10 +8,10 @@ from typing import get_args
 import pytest
 
 from ostler.fit.device import Device, Kind
-from ostler.fit.estimate import estimate
 from ostler.fit.model_shape import ModelShape
 from ostler.fit.overheads import OVERHEADS
 from ostler.library.gguf import read_gguf_header
+from tests.fit.estimates import estimate
 from tests.fit.small_models import Sizes, write_model
 
 GIB = 1 << 30

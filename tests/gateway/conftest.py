@@ -35,6 +35,7 @@ from ostler.models.records import Model, Policy, Source
 from ostler.upstreams.entries import External
 from ostler.upstreams.pools import Pools
 from ostler.usage import RequestRecord, UsageLog, UsageWriter
+from tests.nothing_cached import NothingCached
 
 INTERNAL_KEY = "internal-key-of-the-engine"
 Reply = Callable[["Seen"], Awaitable[None]]
@@ -347,6 +348,7 @@ async def stand(database: Database, tmp_path: Path) -> AsyncIterator[Stand]:
         the_rest,
         access=access,
         models=index,
+        automatic=NothingCached(),
         instances=instances,
         pools=pools,
         usage=usage,

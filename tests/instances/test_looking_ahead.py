@@ -109,8 +109,7 @@ def test_more_threads_than_cores(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "flag",
-    ["--temp", "--temperature", "--top_p", "--repeat-penalty=1.1", "--max-tokens", "--stop", "--stream"],
+    "flag", ["--temp", "--temperature", "--top_p", "--repeat-penalty=1.1", "--max-tokens", "--stop"]
 )
 def test_an_argument_that_requests_say_for_themselves_is_better_a_default_of_requests(flag: str) -> None:
     scene = Scene(LlamaCpp(), GGUF, {}, Choice(), (), cores=8, arguments=("--no-warmup", flag, "0.5"))

@@ -13,12 +13,12 @@ from ostler.core.errors import Kind
 from ostler.core.principals import LOCAL_ADMIN
 from ostler.core.sizes import size_text
 from ostler.fit.devices import Device, Devices, Sight
-from ostler.fit.estimate import estimate
 from ostler.fit.model_shape import ModelShape
 from ostler.fit.pretend import pretended
 from ostler.instances.errors import NoRoom, WillNotFit
 from ostler.library.gguf import read_gguf_header
 from ostler.models.records import FITS_NOT
+from tests.fit.estimates import estimate
 from tests.instances.conftest import Fake
 from tests.library.gguf_files import model_metadata, write_model
 from tests.runtimes.fake import FakeRuntime

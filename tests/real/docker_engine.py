@@ -15,7 +15,8 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,18 @@ class DockerEngine:
         """The names of all containers, running or not."""
         names: str = self.docker("ps", "--all", "--format", "{{.Names}}", *more).stdout.decode()
         return sorted(names.split())
+
+    @contextmanager
+    def refusing_to_remove(self, container: str) -> Iterator[None]:
+        """Meanwhile a file lies in the container's folder that the daemon cannot delete, and it says so."""
+        stone = Path(f"{self.folder}/data/containers/{self.inspect(container)['Id']}/stone")
+        stone.touch()
+        if subprocess.run(["chattr", "+i", str(stone)], check=False).returncode != 0:
+            pytest.skip(f"the file system of {self.folder} knows no files that cannot be deleted (chattr +i)")
+        try:
+            yield
+        finally:
+            subprocess.run(["chattr", "-i", str(stone)], check=True)
 
     def import_image(self, name: str, files: dict[str, Path], *changes: str) -> None:
         """Make an image of these files: path inside to path here."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from ostler.core.comma_lists import comma_list
 from ostler.core.errors import InvalidField
 
 MAX_ADDRESSES = 200
@@ -46,7 +47,7 @@ def client_address(peer: str | None, forwarded: str | None, trusted: Sequence[Ne
     That is who connected, unless that is a trusted proxy: then the last address in X-Forwarded-For that
     is not a trusted proxy itself. Entries before it may be anybody's invention.
     """
-    hops = [hop.strip() for hop in (forwarded or "").split(",") if hop.strip()]
+    hops = comma_list(forwarded)
     while hops and is_within(peer, trusted):
         peer = hops.pop()
     return peer

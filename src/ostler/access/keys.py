@@ -147,30 +147,15 @@ class Keys:
         if owner.user_id is None or owner.user_id != principal.user_id or role > principal.role:
             principal.require(Role.ADMIN, "make keys")
         check_name(name, "name")
-        checked_scopes = check_scopes(scopes)
         now = self._clock.now()
         if expires_at is not None:
             expires_at = in_future(expires_at, now)
         checked = limits if isinstance(limits, Limits) else read_limits(limits or {})
         token = PREFIX + secrets.token_urlsafe(32)
-        row = KeyRow(
-            name=name,
-            prefix=token[:SHOWN_PREFIX],
-            sha256=hash_of(token),
-            foreign_hash=None,
-            role=role.label,
-            models=None if models is None else list(check_patterns(models)),
-            limits=limits_json(checked),
-            user_id=owner.user_id,
-            org_id=owner.org_id,
-            scopes=None if checked_scopes is None else list(checked_scopes),
-            addresses=None if addresses is None else list(check_addresses(addresses)),
-            disabled=False,
-            created_at=now,
-            created_by=principal.name,
-            expires_at=expires_at,
-            last_used_at=None,
-        )
+        row = self._row(name, role, principal, owner, scopes, addresses)
+        row.prefix, row.sha256 = token[:SHOWN_PREFIX], hash_of(token)
+        row.models = None if models is None else list(check_patterns(models))
+        row.limits, row.expires_at = limits_json(checked), expires_at
         await self._store(row, principal)
         return self._key(row), token
 
@@ -199,27 +184,39 @@ class Keys:
             raise InvalidField("foreign_hash", "this is no bcrypt hash")
         if len(prefix) != PREFIX_LENGTH or not prefix.isalnum():
             raise InvalidField("prefix", f"a key's prefix has {PREFIX_LENGTH} letters and digits")
+        row = self._row(check_name(name, "name"), Role.USER, principal, owner, scopes, addresses)
+        row.prefix, row.sha256, row.foreign_hash = prefix, foreign_mark(prefix), foreign_hash
+        row.disabled, row.expires_at, row.last_used_at = disabled, expires_at, last_used_at
+        if not dry_run:
+            await self._store(row, principal)
+
+    def _row(
+        self,
+        name: str,
+        role: Role,
+        principal: Principal,
+        owner: Owner,
+        scopes: Iterable[str] | None,
+        addresses: Iterable[str] | None,
+    ) -> KeyRow:
+        """What every new key's row has; without the key itself, or the mark of a foreign one."""
         checked_scopes = check_scopes(scopes)
-        row = KeyRow(
-            name=check_name(name, "name"),
-            prefix=prefix,
-            sha256=foreign_mark(prefix),
-            foreign_hash=foreign_hash,
-            role=Role.USER.label,
+        return KeyRow(
+            name=name,
+            foreign_hash=None,
+            role=role.label,
             models=None,
             limits={},
             user_id=owner.user_id,
             org_id=owner.org_id,
             scopes=None if checked_scopes is None else list(checked_scopes),
             addresses=None if addresses is None else list(check_addresses(addresses)),
-            disabled=disabled,
+            disabled=False,
             created_at=self._clock.now(),
             created_by=principal.name,
-            expires_at=expires_at,
-            last_used_at=last_used_at,
+            expires_at=None,
+            last_used_at=None,
         )
-        if not dry_run:
-            await self._store(row, principal)
 
     async def _store(self, row: KeyRow, principal: Principal) -> None:
         try:

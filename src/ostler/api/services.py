@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ostler.instances.service import Instances
     from ostler.jobs.service import Jobs
     from ostler.library.service import Library
+    from ostler.models.automatic import AutomaticModels
     from ostler.models.predefined import Predefined
     from ostler.models.recipes import Recipes
     from ostler.models.service import Models
@@ -69,6 +70,7 @@ class Services:
     engines: Engines
     runtimes: Mapping[str, Runtime]
     models: Models
+    automatic: AutomaticModels
     recipes: Recipes
     predefined: Predefined
     predefined_pulls: PredefinedPulls

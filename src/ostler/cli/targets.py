@@ -143,7 +143,7 @@ def new_model_from_path(client: Client, path: Path, name: str | None) -> Json:
 
 def _model_of_path(client: Client, path: Path) -> Json | None:
     """A model that already has this source."""
-    for model in client.every("/models")["items"]:
+    for model in client.every("/models", automatic=False)["items"]:
         if (model.get("source") or {}).get("path") in (str(path), str(path.resolve())):
             return dict(model)
     return None
@@ -153,7 +153,7 @@ def _model_of_repo(client: Client, spec: str) -> Json | None:
     """A model that was made from this repo before, with the same file or quantization if one is named."""
     bare, _, revision = spec.partition("@")
     repo, _, selector = bare.partition(":")
-    for model in client.every("/models")["items"]:
+    for model in client.every("/models", automatic=False)["items"]:
         source = model.get("source") or {}
         if source.get("repo", "").lower() != repo.lower():
             continue

@@ -160,8 +160,10 @@ class Settings(BaseModel):
         "Image of vLLM for models in containers that name none.",
         env=("VLLM_IMAGE",),
     )
-    cortex_runtime: Literal["docker", "process"] = _setting(
-        "docker", "Where models run that are made by way of Cortex's API: in containers, or as processes."
+    cortex_runtime: Literal["auto", "docker", "process"] = _setting(
+        "auto",
+        "Where models run that are made by way of Cortex's API and do not say it: in containers, or as "
+        "processes. auto: in containers where a daemon answers when they are made.",
     )
     vllm_command: str | None = _setting(
         None,

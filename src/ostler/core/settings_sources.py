@@ -16,6 +16,7 @@ from typing import Any
 import platformdirs
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ostler.core.comma_lists import comma_list
 from ostler.core.near import near_names
 from ostler.core.settings import BadSetting, Settings, environment_names
 
@@ -104,6 +105,6 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         for variable in environment_names(name):
             if text := environ.get(variable):
                 is_list = str(field.annotation).startswith("tuple")
-                found[name] = tuple(p.strip() for p in text.split(",") if p.strip()) if is_list else text
+                found[name] = tuple(comma_list(text)) if is_list else text
                 break
     return found

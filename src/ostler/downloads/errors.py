@@ -5,6 +5,10 @@ from __future__ import annotations
 from ostler.core.errors import DiskFull, OstlerError, UpstreamError
 from ostler.hub.errors import GatedRepo, HubBusy, HubError, HubUnreachable, NoSuchFile, UntrustedAnswer
 
+FREE_SPACE = (
+    "Free some space (ostler rm --files) and try again; what has arrived is kept and goes on from there."
+)
+
 
 class DownloadFailed(UpstreamError):
     """The worker process ended without saying why."""
@@ -32,19 +36,11 @@ class DiskFailed(OstlerError):
     hint = "Check that the hub cache folder can be written: ostler doctor"
 
 
-def disk_full(message: str, **facts: object) -> DiskFull:
-    """DiskFull with the next step."""
-    hint = (
-        "Free some space (ostler rm --files) and try again; what has arrived is kept and goes on from there."
-    )
-    return DiskFull(message, hint=hint, **facts)
-
-
 def error_from(code: str, message: str, repo: str) -> OstlerError:
     """The error for what the worker said (`faults.py` has the codes)."""
     match code:
         case "disk_full":
-            return disk_full(f"the disk is full while fetching {repo}")
+            return DiskFull(f"the disk is full while fetching {repo}", hint=FREE_SPACE)
         case "gated":
             return GatedRepo(
                 message,

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ostler.core.clock import Clock
-from ostler.core.disk import free_bytes
-from ostler.core.errors import DiskFull, Offline
+from ostler.core.disk import free_bytes, no_room
+from ostler.core.errors import Offline
 from ostler.core.events import EventLog
 from ostler.core.principals import Principal, Role
 from ostler.core.settings import Settings
-from ostler.downloads.errors import disk_full
+from ostler.downloads.errors import FREE_SPACE
 from ostler.downloads.order import Order, OrderedFile
 from ostler.downloads.placing import Placing, repo_folder
 from ostler.downloads.plan import (
@@ -107,7 +107,7 @@ class Downloads:
         token = None if for_model is None else self._token_of(for_model)
         plan = await self.plan(spec, principal=principal, token=token)
         if not plan.fits_disk:
-            raise _no_room(plan.repo, plan.need_bytes, plan.free_bytes, plan.reserve_bytes)
+            raise no_room(plan.repo, plan.need_bytes, plan.free_bytes, plan.reserve_bytes, hint=FREE_SPACE)
         request, key = plan.to_request(), plan.dedupe_key
         if token is not None:
             request = {**request, "token_of": for_model}
@@ -185,19 +185,7 @@ def _check_room(placing: Placing, staging: Path, files: tuple[OrderedFile, ...],
     """The disk may have filled since the plan was made. Raises DiskFull."""
     need, free = missing_bytes(placing, staging, files), free_bytes(settings.hub_cache_dir)
     if need and need + settings.disk_reserve_bytes > free:
-        raise _no_room(placing.repo_dir.name, need, free, settings.disk_reserve_bytes)
-
-
-def _no_room(what: str, need: int, free: int, reserve: int) -> DiskFull:
-    message = (
-        f"{what} needs {_gb(need)}, {_gb(free)} is free and {_gb(reserve)} of it is to stay free "
-        "(setting disk_reserve_bytes)"
-    )
-    return disk_full(message, need_bytes=need, free_bytes=free, reserve_bytes=reserve)
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.2f} MB"
+        raise no_room(placing.repo_dir.name, need, free, settings.disk_reserve_bytes, hint=FREE_SPACE)
 
 
 def _remove_staging(folder: Path) -> None:

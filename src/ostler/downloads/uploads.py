@@ -18,11 +18,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from ostler.core.disk import FULL, free_bytes
-from ostler.core.errors import Conflict, InvalidField, NotFound
+from ostler.core.disk import FULL, free_bytes, no_room
+from ostler.core.errors import Conflict, DiskFull, InvalidField, NotFound
 from ostler.core.principals import Principal, Role
 from ostler.core.settings import Settings
-from ostler.downloads.errors import DiskFailed, disk_full
+from ostler.downloads.errors import FREE_SPACE, DiskFailed
 from ostler.library.paths import safe_join
 
 log = logging.getLogger(__name__)
@@ -127,13 +127,7 @@ class Uploads:
     def _check_room(self, need: int) -> None:
         free, reserve = free_bytes(self._staging), self._settings().disk_reserve_bytes
         if need + reserve > free:
-            raise disk_full(
-                f"the upload needs {need} bytes, {free} are free and {reserve} of them are to stay free "
-                "(setting disk_reserve_bytes)",
-                need_bytes=need,
-                free_bytes=free,
-                reserve_bytes=reserve,
-            )
+            raise no_room("the upload", need, free, reserve, hint=FREE_SPACE)
 
     async def _write(self, path: Path, pieces: AsyncIterator[bytes]) -> str:
         """Write what comes, and give its hash. The loop is never held up by the disk."""
@@ -164,7 +158,7 @@ class Uploads:
             await asyncio.to_thread(write_last)
         except OSError as error:
             if error.errno in FULL:
-                raise disk_full("the disk is full") from error
+                raise DiskFull("the disk is full", hint=FREE_SPACE) from error
             raise DiskFailed(f"the upload cannot be written: {error.strerror}") from error
         return sha256.hexdigest()
 

@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ostler.core.launch import HOST_SLOT, PORT_SLOT, LaunchSpec
+from ostler.engines.asking import run_program
 
 log = logging.getLogger(__name__)
 
-ASK_TIMEOUT_S = 20.0
-ANSWER_LIMIT_BYTES = 64 * 1024
 MAX_KEPT = 64
 MAX_BYTES = 1 << 50
 PARTS = ("weights_bytes", "kv_cache_bytes", "compute_bytes")
@@ -93,32 +92,4 @@ async def _run(spec: LaunchSpec) -> str | None:
     command = [*spec.command, *(slots.get(part, part) for part in spec.args), FLAG]
     hidden = ("LLAMA_", "OSTLER_")
     environment = {name: text for name, text in os.environ.items() if not name.startswith(hidden)}
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env={**environment, **spec.env},
-        )
-    except OSError as error:
-        log.warning("the engine cannot be asked for its memory: %s", error)
-        return None
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(ASK_TIMEOUT_S):
-            text = await process.stdout.read(ANSWER_LIMIT_BYTES)
-            while chunk := await process.stdout.read(ANSWER_LIMIT_BYTES):
-                text += chunk if len(text) < ANSWER_LIMIT_BYTES else b""
-            code = await process.wait()
-    except TimeoutError:
-        log.warning("the engine did not say within %.0f s what it takes", ASK_TIMEOUT_S)
-        return None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if code != 0:
-        log.info("the engine does not say what it takes (exit code %d)", code)
-        return None
-    return text.decode(errors="replace")
+    return await run_program(*command, env={**environment, **spec.env}, with_errors=False)

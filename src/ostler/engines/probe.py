@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from ostler.engines.asking import run_program
 from ostler.engines.base import Capabilities
 from ostler.engines.listed_devices import ListedDevice, read_devices
 from ostler.engines.sameness import file_state
 
-HELP_LIMIT_BYTES = 1024 * 1024
-PROBE_TIMEOUT_S = 20.0
 FLAG_LINE = re.compile(r"^\s{0,4}(?:-{1,2}[A-Za-z])")
 
 
@@ -47,7 +46,7 @@ class Prober:
         async with self._asking:
             known = self._devices.get(key)
             if key not in self._devices or (fresh and known):
-                found = read_devices(await run_program(command, "--list-devices"))
+                found = read_devices(await run_program(*command, "--list-devices"))
                 self._devices[key] = known if found is None else found  # once is no reason to forget them
             return self._devices[key]
 
@@ -60,44 +59,14 @@ def _fingerprint(path: str) -> tuple[object, ...]:
 
 
 async def _ask_help(command: tuple[str, ...]) -> Capabilities:
-    version = read_version(await run_program(command, "--version"))
-    text = await run_program(command, "--help")
+    version = read_version(await run_program(*command, "--version"))
+    text = await run_program(*command, "--help")
     flags = read_flags(text or "")
     if len(flags) < 5:
         return Capabilities(
             None, version, f"{command[0]} --help could not be read: flags are not checked beforehand"
         )
     return Capabilities(flags, version)
-
-
-async def run_program(command: Sequence[str], argument: str) -> str | None:
-    """What a program prints, both streams together; None where it fails, hangs or is not there."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            argument,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-    except OSError:
-        return None
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(PROBE_TIMEOUT_S):
-            text = await process.stdout.read(HELP_LIMIT_BYTES)
-            chunk = text
-            while chunk and len(text) < HELP_LIMIT_BYTES:
-                chunk = await process.stdout.read(HELP_LIMIT_BYTES - len(text))
-                text += chunk
-            code = await process.wait() if len(text) < HELP_LIMIT_BYTES else 0
-    except TimeoutError:
-        return None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return text.decode(errors="replace") if code == 0 else None
 
 
 def read_flags(help_text: str) -> frozenset[str]:

@@ -8,8 +8,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from ostler.engines.asking import run_program
 from ostler.engines.base import Capabilities
-from ostler.engines.probe import run_program
 
 AS_MODULE = ("-m", "vllm.entrypoints.openai.api_server")
 READER = Path(__file__).with_name("vllm_flags.py")
@@ -43,7 +43,7 @@ def complete(command: Sequence[str]) -> tuple[str, ...]:
 async def read_package(command: tuple[str, ...]) -> Capabilities:
     """What the vLLM behind that command can do, read from its source by its own Python."""
     python = await asyncio.to_thread(_python_of, Path(command[0]))
-    text = await run_program(python, str(READER)) if python else None
+    text = await run_program(*python, str(READER)) if python else None
     try:
         told = json.loads(text or "")
         return Capabilities(frozenset(told["flags"]), told["version"], sees_gpus=told["sees_gpus"])

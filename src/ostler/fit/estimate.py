@@ -33,36 +33,12 @@ PIPELINE_COPIES = 4
 F32_BYTES = 4
 
 
-def estimate(
-    shape: ModelShape,
-    options: Mapping[str, Any],
-    devices: Sequence[Device],
-    *,
-    beside: Beside | None = None,
-) -> Estimate:
-    """What a model with these canonical engine options needs on these devices.
-
-    `devices` are GPUs and at most one of the kind "cpu"; without that the host's free memory is unknown.
-    `beside` reads what is loaded beside the model. Raises ImpossibleOption.
-    """
-    return sweep(shape, options, devices, [options.get("context_length")], beside=beside)[0]
-
-
-def sweep(
-    shape: ModelShape,
-    options: Mapping[str, Any],
-    devices: Sequence[Device],
-    contexts: Sequence[int | None],
-    *,
-    beside: Beside | None = None,
-) -> tuple[Estimate, ...]:
-    """The same for several context lengths in tokens; None or 0 is the trained one."""
-    counter = Counter(shape, options, devices, beside)
-    return tuple(counter.at(context) for context in contexts)
-
-
 class Counter:
-    """Counts one launch at different contexts; what does not depend on the context is kept."""
+    """Counts one launch at different contexts; what does not depend on the context is kept.
+
+    `options` are canonical engine options. `devices` are GPUs and at most one of the kind "cpu"; without that
+    the host's free memory is unknown. `beside` reads what is loaded beside the model.
+    """
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ class Nvidia:
         """
         gpus: list[Device] = []
         processes: dict[str, dict[int, int]] = {}
-        with _running(self._nvml) as nvml:
+        with running_nvml(self._nvml) as nvml:
             if nvml is None:
                 return gpus, processes
             driver = self._ask("its driver's version", nvml, nvml.nvmlSystemGetDriverVersion)
@@ -56,8 +56,8 @@ class Nvidia:
 
 
 @contextmanager
-def _running(given: Any) -> Iterator[ModuleType | None]:
-    """NVML while it is used, None where it does not answer at all."""
+def running_nvml(given: Any = None) -> Iterator[ModuleType | None]:
+    """NVML, or what is given in its place, while it is used; None where it does not answer at all."""
     import pynvml  # deferred: commands that look at no device never pay for it
 
     nvml = given or pynvml

@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from ostler.access.browser import check_browser, origin_allowed
-from ostler.access.names import may_use
 from ostler.core.clock import Clock
 from ostler.core.errors import Kind, OstlerError, RateLimited
 from ostler.core.principals import Principal
@@ -22,7 +21,6 @@ from ostler.gateway.errors import (
     Dialect,
     EngineGone,
     EngineSilent,
-    ModelNotAllowed,
     SilentClient,
     WrongMethod,
     envelope,
@@ -34,12 +32,13 @@ from ostler.gateway.exchange import Exchange, while_client_stays
 from ostler.gateway.forward import Forwarder, break_off
 from ostler.gateway.headers import HeaderRules
 from ostler.gateway.limits import forward_within, limits_of
-from ostler.gateway.listing import describe, find_model, list_models
+from ostler.gateway.listing import describe, find_model, list_models, refuse_unless_allowed
 from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.patience import Patience
 from ostler.gateway.ports import (
     Accounts,
     ASGIApp,
+    AutomaticNames,
     Doorkeeper,
     EngineLeases,
     Lease,
@@ -55,6 +54,7 @@ from ostler.gateway.translated import Translated, TranslatingForwarder
 from ostler.gateway.upstream import Upstream
 from ostler.gateway.waiting import wait_for_lease
 from ostler.gateway.wishes import Wishes, read_wishes
+from ostler.models.automatic import AutomaticModel
 from ostler.models.records import Model
 from ostler.upstreams.pools import ExternalModel, Pools
 from ostler.usage import RequestRecord, TokenCounts, read_counts
@@ -92,6 +92,7 @@ class Gateway:
         *,
         access: DoorkeeperWithLimits,
         models: ModelNames,
+        automatic: AutomaticNames,
         instances: EngineLeases,
         pools: Pools,
         usage: Accounts,
@@ -105,6 +106,7 @@ class Gateway:
         self._is_inner = is_inner
         self._access = access
         self._models = models
+        self._automatic = automatic
         self._instances = instances
         self._usage = usage
         self._metrics = metrics
@@ -122,7 +124,7 @@ class Gateway:
             pools,
             metrics,
             settings,
-            self._find,
+            self._meant,
         )
         self._patience = Patience()
         self._exchanges = self._patience.exchanges
@@ -211,7 +213,7 @@ class Gateway:
         exchange.body = await read_body(exchange.receive, limit, incoming.content_length)
         exchange.on_client = False
         asked = read_asked(exchange.body, incoming, exchange.query)
-        model = self._find(asked.model, principal)
+        model = await self._meant(asked.model, principal)
         exchange.model = model
         wishes = read_wishes(incoming, asked.json, principal)
         wants_stream = False
@@ -261,13 +263,25 @@ class Gateway:
             lease.release(broken=broken)
         return None
 
-    def _find(self, name: str, principal: Principal) -> Model | ExternalModel:
-        """The model that a request means: ours, else one that an upstream serves."""
-        if self._models.find(name) is None and (external := self._pools.find(name)) is not None:
-            if not may_use(principal, name):
-                raise ModelNotAllowed(f"{principal.name} may not use the model {name!r}", model=name)
-            return external
-        return find_model(self._models, name, principal)
+    def _find(self, name: str, principal: Principal) -> Model | ExternalModel | None:
+        """The stored model that a request means, else one that an upstream serves. Raises ModelNotAllowed."""
+        found: Model | ExternalModel | None = self._models.find(name)
+        if found is None and (found := self._pools.find(name)) is not None:
+            refuse_unless_allowed(principal, name)
+        elif found is not None:
+            found = find_model(self._models, name, principal)
+        return found
+
+    async def _meant(self, name: str, principal: Principal) -> Model | ExternalModel:
+        """The model that a request means; an automatic one is stored at this, its first, use."""
+        return self._find(name, principal) or await self._adopt(name, principal)
+
+    async def _adopt(self, name: str, principal: Principal) -> Model:
+        """The model that a cache of the Hub has by that name, made a stored one. Raises ModelNotFound."""
+        if await self._automatic.find(name) is not None:
+            refuse_unless_allowed(principal, name)
+            return await self._automatic.adopt(name, principal)
+        return find_model(self._models, name, principal, self._automatic.near(name))
 
     async def _list(self, exchange: Exchange) -> None:
         """`GET /v1/models` and `GET /v1/models/{name}`."""
@@ -277,11 +291,20 @@ class Gateway:
         assert exchange.principal is not None
         name = exchange.path[len(MODELS) + 1 :]
         if name:
-            model = self._find(name, exchange.principal)
-            found = describe(model, self._instances)
+            found = await self._describe(name, exchange.principal)
         else:
-            found = list_models(self._models, self._instances, exchange.principal, self._pools.all())
+            automatic = await self._automatic.list()
+            external = self._pools.all()
+            found = list_models(self._models, self._instances, exchange.principal, automatic, external)
         await exchange.answer(200, [], json.dumps(found).encode())
+
+    async def _describe(self, name: str, principal: Principal) -> dict[str, Any]:
+        """One model as the list has it; looking at an automatic one does not adopt it."""
+        model = self._find(name, principal) or await self._automatic.find(name)
+        if isinstance(model, AutomaticModel):
+            refuse_unless_allowed(principal, name)
+        near = self._automatic.near(name)
+        return describe(model or find_model(self._models, name, principal, near), self._instances)
 
     def _allow_origin(self, exchange: Exchange, origin: str) -> None:
         """Let a page of an allowed origin read the answer (CORS)."""

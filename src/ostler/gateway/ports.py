@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Protocol
 
 from ostler.core.principals import Principal
 from ostler.instances.keep_alive import KeepAlive
+from ostler.models.automatic import AutomaticModel
 from ostler.models.records import Model
 from ostler.upstreams.pools import ExternalModel
 from ostler.usage import RequestRecord
@@ -68,6 +70,22 @@ class ModelNames(Protocol):
     @property
     def all(self) -> Callable[[], list[Model]]:
         """Every model, by name."""
+
+
+class AutomaticNames(Protocol):
+    """Who knows the models that are there because their files are (models)."""
+
+    async def list(self) -> list[AutomaticModel]:
+        """Every one by name."""
+
+    async def find(self, name: str) -> AutomaticModel | None:
+        """The one of that name."""
+
+    async def adopt(self, name: str, principal: Principal) -> Model:
+        """Make a stored model of it. Raises ModelNotFound."""
+
+    def near(self, name: str) -> builtins.list[str]:
+        """Names that look like this one."""
 
 
 class Destination(Protocol):

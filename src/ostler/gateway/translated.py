@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from ostler.core.errors import EngineError
 from ostler.core.principals import Principal
@@ -34,7 +34,7 @@ MAX_EVENT_BYTES = 32 * 1024 * 1024
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 _ITS_OWN = frozenset({b"content-type", b"accept"})
 
-FindModel = Callable[[str, Principal], Model | ExternalModel]
+FindModel = Callable[[str, Principal], Awaitable[Model | ExternalModel]]
 
 
 class EndlessEvent(EngineError):
@@ -76,7 +76,7 @@ class Translated:
         asked = parse_object(body, incoming)
         translation = await translator.read(asked, accept.decode("latin-1"), principal, exchange.began)
         exchange.translation = translation
-        exchange.model = model = self._find(translation.model, principal)
+        exchange.model = model = await self._find(translation.model, principal)
         if translation.wants_stream and exchange.ticket is not None:
             exchange.ticket.begin_stream()
         work = self._answer(exchange, translation, model, principal, settings)

@@ -14,6 +14,7 @@ from ostler.access.organisations import OrganisationNotFound
 from ostler.access.service import Access
 from ostler.access.users import UserNotFound
 from ostler.chats.service import ChatNotFound, Chats, Said, owner_named
+from ostler.core.comma_lists import comma_list
 from ostler.core.errors import InvalidField, OstlerError
 from ostler.core.principals import Principal, Role
 from ostler.importing.cortex_database import Row, Tables, read_tables
@@ -156,10 +157,7 @@ class _Taking:
             return Outcome.THERE, None
         except KeyNotFound:
             pass
-        scopes = [scope.strip() for scope in str(row.get("scopes") or "").split(",") if scope.strip()]
-        addresses = [
-            entry.strip() for entry in str(row.get("ip_allowlist") or "").split(",") if entry.strip()
-        ]
+        scopes, addresses = comma_list(row.get("scopes")), comma_list(row.get("ip_allowlist"))
         user, org = row.get("user_id") or 0, row.get("org_id") or 0
         owner = Owner(self._users.get(user), self._orgs.get(org))
         try:

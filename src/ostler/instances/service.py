@@ -316,10 +316,10 @@ class Instances:
         model = replace(model, ignored=check_ignored(ignore))
         return await dry_runs.dry_run(self._house, model, overrides, self._hub)
 
-    async def choice(self, name: str | int) -> Choice:
+    async def choice(self, name: str | int | Model) -> Choice:
         """What a start would choose for the engine options that the recipe leaves open."""
         try:
-            return await self._memory.choice(self._models.get(name))
+            return await self._memory.choice(name if isinstance(name, Model) else self._models.get(name))
         except OstlerError as error:
             return Choice(unknown_why=error.message)
 

@@ -11,11 +11,13 @@ import builtins
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ostler.core.clock import Clock
 from ostler.core.database import Database
+from ostler.core.errors import OstlerError
 from ostler.core.events import EventLog, NewEvent
 from ostler.core.paging import Page
 from ostler.core.principals import Principal, Role
@@ -35,6 +37,19 @@ from ostler.library.roots import Root, RootStore
 from ostler.library.scanning import Problem
 
 log = logging.getLogger(__name__)
+MANY = 1_000
+"""File sets, from which on looking at all of them takes a person's time."""
+YOUNG_S, OLD_S = 1.0, 30.0
+"""A look at so many is not repeated within the first, and not answered with after the second."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What was found by a look at all folders that ended at `at_s` of the monotonic clock."""
+
+    number: int
+    listing: Listing
+    at_s: float
 
 
 class Library:
@@ -44,13 +59,17 @@ class Library:
         self, database: Database, events: EventLog, clock: Clock, settings: Settings, node: str
     ) -> None:
         self._events = events
+        self._clock = clock
         self._settings = settings
         self._roots = RootStore(database, events, clock, node)
         self._inspections = Inspections(database)
         self._scanner = Scanner(self._inspections)
         self._scanning = asyncio.Lock()
         self._scans_begun = 0
-        self._listing: tuple[int, Listing] | None = None
+        self._refreshes = 0
+        self._last_sets: builtins.list[FileSet] | None = None
+        self._listing: _Look | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Make sure that the configured folders are roots, and load what was inspected before.
@@ -66,6 +85,12 @@ class Library:
             ]
         )
         await self._inspections.load()
+
+    async def close(self) -> None:
+        """End a look that nobody waits for."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
 
     async def roots(self) -> builtins.list[Root]:
         """The roots of this node."""
@@ -105,6 +130,27 @@ class Library:
 
         found = await asyncio.to_thread(select)
         return Page(found[offset : offset + limit], len(found), limit, offset)
+
+    async def recent(self) -> builtins.list[FileSet]:
+        """Everything over all roots. The very same list is given until something is different.
+
+        Of MANY file sets what another program did to the folders may be seen one look late: an answer does
+        not wait for a look while the last one is young. What Ostler did is always seen.
+        """
+        last = self._listing
+        if last is None or len(last.listing.file_sets) < MANY or self._age_s(last) > OLD_S:
+            return (await self._scan()).file_sets
+        if self._age_s(last) > YOUNG_S and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._look_again())
+        return last.listing.file_sets
+
+    async def of_repo(self, repo: str) -> builtins.list[FileSet]:
+        """Everything that is here of a repo of the Hub, as the disk is now; no other folder is looked at."""
+        roots = [root for root in await self._roots.all() if root.available]
+        await self._inspections.load()
+        found = await asyncio.to_thread(self._of_repo, roots, repo)
+        await self._inspections.save()
+        return found
 
     async def problems(self) -> builtins.list[Problem]:
         """What a scan passes over: links that lead out, unreadable folders."""
@@ -147,15 +193,12 @@ class Library:
         By `path` (a file, a shard, a folder), or by `repo` with a file's name or a tag; `revision` is a
         branch, a tag or a commit. Only the folder in question is looked at.
         """
+        if path is None:
+            candidates = [] if repo is None else await self.of_repo(repo)
+            return choose_by_repo(candidates, file=file, tag=tag, revision=revision)
         roots = [root for root in await self._roots.all() if root.available]
         await self._inspections.load()
-        if path is not None:
-            found = await asyncio.to_thread(self._find_path, roots, Path(path))
-        elif repo is not None:
-            candidates = await asyncio.to_thread(self._of_repo, roots, repo)
-            found = choose_by_repo(candidates, file=file, tag=tag, revision=revision)
-        else:
-            found = None
+        found = await asyncio.to_thread(self._find_path, roots, Path(path))
         await self._inspections.save()
         return found
 
@@ -201,6 +244,7 @@ class Library:
 
     async def refresh(self) -> None:
         """Look at everything again at the next listing."""
+        self._refreshes += 1
         self._listing = None
         self._scanner.forget()
 
@@ -208,18 +252,31 @@ class Library:
         """Scan all roots; callers that wait for the same scan share it."""
         arrived = self._scans_begun
         async with self._scanning:
-            if self._listing is not None and self._listing[0] > arrived:
-                return self._listing[1]
+            if self._listing is not None and self._listing.number > arrived:
+                return self._listing.listing
             self._scans_begun += 1
-            number = self._scans_begun
+            number, refreshes = self._scans_begun, self._refreshes
             await self._inspections.load()
             roots = await self._roots.all()
             listing = await asyncio.to_thread(self._scanner.scan, roots)
+            if self._last_sets is not None and _are_the_same(self._last_sets, listing.file_sets):
+                listing = replace(listing, file_sets=self._last_sets)
+            self._last_sets = listing.file_sets
             await self._inspections.save()
             available = [str(root.path) for root in roots if root.available]
             await self._inspections.forget_all_but(available, listing.paths)
-            self._listing = (number, listing)
+            if self._refreshes == refreshes:  # else it may have been made before the change
+                self._listing = _Look(number, listing, self._clock.monotonic())
             return listing
+
+    async def _look_again(self) -> None:
+        try:
+            await self._scan()
+        except (OstlerError, OSError) as error:
+            log.warning("the library's folders could not be looked at: %s", error)
+
+    def _age_s(self, look: _Look) -> float:
+        return self._clock.monotonic() - look.at_s
 
     def _find_path(self, roots: builtins.list[Root], path: Path) -> FileSet | None:
         for root in roots:
@@ -265,6 +322,11 @@ class Library:
             return DeletePlan.of(root, doomed, removal, in_use)
 
         return await asyncio.to_thread(plan)
+
+
+def _are_the_same(before: list[FileSet], after: list[FileSet]) -> bool:
+    """True where a scan put nothing together anew."""
+    return len(before) == len(after) and all(a is b for a, b in zip(before, after, strict=True))
 
 
 def _make_own(folder: Path) -> None:

@@ -45,12 +45,18 @@ def check_name(name: object, field: str = "name") -> str:
     return name
 
 
+def is_name(text: str) -> bool:
+    """True where a model may have this name."""
+    try:
+        check_name(text)
+    except InvalidField:
+        return False
+    return True
+
+
 def name_like(text: str) -> str:
     """The text itself where a model may be called so, else the nearest name that it may have."""
-    try:
-        return check_name(text)
-    except InvalidField:
-        return name_from(text)
+    return text if is_name(text) else name_from(text)
 
 
 def name_from(text: str) -> str:

@@ -20,7 +20,7 @@ MAX_DEVICES = 64
 FITS_NOT = "does_not_fit"
 """The code of an error that may be ignored: its memory is not there."""
 _DEVICE_ID = re.compile(r"[a-z]{2,20}:[\w-]{1,60}|cpu", re.ASCII)
-ORIGINS = ("native", "cortex", "llamactl", "bodhi", "ollama", "catalog")
+ORIGINS = ("native", "cortex", "llamactl", "bodhi", "ollama", "catalog", "library")
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,9 +223,9 @@ class Models:
             self._publish(session, after)
         return after
 
-    async def copy(self, name: str | int, new_name: str, principal: Principal) -> Model:
+    async def copy(self, name: str | int | Model, new_name: str, principal: Principal) -> Model:
         """A second recipe for the same files. Raises as `create` does."""
-        original = self._index.get(name)
+        original = name if isinstance(name, Model) else self._index.get(name)
         copied = replace(as_new(original), name=new_name, aliases=(), origin="native", read_only=False)
         return await self.create(copied, principal)
 

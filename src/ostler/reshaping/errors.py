@@ -28,18 +28,6 @@ class DifferentTensor(BrokenFile):
     hint = "Check the disk, and that nobody writes to the model's files; then try again."
 
 
-def no_room(name: str, need_bytes: int, free_bytes: int, reserve_bytes: int) -> DiskFull:
-    """DiskFull, before the first byte is written."""
-    return DiskFull(
-        f"{name} needs {need_bytes / 1e9:.2f} GB, {free_bytes / 1e9:.2f} GB is free and "
-        f"{reserve_bytes / 1e9:.2f} GB of it is to stay free (setting disk_reserve_bytes)",
-        hint="Free some space, or choose a folder on another disk with --to",
-        need_bytes=need_bytes,
-        free_bytes=free_bytes,
-        reserve_bytes=reserve_bytes,
-    )
-
-
 def error_from(code: str, message: str) -> OstlerError:
     """The error for what the worker said."""
     match code:

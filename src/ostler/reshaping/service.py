@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ostler.core.disk import free_bytes
+from ostler.core.disk import free_bytes, no_room
 from ostler.core.errors import InvalidField
 from ostler.core.principals import Principal, Role
 from ostler.core.settings import Settings
@@ -24,7 +24,8 @@ from ostler.library.filesets import FileSet
 from ostler.library.paths import is_inside, safe_join
 from ostler.library.service import Library
 from ostler.reshaping.copying import is_same
-from ostler.reshaping.errors import NameTaken, NothingToMerge, ReshapingFailed, error_from, no_room
+from ostler.reshaping.errors import NameTaken, NothingToMerge, ReshapingFailed, error_from
+from ostler.reshaping.layout import NewFile
 from ostler.reshaping.order import STAGING, Order
 
 MERGE, SPLIT = "merge", "split"
@@ -84,7 +85,7 @@ class Reshaping:
     async def _queue(self, order: Order, to: Path | None, principal: Principal) -> Job:
         folder = await self._folder(to, principal)
         order = _complete(order, folder)
-        done = await asyncio.to_thread(self._check, order)
+        _, done = await asyncio.to_thread(self._check, order)
         title = f"{order.kind} {order.name}"
         return await self._jobs.submit(
             order.kind, title, {**order.to_json(), "already_here": done}, order.key, principal
@@ -110,12 +111,15 @@ class Reshaping:
             raise InvalidField("to", f"there is no folder {to}", hint="Make it first.")
         return to
 
-    def _check(self, order: Order) -> bool:
-        """True if all of it is there already. Raises BrokenFile, NameTaken, DiskFull."""
+    def _check(self, order: Order) -> tuple[tuple[NewFile, ...], bool]:
+        """What is to be written, and whether all of it is there already.
+
+        Raises BrokenFile, NameTaken, DiskFull.
+        """
         folder, new = Path(order.folder), order.files()
         same = [is_same(file, folder / file.name) for file in new]
         if all(same):
-            return True
+            return new, True
         taken = [
             file.name
             for file, is_there in zip(new, same, strict=True)
@@ -127,17 +131,17 @@ class Reshaping:
         need, free = sum(file.size_bytes for file in new), free_bytes(folder)
         need -= sum(path.stat().st_size for path in order.staging.glob("*.gguf"))
         if need + settings.disk_reserve_bytes > free:
-            raise no_room(order.name, need, free, settings.disk_reserve_bytes)
-        return False
+            hint = "Free some space, or choose a folder on another disk with --to"
+            raise no_room(order.name, need, free, settings.disk_reserve_bytes, hint=hint)
+        return new, False
 
     async def _run(self, job: Job, report: Report) -> Mapping[str, Any]:
         order = _order_of(job)
-        already = await asyncio.to_thread(self._check, order)
+        new, already = await asyncio.to_thread(self._check, order)
         if not already:
             await self._carry_out(order, report)
             await asyncio.to_thread(_remove_staging, order)
         await self._library.refresh()
-        new = await asyncio.to_thread(order.files)
         total = 2 * sum(file.size_bytes for file in new)
         report({"bytes_done": total, "bytes_total": total, "eta_s": 0, "step": "done"})
         paths = [str(Path(order.folder, file.name)) for file in new]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ostler.fit.amd import Amd
+from ostler.fit.nvidia import running_nvml
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class GpuSensors:
     def read(self) -> list[GpuReading]:
         """Every GPU that answers, by its number; blocking. One that does not is left out."""
         found: list[GpuReading] = []
-        with _running(self._nvml) as nvml:
+        with running_nvml(self._nvml) as nvml:
             if nvml is not None:
                 for index in range(_told(nvml, nvml.nvmlDeviceGetCount) or 0):
                     handle = _told(nvml, nvml.nvmlDeviceGetHandleByIndex, index)
@@ -98,20 +98,3 @@ def _told(nvml: Any, question: Callable[..., Any], *arguments: Any) -> Any:
     except nvml.NVMLError as error:
         log.debug("NVML does not answer %s: %s", getattr(question, "__name__", question), error)
         return None
-
-
-@contextmanager
-def _running(given: Any) -> Iterator[Any]:
-    """NVML while it is used, None where it does not answer at all."""
-    import pynvml  # deferred: commands that look at no GPU never pay for it
-
-    nvml = given or pynvml
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:
-        yield None
-        return
-    try:
-        yield nvml
-    finally:
-        _told(nvml, nvml.nvmlShutdown)

@@ -9,7 +9,7 @@ from pydantic import Field
 from ostler.api.door import needs, router
 from ostler.api.estimates import devices_for
 from ostler.api.native.fit_here import better_here
-from ostler.api.native.models import allowed
+from ostler.api.native.meant import meant
 from ostler.api.services import Rooms, Services, Who
 from ostler.api.shapes import Body
 from ostler.core.errors import InvalidField
@@ -57,7 +57,7 @@ async def fit(rooms: Rooms, who: Who, body: FitIn) -> dict[str, Any]:
     shape, beside, options = await _what_is_asked(rooms, who, body)
     devices = await rooms.fits.hardware(body.on, body.hardware, body.gpus)
     if body.model is not None:
-        devices = devices_for(rooms, allowed(rooms, who, body.model), devices)
+        devices = devices_for(rooms, await meant(rooms, who, body.model), devices)
     found = await rooms.fits.answer(shape, options, devices, body.contexts, beside=beside)
     best = await better_here(rooms, who, body, found[0], options)
     answer = best.to_json()
@@ -78,7 +78,7 @@ async def _what_is_asked(
     if len(given) != 1:
         raise InvalidField("model", "say which model: exactly one of model, path and hub")
     if body.model is not None:
-        model = allowed(rooms, who, body.model)
+        model = await meant(rooms, who, body.model)
         options = await rooms.models.tried_options(body.options, model.engine, who, model.options)
         return (*await rooms.shapes.of(await rooms.models.resolve_files(model)), options)
     if body.path is not None:

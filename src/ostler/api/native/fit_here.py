@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ostler.api.native.models import allowed
+from ostler.api.native.meant import meant
 from ostler.api.services import Services
 from ostler.core.principals import Principal
 from ostler.fit.estimated import Estimate
@@ -26,7 +26,7 @@ async def better_here(
         return estimate
     context = {"context_length": body.contexts[0]} if body.contexts else {}
     if body.model is not None:
-        model = allowed(rooms, who, body.model)
+        model = await meant(rooms, who, body.model)
     else:
         model = await rooms.models.preview(NewModel({"path": body.path}, engine=body.engine), who)
     return await rooms.instances.experience.better_estimate(estimate, model, {**options, **context}, ask=True)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from pydantic import Field, SecretStr
 
-from ostler.api.dialects.cortex.models import record_of
+from ostler.api.dialects.cortex.models import record_of, runtime_of_new
 from ostler.api.door import needs, router
 from ostler.api.services import Rooms, Who
 from ostler.api.shapes import Body, Out
 from ostler.core.principals import Role
 from ostler.importing.report import Outcome
+from ostler.models.records import NewModel
 
 routes = router("import")
 
@@ -50,6 +50,11 @@ async def import_cortex(rooms: Rooms, who: Who, body: CortexIn) -> Any:
     Keys and passwords go on working; every model is stopped. What was taken before is passed over.
     """
     url = body.database_url.get_secret_value()
-    report = await rooms.cortex_import.take(url, partial(record_of, rooms), who, dry_run=body.dry_run)
+    runtime = await runtime_of_new(rooms)  # asked once, not for each model
+
+    async def new_model_of(values: dict[str, Any]) -> NewModel:
+        return await record_of(rooms, {**values, "runtime": runtime})
+
+    report = await rooms.cortex_import.take(url, new_model_of, who, dry_run=body.dry_run)
     counts = {outcome.value: report.count(outcome) for outcome in Outcome}
     return {"dry_run": report.dry_run, **counts, "items": report.items}

@@ -16,6 +16,7 @@ from ostler.core.principals import Principal, Role
 from ostler.core.queries import check_sort
 from ostler.core.states import InstanceState
 from ostler.instances.views import Failure, InstanceView
+from ostler.models.records import Model
 from ostler.usage.engine_numbers import EngineNumbers
 
 routes = router("instances")
@@ -39,6 +40,13 @@ def view_for(who: Principal, view: InstanceView) -> InstanceOut:
     if shown.failure and who.role < Role.MANAGER:
         hidden["failure"] = replace(shown.failure, log_tail=())
     return shown.model_copy(update=hidden)
+
+
+def never_ran(model: Model) -> InstanceOut:
+    """The instance of a model that is not stored yet."""
+    state = InstanceState.STOPPED
+    view = InstanceView(None, model.id, model.name, model.node, model.runtime, model.engine, state)
+    return InstanceOut.model_validate(view)
 
 
 @routes.get("/instances", response_model=PageOut[InstanceOut], **needs(Role.USER))

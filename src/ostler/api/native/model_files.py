@@ -9,31 +9,22 @@ from ostler.api.services import Services
 from ostler.core.errors import OstlerError
 from ostler.library.deletion import InUse
 from ostler.library.filesets import FileSet
-from ostler.library.finding import choose_by_repo
+from ostler.models.file_users import ListedFiles
 from ostler.models.index import ModelNotFound
 from ostler.models.records import Model
-
-EVERYTHING = 2**31 - 1
 
 
 async def files_by_model(rooms: Services, models: Iterable[Model]) -> dict[int, FileSet]:
     """The file set of each model by its id; one whose files are gone or broken is left out."""
-    listed = (await rooms.library.list(limit=EVERYTHING)).items
-    by_path: dict[str, FileSet] = {}
-    by_repo: dict[str, list[FileSet]] = {}
-    for files in listed:
-        for path in (files.path, *(file.path for file in files.files)):
-            by_path[str(path)] = files
-        if files.repo is not None:
-            by_repo.setdefault(files.repo.lower(), []).append(files)
+    models = list(models)
     found: dict[int, FileSet] = {}
+    if not models:
+        return found
+    listed = ListedFiles(await rooms.library.recent())
     for model in models:
-        source = model.source
-        if source.kind == "hub":
-            candidates = by_repo.get((source.repo or "").lower(), ())
-            its = choose_by_repo(candidates, file=source.file, tag=source.tag, revision=source.revision)
-        else:
-            its = by_path.get(source.path or "") or await _outside_every_root(rooms, model)
+        its = listed.of(model.source)
+        if its is None and model.source.kind == "file":
+            its = await _outside_every_root(rooms, model)
         if its is not None:
             found[model.id] = its
     return found

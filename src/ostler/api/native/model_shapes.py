@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -35,8 +36,13 @@ class ModelFilesOut(Out):
 
 @shape_of(Model, without=("dialect_data",))
 class ModelOut(Out):
-    """A model. Values of environment variables and arguments that look secret are hidden."""
+    """A model. Values of environment variables and arguments that look secret are hidden.
 
+    `automatic`: it is there because its files are in a cache, and nothing is stored of it (its id is 0) until
+    it is used for the first time.
+    """
+
+    automatic: bool = False
     source: dict[str, Any]
     state: InstanceState
     instance: InstanceOut | None
@@ -80,15 +86,16 @@ class ModelDetailOut(ModelOut):
 
 def model_out(rooms: Services, who: Principal, model: Model) -> dict[str, Any]:
     """A model with its state."""
-    view = rooms.instances.view(model.id)
+    view = rooms.instances.view(model.id) if model.id else None
     values = {name: getattr(model, name) for name in Model.__slots__ if name != "dialect_data"}
     return {
         **values,
         "source": model.source.to_json(),
         "env": hide_env(model.env),
         "extra_args": hide_args(model.extra_args),
-        "state": view.state,
-        "instance": None if view.id is None else view_for(who, view),
+        "automatic": view is None,
+        "state": view.state if view else InstanceState.STOPPED,
+        "instance": view_for(who, view) if view and view.id is not None else None,
     }
 
 
@@ -100,7 +107,7 @@ async def model_with_files(rooms: Services, who: Principal, model: Model) -> dic
     except OstlerError as error:
         return {**answer, "files_problem": error.message}
     memory = await rooms.instances.memory_of(model)
-    choice = await rooms.instances.choice(model.id)
+    choice = await rooms.instances.choice(model)
     return {
         **answer,
         "file_set": files_out(files),
@@ -110,12 +117,14 @@ async def model_with_files(rooms: Services, who: Principal, model: Model) -> dic
     }
 
 
-async def models_with_files(rooms: Services, who: Principal, models: list[Model]) -> list[dict[str, Any]]:
-    """Models with their states and what is known of their files."""
-    found = await files_by_model(rooms, models)
+async def models_with_files(
+    rooms: Services, who: Principal, models: list[Model], known: Mapping[str, FileSet] | None = None
+) -> list[dict[str, Any]]:
+    """Models with their states and what is known of their files; `known` are those of automatic ones."""
+    found = await files_by_model(rooms, [model for model in models if model.id])
     shown = []
     for model in models:
-        files = found.get(model.id)
+        files = found.get(model.id) or (known or {}).get(model.name)
         shown.append({**model_out(rooms, who, model), "file_set": files_out(files) if files else None})
     return shown
 

@@ -12,12 +12,13 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import Header, Path, Query, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import Field
 
-from ostler.access.names import may_use
 from ostler.api.door import needs, router
-from ostler.api.native.instances import InstanceOut, view_for
+from ostler.api.native.instances import InstanceOut, never_ran, view_for
+from ostler.api.native.meant import adopted, meant
+from ostler.api.native.model_list import Wanted, page_of_models
 from ostler.api.native.model_shapes import (
     ModelDetailOut,
     ModelOut,
@@ -29,12 +30,12 @@ from ostler.api.native.model_shapes import (
 from ostler.api.services import Rooms, Services, Who
 from ostler.api.shapes import Body, Listing, PageOut, hide_args, hide_env, page_out
 from ostler.api.streaming import text_lines
-from ostler.core.errors import InvalidField, NotAllowed
+from ostler.core.errors import Conflict, InvalidField
 from ostler.core.launch import HIDDEN
-from ostler.core.principals import Principal, Role
+from ostler.core.principals import Role
 from ostler.core.states import InstanceState
 from ostler.hub.specs import parse_spec
-from ostler.models.records import FITS_NOT, HUB_TOKEN, Model, NewModel
+from ostler.models.records import FITS_NOT, HUB_TOKEN, NewModel
 from ostler.models.sources import source_of
 
 routes = router("models")
@@ -45,10 +46,8 @@ Name = Annotated[
 JsonObject = dict[str, Any]
 
 
-class ModelNotForYou(NotAllowed):
-    """The key's allow-list does not hold this model."""
-
-    hint = "Ask an administrator for a key that may use it."
+class AutomaticStays(Conflict):
+    """A model that is there because its files are cannot be deleted without them."""
 
 
 class SourceIn(Body):
@@ -158,29 +157,15 @@ async def list_models(
     origin: Annotated[str | None, Query(max_length=50)] = None,
     state: Annotated[InstanceState | None, Query(description="Only models in this state.")] = None,
     archived: bool | None = None,
+    automatic: Annotated[bool | None, Query(description="Only automatic models, or none of them.")] = None,
 ) -> Any:
-    """Every model that you may use, with its state.
+    """Every model that you may use, with its state; automatic ones too.
 
     Sort by name, created_at, updated_at, engine, origin or id.
     """
-    filters: dict[str, Any] = {
-        "search": page.search,
-        "engine": engine,
-        "origin": origin,
-        "archived": archived,
-    }
-    if state is None and who.models is None:
-        found = await rooms.models.list(**filters, **page.order("name"), **page.part)
-    else:
-        every = await rooms.models.list(**filters, **page.order("name"), limit=2**31 - 1, offset=0)
-        found = page.cut(
-            [
-                model
-                for model in every.items
-                if may_use(who, *model.names) and state in (None, rooms.instances.view(model.id).state)
-            ]
-        )
-    return page_out(found, await models_with_files(rooms, who, found.items))
+    wanted = Wanted(engine, origin, state, archived, automatic)
+    found, files = await page_of_models(rooms, who, page, wanted)
+    return page_out(found, await models_with_files(rooms, who, found.items, files))
 
 
 @routes.post("/models", response_model=ModelDetailOut, status_code=201, **needs(Role.POWER_USER))
@@ -196,7 +181,7 @@ async def start_model(
     rooms: Rooms, who: Who, name: Name, response: Response, body: StartIn | None = None
 ) -> Any:
     """Start a model. One that is starting already is not started twice; one that runs stays as it is."""
-    model = allowed(rooms, who, name)
+    model = await adopted(rooms, who, name)
     asked = body or StartIn()
     ignore = [*asked.ignore, *([FITS_NOT] if asked.ignore_fit else [])]
     view = await rooms.instances.start(model.name, who, wait=asked.wait, keep=asked.keep, ignore=ignore)
@@ -207,20 +192,24 @@ async def start_model(
 @routes.post("/models/{name:path}/stop", response_model=InstanceOut, **needs(Role.POWER_USER))
 async def stop_model(rooms: Rooms, who: Who, name: Name, body: StopIn | None = None) -> Any:
     """Stop a model: no new requests, those in flight end first, then the engine ends."""
-    model = allowed(rooms, who, name)
+    model = await meant(rooms, who, name)
+    if not model.id:
+        return never_ran(model)
     return view_for(who, await rooms.instances.stop(model.name, who, now=body.now if body else False))
 
 
 @routes.post("/models/{name:path}/restart", response_model=InstanceOut, **needs(Role.POWER_USER))
 async def restart_model(rooms: Rooms, who: Who, name: Name) -> Any:
     """Stop it and start it again."""
-    return view_for(who, await rooms.instances.restart(allowed(rooms, who, name).name, who))
+    model = await adopted(rooms, who, name)
+    return view_for(who, await rooms.instances.restart(model.name, who))
 
 
 @routes.post("/models/{name:path}/apply", response_model=InstanceOut, **needs(Role.POWER_USER))
 async def apply_changes(rooms: Rooms, who: Who, name: Name) -> Any:
     """Restart it only if what runs differs from its recipe."""
-    return view_for(who, await rooms.instances.apply(allowed(rooms, who, name).name, who))
+    model = await meant(rooms, who, name)
+    return view_for(who, await rooms.instances.apply(model.name, who)) if model.id else never_ran(model)
 
 
 @routes.post("/dry-run", response_model=JsonObject, **needs(Role.POWER_USER))
@@ -240,9 +229,9 @@ async def dry_run(rooms: Rooms, who: Who, name: Name, body: DryRunIn | None = No
     """What exactly would run, what was chosen and why, whether and where it fits, who would leave, what is
     still to be downloaded, and all that is known to be wrong (`findings`); nothing is started.
     """
-    model = allowed(rooms, who, name)
+    model = await meant(rooms, who, name)
     ignore = body.ignore if body else ()
-    answer = _dry_run_out(await rooms.instances.dry_run(model.name, ignore=ignore))
+    answer = _dry_run_out(await rooms.instances.dry_run(model, ignore=ignore))
     return {**answer, "needs": await memory_needs(rooms, model)}
 
 
@@ -251,14 +240,15 @@ async def dry_run(rooms: Rooms, who: Who, name: Name, body: DryRunIn | None = No
 )
 async def copy_model(rooms: Rooms, who: Who, name: Name, body: CopyIn) -> Any:
     """A second model of the same files."""
-    copied = await rooms.models.copy(allowed(rooms, who, name).name, body.name, who)
+    copied = await rooms.models.copy(await meant(rooms, who, name), body.name, who)
     return await model_with_files(rooms, who, copied)
 
 
 @routes.get("/models/{name:path}/instance", response_model=InstanceOut, **needs(Role.USER))
 async def show_instance(rooms: Rooms, who: Who, name: Name) -> Any:
     """The model's instance; `stopped` where it never ran."""
-    return view_for(who, rooms.instances.view(allowed(rooms, who, name).id))
+    model = await meant(rooms, who, name)
+    return view_for(who, rooms.instances.view(model.id)) if model.id else never_ran(model)
 
 
 @routes.get("/models/{name:path}/logs", response_class=StreamingResponse, **needs(Role.MANAGER))
@@ -270,7 +260,9 @@ async def read_logs(
     follow: Annotated[bool, Query(description="Go on with new lines as they come.")] = False,
 ) -> Response:
     """The engine's log as plain text, oldest line first."""
-    model = allowed(rooms, who, name)
+    model = await meant(rooms, who, name)
+    if not model.id:
+        return PlainTextResponse("")
     lines: AsyncIterator[str] = rooms.instances.logs(model.name, tail=tail, follow=follow)
     return text_lines(lines, rooms.closing)
 
@@ -278,7 +270,7 @@ async def read_logs(
 @routes.get("/models/{name:path}", response_model=ModelDetailOut, **needs(Role.USER))
 async def show_model(rooms: Rooms, who: Who, name: Name, response: Response) -> Any:
     """One model, with its files and its instance. The header ETag holds its revision."""
-    model = allowed(rooms, who, name)
+    model = await meant(rooms, who, name)
     response.headers["ETag"] = f'"{model.revision}"'
     return await model_with_files(rooms, who, model)
 
@@ -293,7 +285,7 @@ async def change_model(
     if_match: Annotated[str | None, Header(max_length=50)] = None,
 ) -> Any:
     """Change a model; one that runs keeps running as it is until `apply` (see `drift`)."""
-    model = allowed(rooms, who, name)
+    model = await adopted(rooms, who, name)
     changes = body.model_dump(exclude_unset=True, exclude={"revision"})
     if "source" in changes and body.source is not None:
         changes["source"] = body.source.model_dump(exclude_unset=True)
@@ -313,25 +305,16 @@ async def change_model(
 @routes.delete("/models/{name:path}", response_model=ModelOut, **needs(Role.POWER_USER))
 async def delete_model(rooms: Rooms, who: Who, name: Name) -> Any:
     """Delete the model. Its files are kept."""
-    model = allowed(rooms, who, name)
+    model = await meant(rooms, who, name)
+    if not model.id:
+        raise AutomaticStays(
+            f"{model.name} is there because its files are: nothing else is stored of it",
+            hint=f"Delete the files with: ostler rm {model.name} --files",
+            model=model.name,
+        )
     shown = model_out(rooms, who, model)
     await rooms.models.delete(model.name, who)
     return shown
-
-
-def allowed(rooms: Services, who: Principal, name: str) -> Model:
-    """The model of that name if this principal may use it. Raises ModelNotFound, ModelNotForYou."""
-    model = rooms.models.get(_name_or_id(name))
-    if not may_use(who, *model.names):
-        raise ModelNotForYou(f"{who.name} may not use {model.name}", model=model.name)
-    return model
-
-
-def _name_or_id(name: str) -> str | int:
-    prefix, _, number = name.partition("id:")
-    if not prefix and number.isdecimal() and len(number) < 19:
-        return int(number)
-    return name
 
 
 def _new_model(rooms: Services, body: ModelIn) -> NewModel:

@@ -10,7 +10,7 @@ from pydantic import Field
 from ostler.api.door import needs, router
 from ostler.api.native.files import readable_path
 from ostler.api.native.jobs import JobOut
-from ostler.api.native.models import allowed
+from ostler.api.native.meant import meant
 from ostler.api.services import Rooms, Services, Who
 from ostler.api.shapes import Body
 from ostler.core.errors import InvalidField
@@ -66,7 +66,7 @@ async def _files(rooms: Services, who: Principal, body: ReshapeIn) -> FileSet:
     if len(given) != 1:
         raise InvalidField("model", "say which model: exactly one of model, path and file_set")
     if body.model is not None:
-        return await rooms.models.resolve_files(allowed(rooms, who, body.model))
+        return await rooms.models.resolve_files(await meant(rooms, who, body.model))
     if body.path is not None:
         return await rooms.library.inspect(await readable_path(rooms, who, body.path))
     return await rooms.library.get(str(body.file_set))

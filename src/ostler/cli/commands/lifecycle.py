@@ -15,6 +15,7 @@ from ostler.cli.options import JsonFlag, ModelName, Target, complete_models, wit
 from ostler.cli.output import clean, note, print_json, print_table, state
 from ostler.cli.starting import START_TIMEOUT_S, start_and_watch
 from ostler.cli.targets import resolve_model
+from ostler.core.comma_lists import comma_list
 
 STOP_TIMEOUT_S = 600.0
 
@@ -53,7 +54,7 @@ def start(
     Example: ostler start my-model
     """
     client = server.client()
-    ignored = [code.strip() for code in (ignore or "").split(",") if code.strip()]
+    ignored = comma_list(ignore)
     ignored += ["does_not_fit"] if ignore_fit else []
     if runtime:
         found = resolve_model(client, model)

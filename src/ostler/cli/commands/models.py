@@ -58,7 +58,7 @@ def _model_row(model: Json) -> tuple[str, ...]:
     context = (model.get("options") or {}).get("context_length") or facts.get("context_length")
     return (
         model["name"],
-        str(model["id"]),
+        str(model["id"] or "auto"),
         human.size(facts.get("size_bytes")),
         human.relative(model.get("updated_at")),
         facts.get("quantization") or "-",
@@ -139,10 +139,14 @@ def _chosen(found: Json) -> list[tuple[str, str]]:
     return chosen_lines(found.get("chosen") or ()) or ([("nothing", why_not)] if why_not else [])
 
 
+_AUTOMATIC = "yes: its files are in a cache; it is stored when it is first used"
+
+
 def _model_facts(found: Json, facts: Json) -> list[tuple[str, str | None]]:
     parameters = facts.get("parameters")
     return [
         ("name", found["name"]),
+        ("automatic", _AUTOMATIC if found.get("automatic") else None),
         ("aliases", ", ".join(found.get("aliases") or ()) or None),
         ("description", found.get("description") or None),
         ("architecture", facts.get("architecture")),
@@ -372,7 +376,8 @@ def _remove_with_files(client: Client, found: Json, yes: bool) -> None:
     if not yes and not confirm(question):
         raise CommandFailed("nothing was deleted", hint=f"ostler rm {name} keeps the files")
     deleted = client.delete(f"/files/{file_set['id']}")
-    client.delete(model_path(name))
+    if found["id"]:  # an automatic one went with its files
+        client.delete(model_path(name))
     freed = deleted.get("freed_bytes", file_set.get("size_bytes"))
     print(f"Removed {name} and its files ({human.size(freed)} freed).")
 
@@ -380,7 +385,7 @@ def _remove_with_files(client: Client, found: Json, yes: bool) -> None:
 def _others_with(client: Client, found: Json) -> list[str]:
     """The names of other models with the same files."""
     path = file_facts(found).get("path")
-    others = (item for item in client.every("/models")["items"] if item["id"] != found["id"])
+    others = (item for item in client.every("/models", automatic=False)["items"] if item["id"] != found["id"])
     return [str(item["name"]) for item in others if file_facts(item).get("path") == path]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from ostler.core.comma_lists import comma_list
 from ostler.engines.llama_server.arguments import Arguments, BadArgument, keys_of, read_file
 from ostler.engines.llama_server.fields import ENUMS, FIELDS, FILES, FLIPPED, FOLDERS, REFUSED, SAMPLED
 from ostler.engines.llama_server.special import SPECIAL
@@ -118,7 +119,7 @@ def _apply_owned(arguments: Arguments, params: Any) -> None:
 
 
 def _words(flag: str, text: str) -> list[str]:
-    words = [word.strip() for word in text.split(",") if word.strip()]
+    words = comma_list(text)
     if not words:
         raise BadArgument(f"{flag} needs a value")
     return words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,22 @@ async def test_apply_starts_a_stopped_model_too(api: Api, model_file: Path) -> N
     again = (await api.post(f"{model}/apply")).json()
     assert (again["state"], again["port"]) == ("starting", None), f"nothing is at {before} any more"
     assert (await api.get(model)).json()["port"] != before
+
+
+async def test_where_a_model_runs_is_said_by_its_body_or_by_what_is_here(
+    make_api: MakeApi, demo_model: Path
+) -> None:
+    api = await make_api(cortex_runtime="auto", docker_host="unix:///nowhere.sock")
+    shutil.copy(demo_model, api.data_dir / "models" / "tiny-Q8_0.gguf")
+    bodies = ({}, {"runtime": "docker"}, {"runtime": "process"})
+    for number, body in enumerate(bodies):
+        answer = await api.post(MODELS, {**BODY, "served_model_name": f"m{number}", **body})
+        assert answer.status_code == 200, answer.text
+    told = [(item["id"], item["runtime"]) for item in (await api.get(MODELS)).json()]
+    assert told == [(1, "process"), (2, "docker"), (3, "process")], "no daemon answers here"
+    assert (await api("PATCH", f"{MODELS}/1", {"runtime": "docker"})).status_code == 200
+    assert (await api.get(f"{MODELS}/1")).json()["runtime"] == "docker"
+    assert (await api.post(MODELS, {**BODY, "runtime": "moon"})).status_code == 422
 
 
 async def test_two_starts_are_one(api: Api, model_file: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from ostler.api.dialects.cortex.fields import FIELDS, LLAMACPP, VLLM, fields_of
 from ostler.core.principals import LOCAL_ADMIN
-from tests.api.conftest import Api
+from tests.api.conftest import Api, MakeApi
 from tests.library.gguf_files import write_safetensors
 
 MODELS = "//admin/models"
@@ -332,3 +332,28 @@ async def test_a_folder_with_one_gguf_is_enough(api: Api, model_file: Path) -> N
 
 def model_dir(api: Api) -> Path:
     return api.services.settings.current.effective_models_dir
+
+
+@pytest.mark.parametrize(
+    ("devices", "device", "passed_on"),
+    [("2x24GiB", None, True), ("2x24GiB", "cpu", False), ("cpu:32GiB", None, False)],
+)
+async def test_the_share_of_gpus_is_kept_and_not_passed_on_where_there_is_none(
+    make_api: MakeApi, devices: str, device: str | None, passed_on: bool
+) -> None:
+    api = await make_api(devices=devices, cortex_runtime="process")
+    folder = api.data_dir / "models" / "tensors"
+    write_safetensors(folder / "model.safetensors", {"a": ("BF16", (8, 8))})
+    (folder / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
+    body = {"mode": "offline", "local_path": "tensors", "served_model_name": "v", "device": device}
+    number = await made(api, body)
+    assert ("gpu_memory_utilization" in api.services.models.get(number).options) is passed_on
+    assert (await item(api, number))["gpu_memory_utilization"] == 0.9
+    for sent in (0.8, None):
+        await api("PATCH", f"{MODELS}/{number}", {"gpu_memory_utilization": sent})
+        assert (await item(api, number))["gpu_memory_utilization"] == sent
+    await api("PATCH", f"{MODELS}/{number}", {"gpu_memory_utilization": 0.7})
+    await api("PATCH", f"{MODELS}/{number}", {"device": None, "max_model_len": 512})
+    options = api.services.models.get(number).options
+    assert options.get("gpu_memory_utilization") == (0.7 if devices != "cpu:32GiB" else None)
+    assert (await item(api, number))["gpu_memory_utilization"] == 0.7

@@ -10,9 +10,10 @@ from pydantic import Field
 
 from ostler.access.key_records import Key, KeyNotFound, Owner
 from ostler.api.dialects.cortex.door import CortexBody, router
-from ostler.api.dialects.cortex.words import Id, IdFilter, Text, csv, order, part, with_zone
+from ostler.api.dialects.cortex.words import Id, IdFilter, Text, order, part, with_zone
 from ostler.api.door import needs
 from ostler.api.services import Rooms, Services, Who
+from ostler.core.comma_lists import comma_list
 from ostler.core.errors import NotAllowed
 from ostler.core.principals import SCOPES, Principal, Role
 
@@ -111,14 +112,14 @@ def _refuse_keys(who: Principal) -> None:
 
 async def _make(rooms: Services, who: Principal, body: MyKeyIn, owner: Owner, called: str) -> dict[str, Any]:
     """Keys have a name with us: one is made, as Cortex's have none."""
-    addresses = csv(body.ip_allowlist)
+    addresses = comma_list(body.ip_allowlist)
     key, token = await rooms.keys.create(
         f"{called[:80]} {secrets.token_hex(4)}",
         Role.USER,
         who,
         expires_at=with_zone(body.expires_at),
         owner=owner,
-        scopes=csv(body.scopes),
+        scopes=comma_list(body.scopes),
         addresses=addresses or None,
     )
     return {"id": key.id, "prefix": key.prefix, "token": token}

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
 from fastapi import Response
@@ -55,6 +55,7 @@ class ModelIn(CortexBody):
 
     mode: str
     engine_type: str | None = None
+    runtime: Literal["docker", "process"] | None = None
 
 
 @_with_fields(field for field in FIELDS if field.can_change)
@@ -62,6 +63,7 @@ class ModelChanges(CortexBody):
     """What to change; what is left out stays, null takes a value away."""
 
     archived: bool | None = None
+    runtime: Literal["docker", "process"] | None = None
 
 
 @routes.get("/admin/models", **needs(Role.ADMIN))
@@ -107,7 +109,8 @@ async def change_model(rooms: Rooms, who: Who, model_id: Id, body: ModelChanges)
     model, base_dir = found(rooms, model_id), rooms.settings.current.effective_base_dir
     with in_cortex_words(model.engine):
         patch = body.model_dump(exclude_unset=True)
-        changes = await asyncio.to_thread(changes_of, patch, model, base_dir)
+        has_gpus = await _has_gpus(rooms)
+        changes = await asyncio.to_thread(changes_of, patch, model, base_dir, has_gpus=has_gpus)
         if changes:
             await rooms.models.update(model_id, changes, who)
     return {"status": "ok"}
@@ -167,10 +170,26 @@ async def record_of(rooms: Services, values: dict[str, Any]) -> NewModel:
     settings = rooms.settings.current
     if HIDDEN in (str(values.get("hf_token")), *_env_values(values)):
         raise InvalidField("hf_token", f"{HIDDEN} stands for a hidden secret", hint="Send the real value.")
-    new = await asyncio.to_thread(new_model_of, values, settings.effective_base_dir, settings.cortex_runtime)
+    runtime = values.get("runtime") or await runtime_of_new(rooms)
+    new = await asyncio.to_thread(
+        new_model_of, values, settings.effective_base_dir, runtime, has_gpus=await _has_gpus(rooms)
+    )
     if not new.name:
         raise InvalidField("served_model_name", "a model needs a served_model_name", hint="Such as qwen3-8b.")
     return await _with_files(rooms, new)
+
+
+async def _has_gpus(rooms: Services) -> bool:
+    return any(device.kind != "cpu" for device in await rooms.devices.list())
+
+
+async def runtime_of_new(rooms: Services) -> str:
+    """Where a model runs whose body does not say it."""
+    chosen = rooms.settings.current.cortex_runtime
+    if chosen != "auto":
+        return chosen
+    docker = rooms.runtimes.get("docker")
+    return "docker" if docker is not None and (await docker.check()).ok else "process"
 
 
 def _env_values(values: dict[str, Any]) -> list[str]:

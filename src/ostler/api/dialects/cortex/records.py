@@ -20,12 +20,13 @@ from ostler.api.dialects.cortex.translations import inside, shown
 from ostler.api.shapes import hide_args, hide_env
 from ostler.core.launch import HIDDEN
 from ostler.hub.specs import parse_spec
-from ostler.models.records import Model, NewModel, Policy, Source
+from ostler.models.records import HOST_DEVICE, Model, NewModel, Policy, Source
 from ostler.models.sources import source_of
 
 ORIGIN, SHOWN = "cortex", "cortex_shown"
 """Keys of `dialect_data`: what is kept as it was sent, and what the record said instead then."""
 
+SHARE = "gpu_memory_utilization"
 _DOCUMENTS = ("options", "env", "request_defaults", "policy", "runtime_options")
 _SINGLE = ("engine_command", "extra_args", "task", "name", "source")
 _NEVER_KEPT = frozenset({"mode", "engine_type", "served_model_name", "hf_token", "engine_startup_env_json"})
@@ -44,16 +45,18 @@ _PROTECTED_VARIABLES = frozenset(
 )
 
 
-def new_model_of(values: Mapping[str, Any], models_dir: Path, runtime: str) -> NewModel:
+def new_model_of(
+    values: Mapping[str, Any], models_dir: Path, runtime: str, *, has_gpus: bool = True
+) -> NewModel:
     """The record of a body that makes a model, or of a row of Cortex's own table.
 
     What is absent has no default here: the body's shape gives them. Such a model runs when somebody starts
-    it, not when a request comes, as with Cortex. Raises Refused for what Cortex refuses with a word of its
-    own, and InvalidField.
+    it, not when a request comes, as with Cortex. What is about GPUs alone is only kept where there are none.
+    Raises Refused for what Cortex refuses with a word of its own, and InvalidField.
     """
     engine, mode = _engine_and_mode(values)
     _refuse_forbidden(values)
-    written = _written(values, engine, models_dir)
+    written = _written(_meant(values, has_gpus), engine, models_dir)
     written["source"][""] = _source(values, mode, models_dir)
     return NewModel(
         source=written["source"][""],
@@ -83,7 +86,9 @@ def at_file(new: NewModel, path: Path, models_dir: Path) -> NewModel:
     return replace(new, source=Source("file", path=str(path)), dialect_data=data)
 
 
-def changes_of(patch: Mapping[str, Any], model: Model, models_dir: Path) -> dict[str, Any]:
+def changes_of(
+    patch: Mapping[str, Any], model: Model, models_dir: Path, *, has_gpus: bool = True
+) -> dict[str, Any]:
     """The changes of our record that a body means which changes a model.
 
     Only what belongs to the fields in it is touched. Hidden secrets that come back stay as they are. Raises
@@ -98,9 +103,12 @@ def changes_of(patch: Mapping[str, Any], model: Model, models_dir: Path) -> dict
         given["engine_startup_env_json"] = [{"key": name, "value": v} for name, v in real.items()]
     _refuse_forbidden(given)
     documents = _documents_of(model)
-    before = _read(documents, model.engine, models_dir)
+    read = _read(documents, model.engine, models_dir)
+    kept, instead = _kept(model, read)
+    before = {**read, SHARE: kept.get(SHARE, read.get(SHARE))}
     after = {**before, **given, **_replaced_defaults(given)}
-    old, new = (_written(values, model.engine, models_dir) for values in (before, after))
+    counts = has_gpus or SHARE in documents["options"]
+    old, new = (_written(_meant(values, counts), model.engine, models_dir) for values in (before, after))
     changes: dict[str, Any] = {}
     for name in _DOCUMENTS:
         gone = {key: None for key in old[name] if key not in new[name]}
@@ -113,13 +121,11 @@ def changes_of(patch: Mapping[str, Any], model: Model, models_dir: Path) -> dict
             changes[name] = new[name].get("")
             documents[name][""] = changes[name]
     shown_then = _read(documents, model.engine, models_dir)
-    kept, instead = _kept(model, before)
     still = {name: value for name, value in kept.items() if shown_then.get(name) == instead.get(name)}
     data = _with_kept(model.dialect_data, {**still, **given}, shown_then, model.engine)
     if data != model.dialect_data:
         changes["dialect_data"] = data
-    if patch.get("archived") is not None:
-        changes["archived"] = patch["archived"]
+    changes.update({name: patch[name] for name in ("archived", "runtime") if patch.get(name) is not None})
     return changes
 
 
@@ -194,6 +200,13 @@ def _replaced_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     if "request_defaults_json" in given:
         return dict.fromkeys(together - given.keys())
     return {"request_defaults_json": None}
+
+
+def _meant(values: Mapping[str, Any], has_gpus: bool) -> Mapping[str, Any]:
+    """Without the share of a GPU's memory where there is none: vLLM would take it of the host's."""
+    if has_gpus and values.get("device") != HOST_DEVICE:
+        return values
+    return {name: value for name, value in values.items() if name != SHARE}
 
 
 def _written(values: Mapping[str, Any], engine: str, models_dir: Path) -> Documents:

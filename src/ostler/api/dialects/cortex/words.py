@@ -83,8 +83,3 @@ def gb(size_bytes: float) -> float:
 def with_zone(at: datetime | None) -> datetime | None:
     """A time without a zone is UTC with Cortex."""
     return at if at is None or at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def csv(text: str) -> list[str]:
-    """The entries of a list with commas."""
-    return [entry.strip() for entry in text.split(",") if entry.strip()]
