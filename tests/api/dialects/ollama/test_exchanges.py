@@ -22,7 +22,6 @@ from tests.server import RunningOstler, running_ostler
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(40)).decode()
 HI = [{"role": "user", "content": "hi"}]
 USAGE = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
-FIRST_PORTS = ("llamacpp", "vllm")
 
 
 def delta(reason: str | None = None, **said: Any) -> dict[str, Any]:
@@ -67,25 +66,24 @@ class House:
 
     async def key(self, **more: Any) -> dict[str, str]:
         keys = self.running.ostler.services.keys
-        _, token = await keys.create(f"key {len(keys.principals())}", Role.USER, LOCAL_ADMIN, **more)
+        _, token = await keys.create(f"key {len(list(keys.principals()))}", Role.USER, LOCAL_ADMIN, **more)
         return {"authorization": f"Bearer {token}"}
 
 
 @asynccontextmanager
 async def house_of(data_dir: Path, **settings: Any) -> AsyncIterator[House]:
-    engines = {name: ScriptedEngine() for name in FIRST_PORTS}
+    engine = ScriptedEngine()
     async with (
-        serving(engines["llamacpp"]) as llamacpp,
-        serving(engines["vllm"]) as vllm,
+        serving(engine) as llamacpp,
+        serving(engine) as vllm,
         running_ostler(data_dir, **settings) as running,
     ):
         services = running.ostler.services
         for name, url in (("llamacpp", llamacpp), ("vllm", vllm)):
             await services.externals.add(name, url, name, "generate", LOCAL_ADMIN)
         await services.pools.look()
-        engines["llamacpp"].seen = engines["vllm"].seen = []
         async with httpx2.AsyncClient(base_url=running.url, timeout=30) as http:
-            yield House(running, engines["llamacpp"], http)
+            yield House(running, engine, http)
 
 
 @pytest.fixture
