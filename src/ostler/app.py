@@ -54,10 +54,12 @@ from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.server import OneWriteProtocol, acceptors, settle_memory
 from ostler.hub.service import Hub
 from ostler.hub.specs import parse_spec
+from ostler.importing.bodhi import BodhiImport
 from ostler.importing.cortex import CortexImport
 from ostler.instances.dry_runs import HubView
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
+from ostler.library.cached_models import CachedModels
 from ostler.library.service import Library
 from ostler.models.automatic import AutomaticModels
 from ostler.models.predefined import Predefined
@@ -225,6 +227,7 @@ def build(
         clock=clock,
         access=access,
         library=library,
+        cached=CachedModels(library, events, settings),
         hub=hub,
         jobs=jobs,
         downloads=downloads,
@@ -239,6 +242,7 @@ def build(
         predefined_pulls=PredefinedPulls(predefined, downloads, models),
         chats=chats,
         cortex_import=CortexImport(access, models, recipes, chats, externals),
+        bodhi_import=BodhiImport(models, engines, library, live),
         externals=externals,
         pools=pools,
         instances=instances,

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from ostler.fit.devices import Devices
     from ostler.fit.reading import Shapes
     from ostler.hub.service import Hub
+    from ostler.importing.bodhi import BodhiImport
     from ostler.importing.cortex import CortexImport
     from ostler.instances.service import Instances
     from ostler.jobs.service import Jobs
+    from ostler.library.cached_models import CachedModels
     from ostler.library.service import Library
     from ostler.models.automatic import AutomaticModels
     from ostler.models.predefined import Predefined
@@ -62,6 +64,7 @@ class Services:
     clock: Clock
     access: Access
     library: Library
+    cached: CachedModels
     hub: Hub
     jobs: Jobs
     downloads: Downloads
@@ -76,6 +79,7 @@ class Services:
     predefined_pulls: PredefinedPulls
     chats: Chats
     cortex_import: CortexImport
+    bodhi_import: BodhiImport
     externals: Externals
     pools: Pools
     instances: Instances

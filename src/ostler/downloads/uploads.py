@@ -22,7 +22,7 @@ from ostler.core.disk import FULL, free_bytes, no_room
 from ostler.core.errors import Conflict, DiskFull, InvalidField, NotFound
 from ostler.core.principals import Principal, Role
 from ostler.core.settings import Settings
-from ostler.downloads.errors import FREE_SPACE, DiskFailed
+from ostler.downloads.errors import DiskFailed
 from ostler.library.paths import safe_join
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ STAGING = ".uploads"
 WRITE_BYTES = 4 * 1024 * 1024
 KEPT_S = 7 * 24 * 3600.0
 PARTIAL_KEPT_S = 24 * 3600.0
+MAKE_ROOM = "Free some space (ostler rm --files) and send it again."
 _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 
 
@@ -127,7 +128,7 @@ class Uploads:
     def _check_room(self, need: int) -> None:
         free, reserve = free_bytes(self._staging), self._settings().disk_reserve_bytes
         if need + reserve > free:
-            raise no_room("the upload", need, free, reserve, hint=FREE_SPACE)
+            raise no_room("the upload", need, free, reserve, hint=MAKE_ROOM)
 
     async def _write(self, path: Path, pieces: AsyncIterator[bytes]) -> str:
         """Write what comes, and give its hash. The loop is never held up by the disk."""
@@ -158,7 +159,7 @@ class Uploads:
             await asyncio.to_thread(write_last)
         except OSError as error:
             if error.errno in FULL:
-                raise DiskFull("the disk is full", hint=FREE_SPACE) from error
+                raise DiskFull("the disk is full", hint=MAKE_ROOM) from error
             raise DiskFailed(f"the upload cannot be written: {error.strerror}") from error
         return sha256.hexdigest()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ostler.api.dialects.base import Dialect
+from ostler.api.dialects.bodhi.mounted import BODHI
 from ostler.api.dialects.cortex.mounted import CORTEX
 from ostler.api.dialects.llamactl.mounted import LLAMACTL
 from ostler.api.dialects.ollama.mounted import OLLAMA
 
-DIALECTS: tuple[Dialect, ...] = (CORTEX, LLAMACTL, OLLAMA)
+DIALECTS: tuple[Dialect, ...] = (CORTEX, LLAMACTL, OLLAMA, BODHI)
 
 
 def is_spoken(path: str) -> bool:

@@ -72,3 +72,40 @@ async def _outside_every_root(rooms: Services, model: Model) -> FileSet | None:
         return await rooms.models.resolve_files(model)
     except OstlerError:
         return None  # said in full where one model is shown
+
+
+def uses(model: Model, files: FileSet) -> bool:
+    """Does the model's source mean these files?"""
+    source = model.source
+    if source.kind == "file":
+        return source.path == str(files.path) or any(source.path == str(file.path) for file in files.files)
+    if files.repo is None or source.repo is None or source.repo.lower() != files.repo.lower():
+        return False
+    if source.file is not None:
+        return any(str(file.path).endswith(f"/{source.file}") for file in files.files)
+    return source.tag is None or (files.tag or "").lower() == source.tag.lower()
+
+
+async def in_use(rooms: Services) -> InUse:
+    """Says why a path may not be deleted now: a model that uses it is not stopped."""
+    users: dict[str, list[Model]] = {}
+    models = rooms.models.all()
+    its_files = await files_by_model(rooms, models)
+    for model in models:
+        files = its_files.get(model.id)
+        if files is None:  # gone or broken: no engine runs on them
+            continue
+        for path in (files.path, *(file.path for file in files.files), *filter(None, [files.mmproj])):
+            users.setdefault(str(path), []).append(model)
+
+    def reason(path: Path) -> str | None:
+        for model in users.get(str(path), ()):
+            try:
+                state = rooms.instances.view(model.id).state
+            except ModelNotFound:
+                continue  # deleted meanwhile, so it was stopped
+            if state.is_active:
+                return f"{model.name} uses it and is {state.value}"
+        return None
+
+    return reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -41,14 +42,44 @@ def cortex(
     """
     body = {"database_url": database_url, "dry_run": dry_run}
     report = server.client().post("/import/cortex", body, timeout_s=IMPORT_TIMEOUT_S)
+    _tell(report, "Cortex's database is empty; there is nothing to take.", json)
+
+
+@import_app.command("bodhi")
+@with_server
+def bodhi(
+    server: Server,
+    home: Annotated[
+        Path,
+        typer.Option(
+            "--home",
+            metavar="FOLDER",
+            envvar="BODHI_HOME",
+            help="BodhiApp's folder, on the server's machine. Environment: BODHI_HOME.",
+        ),
+    ] = Path("~/.cache/bodhi"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be taken.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Take over a BodhiApp: aliases, its models.yaml, settings.
+
+    The folder is only read; what was taken before is passed over. Model files stay in the Hugging Face
+    cache, which both share. Example: ostler import bodhi --home ~/.cache/bodhi --dry-run
+    """
+    body = {"home": str(home.expanduser().absolute()), "dry_run": dry_run}
+    report = server.client().post("/import/bodhi", body, timeout_s=IMPORT_TIMEOUT_S)
+    _tell(report, "The folder holds no aliases and no settings; there is nothing to take.", json)
+
+
+def _tell(report: Json, when_empty: str, json: bool) -> None:
     if json:
         print_json(report)
         return
     if not report["items"]:
-        note("Cortex's database is empty; there is nothing to take.")
+        note(when_empty)
         return
     print_table(("KIND", "NAME", "OUTCOME", "NOTE"), map(_row, report["items"]))
-    verb = "would be taken" if dry_run else "taken"
+    verb = "would be taken" if report["dry_run"] else "taken"
     note(f"{report['taken']} {verb}, {report['there']} were here before, {report['refused']} not taken.")
 
 
