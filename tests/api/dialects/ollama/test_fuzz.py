@@ -46,6 +46,7 @@ VALUES = st.recursive(
     ),
     max_leaves=8,
 )
+HUGE_NAME = b'{"model": "' + b"x" * 2_000_000 + b'"}'
 BODIES = st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=8)
 SENSIBLE = st.fixed_dictionaries(
     {"model": st.just("demo"), "options": st.just({"num_predict": 1})},
@@ -89,7 +90,7 @@ def test_no_body_ends_in_a_failure_of_ours(client: httpx2.Client, path: str) -> 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"\xff\xfe", b"NaN", b'{"model": NaN}', b"[" * 100_000, b'{"model": "' + b"x" * 2_000_000 + b'"}',
+    [b"", b"{", b"\xff\xfe", b"NaN", b'{"model": NaN}', b"[" * 100_000, HUGE_NAME,
      b'{"model": "demo", "options": {"seed": 1e999}}', b'{"model": "demo\\u0000"}', b"\x1f\x8b"],
     ids=["empty", "half", "no text", "nan", "nan inside", "deep", "huge name", "infinite", "nul", "packed"],
 )  # fmt: skip
