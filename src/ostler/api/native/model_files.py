@@ -30,7 +30,7 @@ async def files_by_model(rooms: Services, models: Iterable[Model]) -> dict[int, 
 
 
 async def use_of_files(rooms: Services) -> InUse:
-    """Says why a path may not be deleted now: a model that uses it is not stopped."""
+    """Says which model that is not stopped uses a path."""
     users: dict[str, list[Model]] = {}
     models = rooms.models.all()
     its_files = await files_by_model(rooms, models)
@@ -41,14 +41,13 @@ async def use_of_files(rooms: Services) -> InUse:
         for path in (files.path, *(file.path for file in files.files), *filter(None, [files.mmproj])):
             users.setdefault(str(path), []).append(model)
 
-    def reason(path: Path) -> str | None:
+    def user_of(path: Path) -> str | None:
         for model in users.get(str(path), ()):
-            state = rooms.instances.view(model.id).state
-            if state.is_active:
-                return f"{model.name} uses it and is {state.value}"
+            if rooms.instances.view(model.id).state.is_active:
+                return model.name
         return None
 
-    return reason
+    return user_of
 
 
 async def _outside_every_root(rooms: Services, model: Model) -> FileSet | None:
