@@ -40,6 +40,9 @@ PARTS = {
     "model_id": "1",
     "session_id": "nothing",
     "model_name": "nothing",
+    "topic": "version",
+    "node": "nothing",
+    "model": "nothing",
     "alias": "nothing",
     "id": "1",
 }

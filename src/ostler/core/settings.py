@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
@@ -39,8 +40,20 @@ def _setting(
 
 
 def _hub_cache() -> Path:
-    home = Path(os.environ.get("HF_HOME") or Path("~/.cache/huggingface")).expanduser()
-    return home / "hub"
+    """Where huggingface_hub keeps models, as its `constants.py` has it."""
+    if home := os.environ.get("HF_HOME"):
+        return Path(home).expanduser() / "hub"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface" / "hub"
+
+
+def _llama_cache() -> Path:
+    """Where llama.cpp keeps what it downloaded, as its `fs_get_cache_directory` has it."""
+    if sys.platform == "darwin":
+        return Path("~/Library/Caches/llama.cpp").expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or "~/AppData/Local").expanduser() / "llama.cpp" / "cache"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return home / "llama.cpp"
 
 
 class Settings(BaseModel):
@@ -72,9 +85,15 @@ class Settings(BaseModel):
     hub_cache_dir: Path = _setting(
         _hub_cache,
         "Hugging Face cache that downloads go to and that is listed, shared with other programs.",
-        env=("HF_HUB_CACHE",),
+        env=("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"),
     )
-
+    llama_cache_dir: Path = _setting(
+        _llama_cache,
+        "llama.cpp's own flat cache. What is pulled through llamactl's API gets its names there; it is "
+        "listed where it exists. Default: $XDG_CACHE_HOME/llama.cpp or ~/.cache/llama.cpp "
+        "(macOS: ~/Library/Caches/llama.cpp).",
+        env=("LLAMA_CACHE", "LLAMACTL_LLAMACPP_CACHE_DIR"),
+    )
     reshaped_dir: Path | None = _setting(
         None,
         "Folder of GGUF files that Ostler merged or split, listed with the others. "
@@ -176,6 +195,15 @@ class Settings(BaseModel):
         "How many models run at once; an idle one leaves for a new one. 0 means no limit but memory.",
         live=True,
         ge=0,
+    )
+    group_limits: str = _setting(
+        "",
+        "How many models of one group (`policy.group`) run at once: `chat=2,embeddings=1`. An idle one of it "
+        "leaves for a new one. A group that is not named has no limit.",
+        live=True,
+    )
+    max_models: int = _setting(
+        0, "How many models may be made; 0 means no limit. Those that are there stay.", live=True, ge=0
     )
     devices: str | None = _setting(
         None,
@@ -289,6 +317,7 @@ class Settings(BaseModel):
         "models_dir",
         "models_base_dir",
         "hub_cache_dir",
+        "llama_cache_dir",
         "reshaped_dir",
         "predefined_aliases_file",
     )
@@ -300,6 +329,12 @@ class Settings(BaseModel):
     @classmethod
     def _reserve(cls, text: str) -> str:
         _reserve_by_device(text)
+        return text
+
+    @field_validator("group_limits")
+    @classmethod
+    def _groups(cls, text: str) -> str:
+        _limits_by_group(text)
         return text
 
     @field_validator("trusted_proxies")
@@ -355,6 +390,11 @@ class Settings(BaseModel):
         return _reserve_by_device(self.device_reserve)
 
     @property
+    def limit_by_group(self) -> dict[str, int]:
+        """How many models run at once, by the group that has a limit."""
+        return _limits_by_group(self.group_limits)
+
+    @property
     def is_loopback(self) -> bool:
         """True when only this machine can reach the server."""
         return self.host in ("127.0.0.1", "::1", "localhost") or self.host.startswith("127.")
@@ -363,6 +403,16 @@ class Settings(BaseModel):
 def _reserve_by_device(text: str) -> dict[str, int]:
     parts = [part.rpartition("=") for part in text.split(",") if part.strip()]
     return {device.strip(): parse_size(size) for device, _, size in parts}
+
+
+def _limits_by_group(text: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        group, _, limit = part.partition("=")
+        if not group.strip() or not limit.strip().isdecimal() or int(limit) < 1:
+            raise ValueError(f"{part[:50]!r} is no limit of a group, such as chat=2")
+        found[group.strip()] = int(limit)
+    return found
 
 
 def is_live(name: str) -> bool:

@@ -30,13 +30,6 @@ async def files_by_model(rooms: Services, models: Iterable[Model]) -> dict[int, 
     return found
 
 
-async def _outside_every_root(rooms: Services, model: Model) -> FileSet | None:
-    try:
-        return await rooms.models.resolve_files(model)
-    except OstlerError:
-        return None  # said in full where one model is shown
-
-
 def uses(model: Model, files: FileSet) -> bool:
     """Does the model's source mean these files?"""
     source = model.source
@@ -72,3 +65,10 @@ async def in_use(rooms: Services) -> InUse:
         return None
 
     return reason
+
+
+async def _outside_every_root(rooms: Services, model: Model) -> FileSet | None:
+    try:
+        return await rooms.models.resolve_files(model)
+    except OstlerError:
+        return None  # said in full where one model is shown
