@@ -93,6 +93,8 @@ class Member:
 class PoolLease:
     """One request to one upstream; release it, always."""
 
+    served_name: str | None = None
+
     def __init__(self, member: Member, api_key: str | None) -> None:
         self._member: Member | None = member
         self.base_url = member.url
