@@ -194,7 +194,7 @@ async def _fetch(rooms: Services, who: Principal, model: Model) -> None:
     )
     if files is not None and files.complete:
         return
-    job = await rooms.downloads.pull(source.label, principal=who)
+    job = await rooms.downloads.pull(source.label, principal=who, for_model=model.id)
     ended = await rooms.jobs.wait(job.id, FETCH_S)
     if ended.state is not JobState.SUCCEEDED:
         error = ended.error or {}
