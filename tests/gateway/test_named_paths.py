@@ -141,7 +141,8 @@ async def test_a_stream_by_a_path_comes_piece_by_piece_and_is_accounted(stand: S
 
     stand.engine.reply = reply
     async with stand.streamed("POST", CHAT, '{"stream": true}') as response:
-        assert bytes(await response.body_reader.read(9)) == b"data: 1\n\n"
+        first = await response.body_reader.read(9)
+        assert first is not None and bytes(first) == b"data: 1\n\n"
         go_on.set()
         while await response.body_reader.read(1_000):
             pass
@@ -187,7 +188,7 @@ async def test_a_form_says_its_instance_too_and_its_file_stays_as_it_is(stand: S
     answer = await stand.ask(
         "POST",
         "/v1/audio/transcriptions",
-        form("demo/whisper"),  # type: ignore[arg-type]
+        form("demo/whisper"),
         content_type="multipart/form-data; boundary=b",
     )
     assert answer.status == 200 and stand.engine.seen[-1].body == form("demo")

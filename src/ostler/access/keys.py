@@ -46,10 +46,12 @@ from ostler.core.principals import Limits, Principal, Role
 from ostler.core.queries import check_sort, order_by, page_of
 
 PREFIX = "ostler-"
-SHOWN_PREFIX = len(PREFIX) + 4
+BODHI_PREFIX = "sk-bodhi-"
+SHOWN_RANDOM = 4
+"""How many characters of a key are shown after its prefix."""
 SHORTEST = 16
 """Fewest characters of a key that was made elsewhere."""
-_SHAPE = re.compile(r"ostler-[A-Za-z0-9_-]{43}")
+_SHAPE = re.compile(rf"(?:{PREFIX}|{BODHI_PREFIX})[A-Za-z0-9_-]{{43}}")
 SORTS = ("name", "id", "created_at", "expires_at", "last_used_at", "role")
 
 
@@ -158,9 +160,11 @@ class Keys:
         owner: Owner = NOBODY,
         scopes: Iterable[str] | None = None,
         addresses: Iterable[str] | None = None,
+        prefix: str = PREFIX,
     ) -> tuple[Key, str]:
         """Make a key; the second value is the key itself, which is never shown again.
 
+        `prefix` is how it begins, one that `looks_like_key` knows.
         Needs the role admin, or be the owner and have no more rights than the owner has. Raises
         KeyNameTaken, InvalidField, NotAllowed.
         """
@@ -171,9 +175,9 @@ class Keys:
         if expires_at is not None:
             expires_at = in_future(expires_at, now)
         checked = limits if isinstance(limits, Limits) else read_limits(limits or {})
-        token = PREFIX + secrets.token_urlsafe(32)
+        token = prefix + secrets.token_urlsafe(32)
         row = self._row(name, role, principal, owner, scopes, addresses)
-        row.prefix, row.sha256 = token[:SHOWN_PREFIX], hash_of(token)
+        row.prefix, row.sha256 = token[: len(prefix) + SHOWN_RANDOM], hash_of(token)
         row.models = None if models is None else list(check_patterns(models))
         row.limits, row.expires_at = limits_json(checked), expires_at
         await self._store(row, principal)
@@ -284,6 +288,7 @@ class Keys:
         owner: Owner = NOBODY,
         prefix: str | None = None,
         disabled: bool | None = None,
+        created_by: str | None = None,
         sort: str = "name",
         descending: bool = False,
         limit: int = 50,
@@ -291,7 +296,7 @@ class Keys:
     ) -> Page[Key]:
         """One page of keys: of an owner, with this text in the prefix, switched off or not.
 
-        Raises InvalidField.
+        `created_by`: those that belong to nobody and were made by whom this names. Raises InvalidField.
         """
         check_sort("keys", sort, SORTS)
         query = select(KeyRow)
@@ -303,6 +308,8 @@ class Keys:
             query = query.where(KeyRow.prefix.icontains(prefix, autoescape=True))
         if disabled is not None:
             query = query.where(KeyRow.disabled.is_(disabled))
+        if created_by is not None:
+            query = query.where(KeyRow.user_id.is_(None), KeyRow.created_by == created_by)
         if search:
             query = query.where(KeyRow.name.icontains(search, autoescape=True))
         order = order_by(KeyRow, sort, descending)
@@ -334,13 +341,31 @@ class Keys:
         """
         async with self._database.write() as session:
             row = await _row(session, key, to_change=True)
-            if row.user_id is None or row.user_id != principal.user_id:
-                principal.require(Role.ADMIN, "switch keys off and on")
+            _refuse_others(row, principal, "switch keys off and on")
             row.disabled = disabled
             kind = "key.disabled" if disabled else "key.enabled"
             await self._events.add(session, NewEvent(kind, "key", row.id, row.name, principal.name))
             entry = entry_of(row)
             after_commit(session, lambda: self._remember(entry))
+        return self._key(row)
+
+    async def rename(self, key: int | str, name: str, principal: Principal) -> Key:
+        """Give a key another name. The owner may, and who has the role admin.
+
+        Raises KeyNotFound, KeyNameTaken, InvalidField, NotAllowed.
+        """
+        check_name(name, "name")
+        try:
+            async with self._database.write() as session:
+                row = await _row(session, key, to_change=True)
+                _refuse_others(row, principal, "rename keys")
+                row.name = name
+                await session.flush()
+                await self._events.add(session, NewEvent("key.renamed", "key", row.id, name, principal.name))
+                entry = entry_of(row)
+                after_commit(session, lambda: self._remember(entry))
+        except IntegrityError as error:
+            raise KeyNameTaken(f"there is already a key named {name!r}", key=name) from error
         return self._key(row)
 
     async def has_admin(self) -> bool:
@@ -398,6 +423,11 @@ class Keys:
             expires_at=row.expires_at,
             last_used_at=self._used.get(row.id, row.last_used_at),
         )
+
+
+def _refuse_others(row: KeyRow, principal: Principal, what: str) -> None:
+    if row.user_id is None or row.user_id != principal.user_id:
+        principal.require(Role.ADMIN, what)
 
 
 async def _row(session: AsyncSession, key: int | str, *, to_change: bool = False) -> KeyRow:

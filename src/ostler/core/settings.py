@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
@@ -39,8 +40,20 @@ def _setting(
 
 
 def _hub_cache() -> Path:
-    home = Path(os.environ.get("HF_HOME") or Path("~/.cache/huggingface")).expanduser()
-    return home / "hub"
+    """Where huggingface_hub keeps models, as its `constants.py` has it."""
+    if home := os.environ.get("HF_HOME"):
+        return Path(home).expanduser() / "hub"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface" / "hub"
+
+
+def _llama_cache() -> Path:
+    """Where llama.cpp keeps what it downloaded, as its `fs_get_cache_directory` has it."""
+    if sys.platform == "darwin":
+        return Path("~/Library/Caches/llama.cpp").expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or "~/AppData/Local").expanduser() / "llama.cpp" / "cache"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return home / "llama.cpp"
 
 
 class Settings(BaseModel):
@@ -72,9 +85,15 @@ class Settings(BaseModel):
     hub_cache_dir: Path = _setting(
         _hub_cache,
         "Hugging Face cache that downloads go to and that is listed, shared with other programs.",
-        env=("HF_HUB_CACHE",),
+        env=("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"),
     )
-
+    llama_cache_dir: Path = _setting(
+        _llama_cache,
+        "llama.cpp's own flat cache. What is pulled through llamactl's API gets its names there; it is "
+        "listed where it exists. Default: $XDG_CACHE_HOME/llama.cpp or ~/.cache/llama.cpp "
+        "(macOS: ~/Library/Caches/llama.cpp).",
+        env=("LLAMA_CACHE", "LLAMACTL_LLAMACPP_CACHE_DIR"),
+    )
     reshaped_dir: Path | None = _setting(
         None,
         "Folder of GGUF files that Ostler merged or split, listed with the others. "
@@ -298,6 +317,7 @@ class Settings(BaseModel):
         "models_dir",
         "models_base_dir",
         "hub_cache_dir",
+        "llama_cache_dir",
         "reshaped_dir",
         "predefined_aliases_file",
     )

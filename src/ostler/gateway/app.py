@@ -207,7 +207,8 @@ class Gateway:
             headers, exchange.query = key_in_header(headers, exchange.query)
         if self._access.has_foreign_keys:
             await self._access.recognise(headers)
-        principal = self._access.admit(headers, exchange.method, client[0] if client else None)
+        peer = client[0] if client else None
+        principal = self._access.admit(headers, exchange.method, peer, trust_origin=True)
         exchange.principal = principal
         self._metrics.let_in(principal)
         if exchange.path.startswith(MODELS) and exchange.path[len(MODELS) :][:1] in ("", "/"):
@@ -321,6 +322,8 @@ class Gateway:
                 (b"access-control-expose-headers", b"x-request-id, retry-after"),
                 (b"vary", b"Origin"),
             ]
+            if self._access.may_read(origin):
+                exchange.response_headers.append((b"access-control-allow-credentials", b"true"))
 
     async def _preflight(self, exchange: Exchange, headers: Any) -> None:
         """A browser asks whether it may ask; others learn which methods there are."""

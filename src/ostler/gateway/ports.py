@@ -25,9 +25,18 @@ class Doorkeeper(Protocol):
     """Who knows keys, people and the rules for this machine (access)."""
 
     def admit(
-        self, headers: Iterable[tuple[bytes, bytes]], method: str = "GET", peer: str | None = None
+        self,
+        headers: Iterable[tuple[bytes, bytes]],
+        method: str = "GET",
+        peer: str | None = None,
+        *,
+        trust_origin: bool = False,
     ) -> Principal:
-        """Who is asking. Raises Unauthenticated, NotAllowed."""
+        """Who is asking; with `trust_origin` also pages of ours by their session. Raises Unauthenticated,
+        NotAllowed."""
+
+    def may_read(self, origin: str) -> bool:
+        """True for a page that may read what its session may ask."""
 
     @property
     def has_foreign_keys(self) -> bool:
@@ -144,6 +153,9 @@ class EngineLeases(Protocol):
 
         `is_batch`: a start for it may come after those of others.
         """
+
+    async def context_length(self, model_id: int) -> int | None:
+        """The tokens that one request to its running engine may have; None where nobody says."""
 
     def view(self, model_id: int) -> SeenInstance:
         """What is known of its instance; one that never ran is stopped."""

@@ -21,7 +21,7 @@ FITS_NOT = "does_not_fit"
 """The code of an error that may be ignored: its memory is not there."""
 _DEVICE_ID = re.compile(r"[a-z]{2,20}:[\w-]{1,60}|cpu", re.ASCII)
 _GROUP = re.compile(r"[A-Za-z0-9._-]{1,50}")
-ORIGINS = ("native", "cortex", "llamactl", "bodhi", "catalog", "library")
+ORIGINS = ("native", "cortex", "llamactl", "bodhi", "ollama", "catalog", "library")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr
 from ostler.api.dialects.cortex.models import record_of, runtime_of_new
 from ostler.api.dialects.llamactl.records import stored_model_of
 from ostler.api.door import needs, router
+from ostler.api.native.files import absolute_path
 from ostler.api.services import Rooms, Who
 from ostler.api.shapes import Body, Out
 from ostler.core.principals import Role
@@ -61,6 +62,13 @@ class ReportOut(Out):
     items: list[ItemOut]
 
 
+class BodhiIn(Body):
+    """BodhiApp's folder, as the server sees it; nothing is changed in it. `dry_run`: nor is anything here."""
+
+    home: str = Field(max_length=4_096, examples=["/home/me/.cache/bodhi"])
+    dry_run: bool = False
+
+
 @routes.post("/import/cortex", response_model=ReportOut, **needs(Role.ADMIN))
 async def import_cortex(rooms: Rooms, who: Who, body: CortexIn) -> Any:
     """Take over models, keys, people, organisations, upstreams, recipes and conversations of a Cortex.
@@ -75,6 +83,12 @@ async def import_cortex(rooms: Rooms, who: Who, body: CortexIn) -> Any:
 
     report = await rooms.cortex_import.take(url, new_model_of, who, dry_run=body.dry_run)
     return _report_out(report)
+
+
+@routes.post("/import/bodhi", response_model=ReportOut, **needs(Role.ADMIN))
+async def import_bodhi(rooms: Rooms, who: Who, body: BodhiIn) -> Any:
+    """Take over aliases, predefined aliases and settings of a BodhiApp; what was taken is passed over."""
+    return _report_out(await rooms.bodhi_import.take(absolute_path(body.home), who, dry_run=body.dry_run))
 
 
 @routes.post("/import/llamactl", response_model=ReportOut, **needs(Role.ADMIN))

@@ -49,6 +49,32 @@ def cortex(
     _show(report, json=json, empty="Cortex's database is empty; there is nothing to take.")
 
 
+@import_app.command("bodhi")
+@with_server
+def bodhi(
+    server: Server,
+    home: Annotated[
+        Path,
+        typer.Option(
+            "--home",
+            metavar="FOLDER",
+            envvar="BODHI_HOME",
+            help="BodhiApp's folder, on the server's machine. Environment: BODHI_HOME.",
+        ),
+    ] = Path("~/.cache/bodhi"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be taken.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Take over a BodhiApp: aliases, its models.yaml, settings.
+
+    The folder is only read; what was taken before is passed over. Model files stay in the Hugging Face
+    cache, which both share. Example: ostler import bodhi --home ~/.cache/bodhi --dry-run
+    """
+    body = {"home": str(home.expanduser().absolute()), "dry_run": dry_run}
+    report = server.client().post("/import/bodhi", body, timeout_s=IMPORT_TIMEOUT_S)
+    _show(report, json=json, empty="The folder holds no aliases and no settings; there is nothing to take.")
+
+
 @import_app.command("llamactl")
 @with_server
 def llamactl(

@@ -28,6 +28,8 @@ WORDS: Mapping[str, str] = {
     "not_json": "invalid_request",
     "invalid_field": "invalid_request",
     "no_such_route": "not_found",
+    "cached_model_not_found": "model_not_found",
+    "no_such_job": "job_not_found",
     "model_not_allowed": "permission_denied",
     "not_allowed": "permission_denied",
 }

@@ -5,10 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from ostler.api.dialects.base import Dialect
-from ostler.api.dialects.llamactl import backends, instances, keys, routers, system
+from ostler.api.dialects.llamactl import backends, instances, keys, models, routers, system
 from ostler.api.dialects.llamactl.errors import shape
 
 ROUTERS: tuple[APIRouter, ...] = (
+    models.routes,
     backends.routes,
     keys.routes,
     system.routes,
