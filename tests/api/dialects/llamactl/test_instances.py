@@ -166,7 +166,7 @@ async def test_a_failed_start_says_why_and_the_status_is_failed(llamactl: Llamac
 async def test_files_of_the_hub_are_fetched_at_a_start(
     make_llamactl: MakeLlamactl, hub_server: HubServer, demo_model: Path
 ) -> None:
-    files = {"demo-Q8_0.gguf": demo_model, "other-Q4_0.gguf": b"none"}
+    files: dict[str, bytes | Path] = {"demo-Q8_0.gguf": demo_model, "other-Q4_0.gguf": b"none"}
     hub_server.add_repo("org/demo-GGUF", files, private=True, token="hf_own")
     llamactl = await make_llamactl(offline=False, hf_endpoint=hub_server.endpoint)
     options = {"hf_repo": "org/demo-GGUF", "hf_file": "demo-Q8_0.gguf", "model": ""}
@@ -186,7 +186,7 @@ async def test_an_engine_that_dies_is_restarting_and_then_runs_again(llamactl: L
     view = llamactl.services.instances.view(1)
     assert view.pid is not None
     os.kill(view.pid, signal.SIGKILL)
-    seen = []
+    seen: list[str] = []
     async with asyncio.timeout(60):
         while seen[-1:] != ["running"] or "restarting" not in seen:
             status = (await llamactl.get(f"{ROOT}/tiny")).json()["status"]
