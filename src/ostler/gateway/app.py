@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from ostler.access.browser import check_browser, origin_allowed
-from ostler.access.headers import KEY_IN_QUERY, key_in_header
+from ostler.access.headers import key_in_header
 from ostler.core.clock import Clock
 from ostler.core.errors import Kind, OstlerError, RateLimited
 from ostler.core.principals import Principal
@@ -203,7 +203,7 @@ class Gateway:
             self._allow_origin(exchange, exchange.incoming.origin.decode("latin-1"))
         if exchange.method == "OPTIONS":
             return await self._preflight(exchange, headers)
-        if KEY_IN_QUERY.encode() in exchange.query:
+        if exchange.query:
             headers, exchange.query = key_in_header(headers, exchange.query)
         if self._access.has_foreign_keys:
             await self._access.recognise(headers)
