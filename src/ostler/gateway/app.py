@@ -179,6 +179,7 @@ class Gateway:
         if exchange.path.startswith(MODELS) and exchange.path[len(MODELS) :][:1] in ("", "/"):
             return await self._list(exchange)
         exchange.ticket = self._access.limiter.admit(principal)
+        self._metrics.within_limits += 1
         await self._route(exchange, principal)
         return None
 
