@@ -116,7 +116,9 @@ class Settings(BaseModel):
         "Hugging Face token for gated and private repos; else the token file of `hf auth login` is used.",
         env=("HF_TOKEN", "HUGGINGFACE_API_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
     )
-    offline: bool = _setting(False, "Make no call to the outside at all.", env=("HF_HUB_OFFLINE", "OFFLINE_MODE"))
+    offline: bool = _setting(
+        False, "Make no call to the outside at all.", env=("HF_HUB_OFFLINE", "OFFLINE_MODE")
+    )
     download_jobs: int = _setting(3, "How many downloads run at once.", live=True, ge=1, le=32)
     download_connections: int = _setting(4, "Connections per download.", live=True, ge=1, le=32)
     download_rate_limit: int = _setting(
