@@ -214,6 +214,7 @@ class Gateway:
         if exchange.path.startswith(MODELS) and exchange.path[len(MODELS) :][:1] in ("", "/"):
             return await self._list(exchange)
         exchange.ticket = self._access.limiter.admit(principal)
+        self._metrics.within_limits += 1
         if translator is not None:
             return await self._translated.serve(exchange, translator, principal)
         if exchange.address is not None:
