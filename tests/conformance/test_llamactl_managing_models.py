@@ -19,7 +19,6 @@ from typing import Any
 
 import pytest
 
-from ostler.core import settings as settings_module
 from ostler.core.settings import Settings
 from ostler.core.settings_sources import load_settings
 from tests.conformance.curl import Reply, curl
@@ -192,7 +191,7 @@ def test_the_default_on_each_system(
     monkeypatch: pytest.MonkeyPatch, platform: str, environment: dict[str, str], folder: str
 ) -> None:
     """Linux, with XDG_CACHE_HOME, macOS and Windows."""
-    monkeypatch.setattr(settings_module.sys, "platform", platform)
+    monkeypatch.setattr("sys.platform", platform)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert Settings().llama_cache_dir == Path(folder).expanduser()

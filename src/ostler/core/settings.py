@@ -96,7 +96,7 @@ class Settings(BaseModel):
     )
     reshaped_dir: Path | None = _setting(
         None,
-        "Folder of GGUF files that Ostler merged or split, listed with the others. "
+        "Folder of files that Ostler merged or split or that clients uploaded, listed with the others. "
         "Default: the folder `reshaped` in the data folder.",
     )
     predefined_aliases_file: Path | None = _setting(
