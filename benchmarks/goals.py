@@ -67,6 +67,12 @@ GOALS: tuple[Goal, ...] = (
     Goal("500 folders looked into cold", lambda r: r["library"]["folders_500"]["look_s"], 1, unit=" s"),
     Goal("1,000 models listed over Cortex's API", lambda r: r["cortex"]["list_s"], 0.1, unit=" s"),
     Goal(
+        "start of llama.cpp in a container to `running`",
+        lambda r: r["containers"]["container_s"],
+        5,
+        unit=" s",
+    ),
+    Goal(
         "download throughput against `hf download`",
         lambda r: r["downloads"]["ratio"],
         0.9,
@@ -106,6 +112,12 @@ GOALS: tuple[Goal, ...] = (
         lambda r: r["gateway"]["ratios"]["gap_p99_ms_over_direct_at_256"],
         10,
         unit=" ms",
+    ),
+    Goal(
+        "what the gateway adds, published as vLLM against as llama.cpp",
+        lambda r: r["engines"]["echo"]["difference_percent"],
+        10,
+        unit=" % apart",
     ),
     Goal("an estimate of memory, CPU time", lambda r: r["fit"]["slowest"]["one_ms"], 10, unit=" ms"),
     Goal(

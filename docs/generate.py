@@ -49,7 +49,9 @@ def settings_page() -> str:
 
 _DEFAULTS_IN_WORDS = {
     "data_dir": "`~/.local/share/ostler` (on macOS `~/Library/Application Support/ostler`)",
-    "hub_cache_dir": "`$HF_HOME/hub`, else `$XDG_CACHE_HOME/huggingface/hub`, else `~/.cache/huggingface/hub`",
+    "hub_cache_dir": (
+        "`$HF_HOME/hub`, else `$XDG_CACHE_HOME/huggingface/hub`, else `~/.cache/huggingface/hub`"
+    ),
     "llama_cache_dir": "`~/.cache/llama.cpp`, as llama.cpp has it on this system",
 }
 

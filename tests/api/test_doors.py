@@ -37,6 +37,9 @@ PARTS = {
     "model_id": "1",
     "session_id": "nothing",
     "model_name": "nothing",
+    "topic": "version",
+    "node": "nothing",
+    "model": "nothing",
     "alias": "nothing",
 }
 

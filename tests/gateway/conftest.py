@@ -20,6 +20,7 @@ from pyreqwest.http import HeaderMap
 from pyreqwest.request import StreamRequest
 
 from ostler.access.service import Access
+from ostler.api.dialects.llamactl.forwarding import Forwarded
 from ostler.core.clock import Clock
 from ostler.core.database import Database
 from ostler.core.events import EventLog
@@ -351,6 +352,7 @@ async def stand(database: Database, tmp_path: Path) -> AsyncIterator[Stand]:
         automatic=NothingCached(),
         instances=instances,
         pools=pools,
+        addresses=Forwarded(),
         usage=usage,
         metrics=metrics,
         settings=settings,

@@ -196,6 +196,15 @@ class Settings(BaseModel):
         live=True,
         ge=0,
     )
+    group_limits: str = _setting(
+        "",
+        "How many models of one group (`policy.group`) run at once: `chat=2,embeddings=1`. An idle one of it "
+        "leaves for a new one. A group that is not named has no limit.",
+        live=True,
+    )
+    max_models: int = _setting(
+        0, "How many models may be made; 0 means no limit. Those that are there stay.", live=True, ge=0
+    )
     devices: str | None = _setting(
         None,
         "Devices to plan with in place of those that are here, for tests and plans, described as for "
@@ -322,6 +331,12 @@ class Settings(BaseModel):
         _reserve_by_device(text)
         return text
 
+    @field_validator("group_limits")
+    @classmethod
+    def _groups(cls, text: str) -> str:
+        _limits_by_group(text)
+        return text
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -375,6 +390,11 @@ class Settings(BaseModel):
         return _reserve_by_device(self.device_reserve)
 
     @property
+    def limit_by_group(self) -> dict[str, int]:
+        """How many models run at once, by the group that has a limit."""
+        return _limits_by_group(self.group_limits)
+
+    @property
     def is_loopback(self) -> bool:
         """True when only this machine can reach the server."""
         return self.host in ("127.0.0.1", "::1", "localhost") or self.host.startswith("127.")
@@ -383,6 +403,16 @@ class Settings(BaseModel):
 def _reserve_by_device(text: str) -> dict[str, int]:
     parts = [part.rpartition("=") for part in text.split(",") if part.strip()]
     return {device.strip(): parse_size(size) for device, _, size in parts}
+
+
+def _limits_by_group(text: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        group, _, limit = part.partition("=")
+        if not group.strip() or not limit.strip().isdecimal() or int(limit) < 1:
+            raise ValueError(f"{part[:50]!r} is no limit of a group, such as chat=2")
+        found[group.strip()] = int(limit)
+    return found
 
 
 def is_live(name: str) -> bool:

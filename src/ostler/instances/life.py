@@ -239,7 +239,9 @@ class Life(Ending):
         limit = settings.restart_limit if policy.restart_limit is None else policy.restart_limit
         may_restart = was_running or attempt is None or attempt.is_restart
         if may_restart and faults <= limit:
-            await self._plan_restart(backoff_s(faults, settings.restart_backoff_s), faults, limit)
+            grown_s = backoff_s(faults, settings.restart_backoff_s)
+            wait_s = grown_s if policy.restart_delay_s is None else policy.restart_delay_s
+            await self._plan_restart(wait_s, faults, limit)
             return
         self.faults.block_demand(self._now(), settings.restart_backoff_s)
         self._settle_attempt(StartFailed(record.spec.model_name, failure))

@@ -55,6 +55,7 @@ class InstanceView:
     both over all devices. `restarts`: after faults, in a row. `load_seconds`: from
     launch to ready. `failure` is `Failure.to_json`. `devices` are those that its engine was given; none: all.
     `context_length`: tokens that one request may have, prompt and answer together, as the engine says.
+    `is_restarting`: it has failed and is started again by itself.
     """
 
     id: int | None
@@ -84,6 +85,7 @@ class InstanceView:
     estimated_bytes: int | None = None
     devices: tuple[str, ...] = ()
     context_length: int | None = None
+    is_restarting: bool = False
 
     def to_json(self, *, with_url: bool = False) -> dict[str, Any]:
         """A JSON-ready form; times as ISO 8601, the internal URL only where asked for."""

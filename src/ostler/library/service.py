@@ -27,6 +27,8 @@ from ostler.library.errors import DeletionFailed, FileSetNotFound
 from ostler.library.filesets import FileSet
 from ostler.library.finding import choose_by_path, choose_by_repo, is_model
 from ostler.library.folders import Folder, FolderView, look_into, root_holding, subfolders
+from ostler.library.gguf import read_gguf_header
+from ostler.library.gguf_header import GgufHeader
 from ostler.library.inspections import Inspections
 from ostler.library.layouts import LAYOUTS
 from ostler.library.listing import Listing, Scanner, matching, relative_to_root, sorted_by
@@ -188,6 +190,10 @@ class Library:
         if found.error is not None:
             await asyncio.to_thread(raise_own_error, found)
         return found
+
+    async def header(self, files: FileSet) -> GgufHeader:
+        """The header of a GGUF, of its first shard. Raises PathNotFound, BrokenFile and the like."""
+        return await asyncio.to_thread(read_gguf_header, files.path)
 
     async def find(
         self,

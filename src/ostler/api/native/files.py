@@ -9,7 +9,7 @@ from fastapi import Path, Query
 from pydantic import Field
 
 from ostler.api.door import needs, router
-from ostler.api.native.model_files import use_of_files
+from ostler.api.native.model_files import in_use, uses
 from ostler.api.services import Rooms, Services, Who
 from ostler.api.shapes import Body, Listing, Out, PageOut, page_out, shape_of
 from ostler.core.errors import InvalidField
@@ -18,7 +18,6 @@ from ostler.engines.recommending import Recommendation, recommend
 from ostler.library.filesets import FileSet
 from ostler.library.folders import Folder
 from ostler.library.roots import Root
-from ostler.models.records import Model
 
 routes = router("files")
 
@@ -103,7 +102,7 @@ async def show_files(rooms: Rooms, who: Who, file_set_id: FileSetId) -> Any:
 @routes.delete("/files/{file_set_id}", response_model=DeletedOut, **needs(Role.MANAGER))
 async def delete_files(rooms: Rooms, who: Who, file_set_id: FileSetId) -> Any:
     """Delete these files from the disk: only where Ostler put them, and not while a model uses them."""
-    plan = await rooms.library.plan_delete(file_set_id, await use_of_files(rooms))
+    plan = await rooms.library.plan_delete(file_set_id, await in_use(rooms))
     return (await rooms.library.delete(plan, who)).to_json()
 
 
@@ -147,17 +146,6 @@ def _file_set_out(rooms: Services, files: FileSet) -> dict[str, Any]:
     values = {name: getattr(files, name) for name in FileSet.__slots__}
     return {
         **values,
-        "used_by": [model.name for model in rooms.models.all() if _uses(model, files)],
+        "used_by": [model.name for model in rooms.models.all() if uses(model, files)],
         "recommendation": recommend(rooms.engines, files),
     }
-
-
-def _uses(model: Model, files: FileSet) -> bool:
-    source = model.source
-    if source.kind == "file":
-        return source.path == str(files.path) or any(source.path == str(file.path) for file in files.files)
-    if files.repo is None or source.repo is None or source.repo.lower() != files.repo.lower():
-        return False
-    if source.file is not None:
-        return any(str(file.path).endswith(f"/{source.file}") for file in files.files)
-    return source.tag is None or (files.tag or "").lower() == source.tag.lower()

@@ -10,6 +10,7 @@ from ostler.core.errors import OstlerError
 from ostler.library.deletion import InUse
 from ostler.library.filesets import FileSet
 from ostler.models.file_users import ListedFiles
+from ostler.models.index import ModelNotFound
 from ostler.models.records import Model
 
 
@@ -29,7 +30,19 @@ async def files_by_model(rooms: Services, models: Iterable[Model]) -> dict[int, 
     return found
 
 
-async def use_of_files(rooms: Services) -> InUse:
+def uses(model: Model, files: FileSet) -> bool:
+    """Does the model's source mean these files?"""
+    source = model.source
+    if source.kind == "file":
+        return source.path == str(files.path) or any(source.path == str(file.path) for file in files.files)
+    if files.repo is None or source.repo is None or source.repo.lower() != files.repo.lower():
+        return False
+    if source.file is not None:
+        return any(str(file.path).endswith(f"/{source.file}") for file in files.files)
+    return source.tag is None or (files.tag or "").lower() == source.tag.lower()
+
+
+async def in_use(rooms: Services) -> InUse:
     """Says which model that is not stopped uses a path."""
     users: dict[str, list[Model]] = {}
     models = rooms.models.all()
@@ -43,7 +56,11 @@ async def use_of_files(rooms: Services) -> InUse:
 
     def user_of(path: Path) -> str | None:
         for model in users.get(str(path), ()):
-            if rooms.instances.view(model.id).state.is_active:
+            try:
+                state = rooms.instances.view(model.id).state
+            except ModelNotFound:
+                continue  # deleted meanwhile, so it was stopped
+            if state.is_active:
                 return model.name
         return None
 

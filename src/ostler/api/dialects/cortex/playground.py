@@ -47,7 +47,7 @@ async def list_running(rooms: Rooms, who: Who, include_embed: bool = False) -> l
     found = [
         _running(model.name, task_of(model), model.engine)
         for model in rooms.models.all()
-        if _runs(rooms, model) and may_use(who, *model.names)
+        if _runs(rooms, model) and may_use(who, *model.listed_as)
     ]
     found += [
         _running(name, task, engine)
@@ -64,7 +64,7 @@ async def show_constraints(
 ) -> dict[str, Any]:
     """What a running model takes: its context, defaults of its requests, a sensible length of answers."""
     model = rooms.models.find(model_name)
-    if model is not None and _runs(rooms, model) and may_use(who, *model.names):
+    if model is not None and _runs(rooms, model) and may_use(who, *model.listed_as):
         return await _constraints(rooms, model)
     return _constraints_elsewhere(rooms, who, model_name)
 

@@ -11,7 +11,7 @@ from fastapi import Path, Query
 from ostler.api.dialects.llamactl.door import LlamactlBody, LlamactlRouter, management
 from ostler.api.dialects.llamactl.errors import Refused
 from ostler.api.dialects.llamactl.nodes import LocalNode
-from ostler.api.native.model_files import use_of_files
+from ostler.api.native.model_files import in_use
 from ostler.api.services import Rooms, Services, Who
 from ostler.core.errors import Conflict, NotFound
 from ostler.core.states import JobState
@@ -93,7 +93,7 @@ async def delete_model(rooms: Rooms, who: Who, node: LocalNode, repo: Text = "",
     if not repo:
         raise Refused("invalid_request", "repo is required")
     await _refuse_while_downloading(rooms, repo, tag)
-    await rooms.cached.delete(repo, tag or None, await use_of_files(rooms), who)
+    await rooms.cached.delete(repo, tag or None, await in_use(rooms), who)
 
 
 @routes.at("GET", f"{FIRST}/jobs", f"{LATER}/jobs", **management())
