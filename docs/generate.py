@@ -80,6 +80,8 @@ def errors_page() -> str:
         "|---|---|---|---|",
     ]
     for error in sorted(_family(OstlerError), key=lambda error: (error.code_of_class(), error.__doc__ or "")):
+        if error.__name__.startswith("_"):
+            continue
         meaning = (error.__doc__ or "").strip().splitlines()[0]
         status, code = status_of(error), EXIT_CODES.get(error.kind, 1)
         lines.append(f"| `{error.code_of_class()}` | {status} | {code} | {meaning} |")
