@@ -76,6 +76,10 @@ class FixedEngines:
         """Never needed."""
         raise Busy("not running", retry_after_s=1)
 
+    async def context_length(self, model_id: int) -> int | None:
+        """Nobody says."""
+        return None
+
     def view(self, model_id: int) -> Running:
         """Running."""
         return Running()

@@ -318,8 +318,32 @@ def test_pull_tells_how_it_gets_on_and_a_second_pull_has_nothing_to_do(ask: Ask,
     assert lines[0].status == "pulling manifest" and lines[-1].status == "success"
     told = [line for line in lines if line.digest]
     assert told[-1].digest.startswith("sha256:") and told[-1].completed == told[-1].total == 2_066_880
+    fetched = len(hub.requests_for("/cdn/*", method="GET"))
     assert ask("pull", "org/tiny-GGUF:Q8_0").status == "success"
-    assert len(hub.requests_for("/cdn/*", method="GET")) <= 20
+    assert len(hub.requests_for("/cdn/*", method="GET")) == fetched
+
+
+def test_what_was_pulled_is_listed_served_and_deleted_with_its_files(ask: Ask, server: ServerProcess) -> None:
+    ask("pull", "hf.co/org/tiny-GGUF:Q8_0")
+    assert "org/tiny-GGUF:Q8_0" in [model.model for model in ask("list").models]
+    for name in (
+        "hf.co/org/tiny-GGUF:Q8_0",
+        "org/tiny-GGUF:q8_0",
+        "org/tiny-GGUF",
+        "hf.co/org/tiny-GGUF:latest",
+    ):
+        assert ask("show", name).details.family == "llama"
+    answer = ask("chat", "hf.co/org/tiny-GGUF:Q8_0", HI, options={"num_predict": 1})
+    assert answer.model == "hf.co/org/tiny-GGUF:Q8_0" and answer.eval_count == 1
+    assert "org/tiny-GGUF:Q8_0" in [model.model for model in ask("ps").models]
+    assert refused(ask, "delete", "org/tiny-GGUF:Q8_0")[0] == 409
+    ask("generate", "org/tiny-GGUF:Q8_0", keep_alive=0)
+    assert ask("delete", "hf.co/org/tiny-GGUF:Q8_0").status == "success"
+    assert "org/tiny-GGUF:Q8_0" not in [model.model for model in ask("list").models]
+    assert not list(server.data_dir.glob("hub/**/*.gguf"))
+    ask("pull", "org/tiny-GGUF")
+    assert ask("delete", "org/tiny-GGUF").status == "success"  # also one that was never used
+    assert refused(ask, "delete", "org/tiny-GGUF")[0] == 404
 
 
 def test_what_cannot_be_pulled_is_said(ask: Ask) -> None:

@@ -158,6 +158,9 @@ class HeldInstances:
         assert lease is not None
         return lease
 
+    async def context_length(self, model_id: int) -> int | None:
+        return self.view(model_id).context_length
+
     def view(self, model_id: int) -> Looks:
         endpoint = self.endpoints.get(model_id)
         if endpoint is None:

@@ -154,6 +154,9 @@ class EngineLeases(Protocol):
         `is_batch`: a start for it may come after those of others.
         """
 
+    async def context_length(self, model_id: int) -> int | None:
+        """The tokens that one request to its running engine may have; None where nobody says."""
+
     def view(self, model_id: int) -> SeenInstance:
         """What is known of its instance; one that never ran is stopped."""
 

@@ -304,6 +304,10 @@ class Instances:
 
     # For the gateway
 
+    async def context_length(self, model_id: int) -> int | None:
+        """The tokens that one request to its running engine may have; None where nobody says."""
+        return await self._keeper(model_id).context_length()
+
     def try_lease(self, model_id: int) -> Lease | None:
         """A lease if the model runs and takes requests; never waits."""
         return self._house.routes.try_lease(model_id)

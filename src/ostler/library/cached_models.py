@@ -112,7 +112,7 @@ class CachedModels:
 def _list(folder: Path, sets: Iterable[FileSet]) -> list[CachedModel]:
     here = _look(folder)
     flat = [model for manifest in manifests_in(folder) if (model := _flat(folder, manifest, here))]
-    named = {here[file.name].contents for model in flat for file in model.files if file.kind == "gguf"}
+    named = {here[file.name].contents for model in flat for file in model.files if file.kind != "preset"}
     merged: dict[tuple[str, str], list[FileSet]] = {}
     for files in sets:
         if _contents(files) not in named:

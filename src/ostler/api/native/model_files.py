@@ -43,7 +43,7 @@ def uses(model: Model, files: FileSet) -> bool:
 
 
 async def in_use(rooms: Services) -> InUse:
-    """Says why a path may not be deleted now: a model that uses it is not stopped."""
+    """Says which model that is not stopped uses a path."""
     users: dict[str, list[Model]] = {}
     models = rooms.models.all()
     its_files = await files_by_model(rooms, models)
@@ -54,17 +54,17 @@ async def in_use(rooms: Services) -> InUse:
         for path in (files.path, *(file.path for file in files.files), *filter(None, [files.mmproj])):
             users.setdefault(str(path), []).append(model)
 
-    def reason(path: Path) -> str | None:
+    def user_of(path: Path) -> str | None:
         for model in users.get(str(path), ()):
             try:
                 state = rooms.instances.view(model.id).state
             except ModelNotFound:
                 continue  # deleted meanwhile, so it was stopped
             if state.is_active:
-                return f"{model.name} uses it and is {state.value}"
+                return model.name
         return None
 
-    return reason
+    return user_of
 
 
 async def _outside_every_root(rooms: Services, model: Model) -> FileSet | None:

@@ -14,7 +14,7 @@ from ostler.api.dialects.ollama import options
 from ostler.api.dialects.ollama.answering import Framing
 from ostler.api.dialects.ollama.asking import MessageIn, NotHere
 from ostler.api.dialects.ollama.door import NamedBody, router
-from ostler.api.dialects.ollama.names import check, named, own_name
+from ostler.api.dialects.ollama.names import check, own_name, stored
 from ostler.api.dialects.ollama.pulling import SUCCESS, done, stream
 from ostler.api.door import needs
 from ostler.api.services import Rooms, Services, Who
@@ -62,7 +62,7 @@ async def create_model(rooms: Rooms, who: Who, body: CreateIn, request: Request)
     if body.files:
         await _create_from_files(rooms, who, name, before, body)
     elif body.source:
-        original = await named(rooms, body.source, who)
+        original = await stored(rooms, body.source, who)
         await _store(rooms, who, before, _changed(as_new(original), name, original.engine, body))
     else:
         raise InvalidField("from", "from or files is needed", hint='Such as "from": "demo".')

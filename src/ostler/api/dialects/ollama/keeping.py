@@ -6,18 +6,21 @@ from fastapi.responses import Response
 
 from ostler.api.dialects.ollama import details
 from ostler.api.dialects.ollama.door import Answer, NamedBody, OllamaBody, router
-from ostler.api.dialects.ollama.names import named, own_name
+from ostler.api.dialects.ollama.names import named, own_name, stored
 from ostler.api.door import needs
 from ostler.api.native.model_files import in_use, uses
 from ostler.api.services import Rooms, Services, Who
-from ostler.core.errors import OstlerError
+from ostler.core.errors import Conflict, OstlerError
 from ostler.core.principals import Principal, Role
 from ostler.library.deletion import DeletePlan
+from ostler.models.automatic import ORIGIN
 from ostler.models.records import Model
 
 routes = router("models")
 
-_CAME_WITH_FILES = ("library",)
+
+class UsedByOthers(Conflict):
+    """What lies in a cache cannot be deleted while stored models are made of it."""
 
 
 class CopyIn(OllamaBody):
@@ -36,7 +39,10 @@ async def delete_model(rooms: Rooms, who: Who, body: NamedBody) -> Answer:
     """
     model = await named(rooms, body.its_name, who)
     plan = await _its_files(rooms, model, who) if _stands_for_files(model) else None
-    await rooms.models.delete(model.id, who)
+    if model.id:
+        await rooms.models.delete(model.id, who)
+    elif plan is None:
+        raise UsedByOthers(f"the files of {model.name} are those of other models", hint="Delete those first.")
     if plan is None:
         return {"status": "success", "files_kept": model.source.label}
     gone = await rooms.library.delete(plan, who)
@@ -46,13 +52,13 @@ async def delete_model(rooms: Rooms, who: Who, body: NamedBody) -> Answer:
 @routes.post("/api/copy", **needs(Role.POWER_USER))
 async def copy_model(rooms: Rooms, who: Who, body: CopyIn) -> Response:
     """A second model of the same files."""
-    model = await named(rooms, body.source, who)
+    model = await stored(rooms, body.source, who)
     await rooms.models.copy(model.id, own_name(body.destination), who)
     return Response(status_code=200)
 
 
 def _stands_for_files(model: Model) -> bool:
-    return model.origin in _CAME_WITH_FILES or bool(details.kept(model).get("uploaded"))
+    return model.origin == ORIGIN or bool(details.kept(model).get("uploaded"))
 
 
 async def _its_files(rooms: Services, model: Model, who: Principal) -> DeletePlan | None:

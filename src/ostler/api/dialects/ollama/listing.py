@@ -45,6 +45,11 @@ async def list_tags(rooms: Rooms, who: Who) -> Answer:
     its_files = await files_by_model(rooms, models)
     rows = [_row(model, its_files.get(model.id)) for model in models]
     rows += [
+        _row(found.as_model(rooms.node), found.file_set)
+        for found in await rooms.automatic.list()
+        if may_use(who, found.name)
+    ]
+    rows += [
         {"name": other.name, "model": other.name, "modified_at": moment(datetime.fromtimestamp(0, UTC))}
         | {"size": 0, "digest": details.digest(other.name, None), "details": details.details(None)}
         for other in rooms.pools.all()

@@ -13,12 +13,12 @@ from ostler.api.dialects.ollama.answering import Framing
 from ostler.api.dialects.ollama.asking import NotHere
 from ostler.api.dialects.ollama.door import NamedBody, router
 from ostler.api.dialects.ollama.errors import ModelMissing, in_words, line_of
-from ostler.api.dialects.ollama.names import check, find, on_hub
+from ostler.api.dialects.ollama.names import find, on_hub, own_name
 from ostler.api.door import needs
 from ostler.api.services import Rooms, Services, Who
 from ostler.api.streaming import pieces
 from ostler.core.errors import Conflict, OstlerError, TimedOut, UpstreamError
-from ostler.core.principals import Role
+from ostler.core.principals import Principal, Role
 from ostler.core.states import JobState
 from ostler.jobs.records import Job
 
@@ -44,7 +44,7 @@ async def pull(rooms: Rooms, who: Who, body: PullIn, request: Request) -> Respon
 
     It is a job: it goes on when the client leaves, and a second pull of the same watches the same job.
     """
-    job = await rooms.downloads.pull(_spec(rooms, body.its_name), principal=who)
+    job = await _pull(rooms, body.its_name, who)
     if body.stream is False:
         async for line in _told(rooms, job):
             if "error" in line:
@@ -73,9 +73,16 @@ def stream(rooms: Services, framing: Framing, lines: AsyncIterator[dict[str, Any
     return pieces(framed(), rooms.closing, framing.media_type.decode())
 
 
-def _spec(rooms: Services, name: str) -> str:
+async def _pull(rooms: Services, name: str, who: Principal) -> Job:
+    alias = own_name(name)
+    if rooms.models.find(alias) is None and await rooms.predefined.find(alias) is not None:
+        return await rooms.predefined_pulls.pull(alias, who)
+    return await rooms.downloads.pull(await _spec(rooms, name), principal=who)
+
+
+async def _spec(rooms: Services, name: str) -> str:
     """What is to be fetched. Raises ModelMissing for a name that is on no hub, Conflict for own files."""
-    model = find(rooms, check(name))
+    model = await find(rooms, name)
     if model is not None and model.source.kind == "hub":
         return model.source.label
     spec = on_hub(name)
