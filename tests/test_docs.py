@@ -9,6 +9,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from ostler.api.dialects.cortex.mounted import CORTEX
+from ostler.api.dialects.llamactl import backends, instances, keys, routers, system
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -38,6 +39,15 @@ def test_every_link_between_our_pages_leads_somewhere(page: Path) -> None:
 
     for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+@pytest.mark.parametrize("noun", [backends, instances, keys, routers, system])
+def test_the_page_of_llamactls_api_has_every_path_of_its_instances(noun: ModuleType) -> None:
+    page = (CHECKOUT / "docs/llamactl.md").read_text()
+    for route in noun.routes.routes:
+        if route.include_in_schema:
+            (method,) = route.methods
+            assert f"`{method} {route.path.replace(':path}', '}')}`" in page
 
 
 def test_the_page_of_cortexs_api_has_every_path_that_is_served() -> None:

@@ -71,7 +71,7 @@ def key_in_header(headers: RawHeaders, query: bytes) -> tuple[list[tuple[bytes, 
     What comes back may be passed on and written down; the rest of the query stays as it came.
     """
     given = list(headers)
-    if KEY_IN_QUERY.encode() not in query:
+    if b"%" not in query and KEY_IN_QUERY.encode() not in query:
         return given, query
     pairs = [(pair, *pair.partition("=")) for pair in query.decode("latin-1").split("&")]
     keys = [unquote_plus(value) for _, name, _, value in pairs if unquote_plus(name) == KEY_IN_QUERY]

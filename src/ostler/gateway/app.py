@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from ostler.access.browser import check_browser, origin_allowed
-from ostler.access.headers import KEY_IN_QUERY, key_in_header
+from ostler.access.headers import key_in_header
 from ostler.core.clock import Clock
 from ostler.core.errors import Kind, OstlerError, RateLimited
 from ostler.core.principals import Principal
@@ -203,7 +203,7 @@ class Gateway:
             self._allow_origin(exchange, exchange.incoming.origin.decode("latin-1"))
         if exchange.method == "OPTIONS":
             return await self._preflight(exchange, headers)
-        if KEY_IN_QUERY.encode() in exchange.query:
+        if exchange.query:
             headers, exchange.query = key_in_header(headers, exchange.query)
         if self._access.has_foreign_keys:
             await self._access.recognise(headers)
@@ -214,6 +214,7 @@ class Gateway:
         if exchange.path.startswith(MODELS) and exchange.path[len(MODELS) :][:1] in ("", "/"):
             return await self._list(exchange)
         exchange.ticket = self._access.limiter.admit(principal)
+        self._metrics.within_limits += 1
         if translator is not None:
             return await self._translated.serve(exchange, translator, principal)
         if exchange.address is not None:
@@ -247,8 +248,8 @@ class Gateway:
         exchange.body = await read_body(exchange.receive, limit, incoming.content_length)
         exchange.on_client = False
         asked = read_asked(exchange.body, incoming, exchange.query)
-        model = await self._finder.meant(asked.model, principal)
-        exchange.model = model
+        exchange.asked = asked.model
+        exchange.model = model = await self._finder.meant(asked.model, principal)
         if isinstance(model, Model) and is_of_instance(asked.model, model.names):
             exchange.body = with_model(exchange.body, asked, model.name, incoming.content_type)
         wishes = read_wishes(incoming, asked.json, principal)

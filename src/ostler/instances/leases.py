@@ -21,6 +21,7 @@ class _Time(Protocol):
 class Endpoint:
     """One running engine as requests see it. `last_used` is monotonic: the end of the last request.
 
+    `served_name` is what the engine calls its model in answers, None where that is what was asked for.
     `keep_alive` is the last wish of a client how long it should stay, `context_length` the tokens that one
     request may have (None where the engine does not say).
     """
@@ -39,6 +40,7 @@ class Endpoint:
         "keep_alive",
         "last_used",
         "limit",
+        "served_name",
     )
 
     def __init__(
@@ -48,6 +50,7 @@ class Endpoint:
         api_key: str,
         *,
         engine: str,
+        served_name: str | None = None,
         time: _Time,
         limit: int | None,
         on_release: Callable[[], None],
@@ -57,6 +60,7 @@ class Endpoint:
         self.base_url = base_url
         self.api_key = api_key
         self.engine = engine
+        self.served_name = served_name
         self.limit = limit
         self.in_flight = 0
         self.closed = False
@@ -86,7 +90,7 @@ class Endpoint:
 class Lease:
     """One request in flight. Send it to `base_url` with `api_key`, then release it, always."""
 
-    __slots__ = ("_endpoint", "_open", "api_key", "base_url", "engine", "instance_id")
+    __slots__ = ("_endpoint", "_open", "api_key", "base_url", "engine", "instance_id", "served_name")
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -95,6 +99,7 @@ class Lease:
         self.base_url = endpoint.base_url
         self.api_key = endpoint.api_key
         self.engine = endpoint.engine
+        self.served_name = endpoint.served_name
 
     def keep_alive(self, wish: KeepAlive) -> None:
         """How long the client wants the model to stay after this request; holds until the next wish.

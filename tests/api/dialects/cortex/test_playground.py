@@ -36,13 +36,17 @@ async def test_a_model_is_down_until_it_runs_and_then_says_what_it_takes(api: Ap
 
 
 async def test_models_that_run_are_told_to_those_who_may_use_them(guarded: Api) -> None:
-    envelope(await guarded.get("//v1/models/running"), 401, "unauthenticated")
-    answer = await guarded.get("//v1/models/status")
+    for path in ("//v1/models/running", "//v1/models/status"):
+        envelope(await guarded.get(path), 401, "unauthenticated")
+    user = await guarded.as_role(Role.USER)
+    answer = await guarded("GET", "//v1/models/status", headers=user)
     assert answer.json() == {"data": []} and "url" not in answer.text
     await guarded.services.externals.add("elsewhere", "http://127.0.0.1:9", "vllm", "generate", LOCAL_ADMIN)
     await guarded.services.pools.look()
-    (down,) = (await guarded.get("//v1/models/status")).json()["data"]
+    (down,) = (await guarded("GET", "//v1/models/status", headers=user)).json()["data"]
     assert down["state"] == "down" and "127.0.0.1" not in str(down)
+    bounded = await guarded.as_role(Role.USER, models=["other"])
+    assert (await guarded("GET", "//v1/models/status", headers=bounded)).json() == {"data": []}
 
 
 async def test_a_conversation_is_begun_added_to_read_and_deleted(api: Api) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from ostler.core.principals import LOCAL_ADMIN, Role
 from ostler.models.records import NewModel
 from tests.api.dialects.llamactl.conftest import ROOT, Llamactl, MakeLlamactl
 from tests.api.dialects.llamactl.shapes import failure, not_let_in
+from tests.hub.server import HubServer
 
 HELLO = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
 
@@ -157,6 +161,44 @@ async def test_a_failed_start_says_why_and_the_status_is_failed(llamactl: Llamac
     await llamactl.make("other", backend_options={"not_a_flag": True})
     assert "--not-a-flag" in failure(await llamactl("POST", f"{ROOT}/other/start"), 400)["details"]
     assert (await llamactl.get(f"{ROOT}/other")).json()["status"] == "failed"
+
+
+async def test_files_of_the_hub_are_fetched_at_a_start(
+    make_llamactl: MakeLlamactl, hub_server: HubServer, demo_model: Path
+) -> None:
+    files: dict[str, bytes | Path] = {"demo-Q8_0.gguf": demo_model, "other-Q4_0.gguf": b"none"}
+    hub_server.add_repo("org/demo-GGUF", files, private=True, token="hf_own")
+    llamactl = await make_llamactl(offline=False, hf_endpoint=hub_server.endpoint)
+    options = {"hf_repo": "org/demo-GGUF", "hf_file": "demo-Q8_0.gguf", "model": ""}
+    await llamactl.make("closed", backend_options=options)
+    told = failure(await llamactl("POST", f"{ROOT}/closed/start"), 404, "start_failed")
+    assert "org/demo-GGUF" in told["details"]
+    made = await llamactl.make("open", backend_options={**options, "hf_token": "hf_own"})
+    assert "hf_own" not in str(made)
+    assert made["options"]["backend_options"]["hf_repo"] == "org/demo-GGUF"
+    assert (await llamactl.do("open", "start"))["status"] == "running"
+    assert (await llamactl.do("closed", "start"))["status"] == "running"
+
+
+async def test_an_engine_that_dies_is_restarting_and_then_runs_again(llamactl: Llamactl) -> None:
+    await llamactl.make("tiny", restart_delay=1, idle_timeout=0)
+    await llamactl.do("tiny", "start")
+    view = llamactl.services.instances.view(1)
+    assert view.pid is not None
+    os.kill(view.pid, signal.SIGKILL)
+    seen: list[str] = []
+    async with asyncio.timeout(60):
+        while seen[-1:] != ["running"] or "restarting" not in seen:
+            status = (await llamactl.get(f"{ROOT}/tiny")).json()["status"]
+            seen += [status] if seen[-1:] != [status] else []
+            await asyncio.sleep(0.02)
+    assert "failed" not in seen and "stopped" not in seen
+    await llamactl.make("once", auto_restart=False, idle_timeout=0)
+    await llamactl.do("once", "start")
+    os.kill(llamactl.services.instances.view(2).pid or 0, signal.SIGKILL)
+    async with asyncio.timeout(60):
+        while (await llamactl.get(f"{ROOT}/once")).json()["status"] != "failed":
+            await asyncio.sleep(0.02)
 
 
 async def test_the_home_folder_is_put_in(llamactl: Llamactl, monkeypatch: pytest.MonkeyPatch) -> None:

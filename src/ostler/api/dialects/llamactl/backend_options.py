@@ -51,6 +51,7 @@ _LOAD_MODES: Mapping[Any, Mapping[str, bool]] = {
     "none": {"no_mmap": True},
     "dio": {"direct_io": True},
 }
+_HUB_TOKEN = "--hf-token"
 _ELSEWHERE = ("--model-url", "--docker-repo", "--mmproj-url", "--spec-draft-hf")
 """What llama-server would fetch by itself."""
 
@@ -59,7 +60,7 @@ _ELSEWHERE = ("--model-url", "--docker-repo", "--mmproj-url", "--spec-draft-hf")
 class Said:
     """What `backend_options` say: our options, arguments for the engine, and which model it is.
 
-    `path` may begin with `~`; `repo` may have a tag, `file` is one of its files.
+    `repo` may have a tag, `file` is one of its files, `hub_token` is what the hub lets it be fetched with.
     """
 
     options: dict[str, OptionValue] = field(default_factory=dict)
@@ -67,6 +68,7 @@ class Said:
     path: str | None = None
     repo: str | None = None
     file: str | None = None
+    hub_token: str | None = None
 
 
 def read(table: OptionTable, given: Mapping[str, Any]) -> Said:
@@ -93,7 +95,8 @@ def read(table: OptionTable, given: Mapping[str, Any]) -> Said:
     if path and table.models_may_be_repos and REPO.fullmatch(path):
         path, repo = None, path
     table.check_extra_args(extra)
-    return Said(table.validate(named), tuple(extra), _home(path), repo, kept.get("hub_file"))
+    options = table.validate(named)
+    return Said(options, tuple(extra), _home(path), repo, kept.get("hub_file"), kept.get(_HUB_TOKEN))
 
 
 def _each(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -117,6 +120,8 @@ def _keep(table: OptionTable, name: str, value: Any, kept: dict[str, str]) -> No
         )
     if owned.meaning is not None:
         kept[owned.meaning] = str(value)
+    elif _HUB_TOKEN in owned.flags:
+        kept[_HUB_TOKEN] = str(value)
 
 
 def _fetches(owned: Owned) -> bool:

@@ -68,7 +68,12 @@ async def read_logs(
 
 @routes.at("POST", f"{ROOT}/{{name:path}}/start", dependencies=[says("start_failed")], **management())
 async def start_instance(rooms: Rooms, who: Who, name: Name) -> dict[str, Any]:
-    """Start it, and answer when it is ready; files of the hub that are not here are fetched first."""
+    """Start it, and answer when it is ready; files of the hub that are not here are fetched first.
+
+    A model of a cache of the Hub, by its name there, becomes an instance now.
+    """
+    if await rooms.automatic.find(name) is not None and may_use(who, name):
+        await rooms.automatic.adopt(name, who)
     model = instance(rooms, who, name)
     await bring_up(rooms, who, model)
     return instance_out(rooms, model)
@@ -189,7 +194,7 @@ async def _fetch(rooms: Services, who: Principal, model: Model) -> None:
     )
     if files is not None and files.complete:
         return
-    job = await rooms.downloads.pull(source.label, principal=who)
+    job = await rooms.downloads.pull(source.label, principal=who, for_model=model.id)
     ended = await rooms.jobs.wait(job.id, FETCH_S)
     if ended.state is not JobState.SUCCEEDED:
         error = ended.error or {}

@@ -22,7 +22,7 @@ from ostler.core.errors import InvalidField, OstlerError, Unsupported
 from ostler.core.launch import HIDDEN
 from ostler.core.settings import Settings
 from ostler.hub.specs import parse_spec
-from ostler.models.records import Model, NewModel, Policy, Source
+from ostler.models.records import HUB_TOKEN, Model, NewModel, Policy, Source
 from ostler.models.sources import source_of
 
 ORIGIN = "llamactl"
@@ -83,6 +83,8 @@ def new_model_of(rooms: Services, name: str | None, sent: OptionsIn, before: Mod
         key: before.env.get(key, "") if value == HIDDEN and before else value
         for key, value in (sent.environment or {}).items()
     }
+    if said.hub_token is not None:
+        env[HUB_TOKEN] = said.hub_token
     if HIDDEN in env.values():
         raise InvalidField("environment", f"{HIDDEN} stands for a hidden secret", hint="Send the real value.")
     return NewModel(
