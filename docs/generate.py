@@ -49,7 +49,10 @@ def settings_page() -> str:
 
 _DEFAULTS_IN_WORDS = {
     "data_dir": "`~/.local/share/ostler` (on macOS `~/Library/Application Support/ostler`)",
-    "hub_cache_dir": "`$HF_HOME/hub`, which is `~/.cache/huggingface/hub` where HF_HOME is not set",
+    "hub_cache_dir": (
+        "`$HF_HOME/hub`, else `$XDG_CACHE_HOME/huggingface/hub`, else `~/.cache/huggingface/hub`"
+    ),
+    "llama_cache_dir": "`~/.cache/llama.cpp`, as llama.cpp has it on this system",
 }
 
 
@@ -77,6 +80,8 @@ def errors_page() -> str:
         "|---|---|---|---|",
     ]
     for error in sorted(_family(OstlerError), key=lambda error: (error.code_of_class(), error.__doc__ or "")):
+        if error.__name__.startswith("_"):
+            continue
         meaning = (error.__doc__ or "").strip().splitlines()[0]
         status, code = status_of(error), EXIT_CODES.get(error.kind, 1)
         lines.append(f"| `{error.code_of_class()}` | {status} | {code} | {meaning} |")

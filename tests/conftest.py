@@ -29,7 +29,8 @@ SHARED = Path(os.environ.get("OSTLER_SHARED", CHECKOUT.parent / "shared"))
 def no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test reads or writes the settings, caches or tokens of the person who runs it."""
     for name in list(os.environ):
-        if name.startswith(("OSTLER_", "HF_", "HUGGING", "LLAMA_ARG_")) and name != "OSTLER_SHARED":
+        theirs = ("OSTLER_", "HF_", "HUGGING", "LLAMA_ARG_", "LLAMA_CACHE", "LLAMACTL_")
+        if name.startswith(theirs) and name != "OSTLER_SHARED":
             monkeypatch.delenv(name)
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     home = tmp_path_factory.mktemp("home")

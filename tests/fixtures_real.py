@@ -5,6 +5,8 @@ Each names its part as missing where it is not on this machine; `tests/real/inst
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
@@ -13,6 +15,8 @@ import pytest
 
 from tests.real.docker_engine import DockerEngine, PodmanService, make_images, require
 from tests.real.vllm_environment import is_complete, vllm_environment
+
+CHECKOUT = Path(__file__).parents[1]
 
 
 def _running(engine: DockerEngine) -> Iterator[DockerEngine]:
@@ -50,4 +54,14 @@ def vllm() -> Path:
     found = vllm_environment()
     if not is_complete(found):
         pytest.skip(f"vLLM is missing ({found}): run tests/real/install.sh")
+    return found
+
+
+@pytest.fixture
+def llama_server() -> str:
+    """The program, from OSTLER_TEST_LLAMA_SERVER, PATH or `.venv-llama` of the checkout."""
+    named = os.environ.get("OSTLER_TEST_LLAMA_SERVER") or shutil.which("llama-server")
+    found = named or str(CHECKOUT / ".venv-llama" / "bin" / "llama-server")
+    if not Path(found).is_file():
+        pytest.skip("llama-server is missing (PATH or .venv-llama/bin/llama-server)")
     return found

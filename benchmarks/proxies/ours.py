@@ -1,7 +1,8 @@
 """Ostler's gateway as it is served: real keys, names, limits, accounting and database.
 
-Only the engine is not started: the upstream's address is published as that of a running one.
-Run: python -m benchmarks.proxies.ours PORT UPSTREAM_URL
+Only the engine is not started: the upstream's address is published as that of a running one, of llama.cpp.
+A second upstream is published as one of vLLM.
+Run: python -m benchmarks.proxies.ours PORT UPSTREAM_URL [SECOND_URL]
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import socket
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +39,8 @@ from ostler.upstreams.pools import Pools
 from ostler.usage import UsageWriter
 from tests.nothing_cached import NothingCached
 
-MODEL = "echo"
+MODELS = (("echo", "llamacpp"), ("twin", "vllm"))
+"""The names of the upstreams, and what they are said to be."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +51,24 @@ class Running:
     context_length: int | None = None
 
 
-class OneEngine:
-    """The routes of instances, with one engine in them."""
+class FixedEngines:
+    """The routes of instances, with an engine for each URL in them."""
 
-    def __init__(self, url: str, clock: Clock) -> None:
+    def __init__(self, urls: Sequence[str], clock: Clock) -> None:
         self._routes = Routes()
         self.try_lease = self._routes.try_lease
-        endpoint = Endpoint(
-            1,
-            url,
-            "internal",
-            engine="llamacpp",
-            time=clock,
-            limit=None,
-            on_release=lambda: None,
-            on_broken=lambda: print("the upstream broke off", file=sys.stderr),
-        )
-        self._routes.publish(1, endpoint)
+        for number, (url, (_, engine)) in enumerate(zip(urls, MODELS, strict=False), start=1):
+            endpoint = Endpoint(
+                number,
+                url,
+                "internal",
+                engine=engine,
+                time=clock,
+                limit=None,
+                on_release=lambda: None,
+                on_broken=lambda: print("the upstream broke off", file=sys.stderr),
+            )
+            self._routes.publish(number, endpoint)
 
     async def lease(
         self, model_id: int, *, principal: Principal, timeout_s: float, is_batch: bool = False
@@ -72,21 +76,25 @@ class OneEngine:
         """Never needed."""
         raise Busy("not running", retry_after_s=1)
 
+    async def context_length(self, model_id: int) -> int | None:
+        """Nobody says."""
+        return None
+
     def view(self, model_id: int) -> Running:
         """Running."""
         return Running()
 
 
-def one_model() -> Model:
+def model_of(number: int, name: str, engine: str) -> Model:
     now = datetime.now(UTC)
     return Model(
-        id=1,
-        name=MODEL,
+        id=number,
+        name=name,
         aliases=(),
         description="",
         origin="native",
         read_only=False,
-        engine="llamacpp",
+        engine=engine,
         runtime="process",
         engine_command=None,
         node="here",
@@ -112,7 +120,7 @@ async def nothing(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def serve(port: int, upstream: str, folder: Path) -> None:
+async def serve(port: int, upstreams: Sequence[str], folder: Path) -> None:
     """Serve until told to end."""
     settings = Settings(data_dir=folder)
     clock = Clock()
@@ -122,7 +130,7 @@ async def serve(port: int, upstream: str, folder: Path) -> None:
     access = Access(database, events, clock, ServerSecret.load(folder / "secret"), lambda: settings)
     await access.start()
     index = ModelIndex()
-    index.fill([one_model()])
+    index.fill([model_of(number, *told) for number, told in enumerate(MODELS[: len(upstreams)], start=1)])
     usage = UsageWriter(database)
     await usage.start()
     gateway = Gateway(
@@ -130,7 +138,7 @@ async def serve(port: int, upstream: str, folder: Path) -> None:
         access=access,
         models=index,
         automatic=NothingCached(),
-        instances=OneEngine(upstream, clock),
+        instances=FixedEngines(upstreams, clock),
         pools=Pools(lambda: settings, clock, tuple),
         usage=usage,
         metrics=GatewayMetrics(CollectorRegistry()),
@@ -158,11 +166,11 @@ async def serve(port: int, upstream: str, folder: Path) -> None:
     await database.close()
 
 
-def main(port: int, upstream: str) -> None:
+def main(port: int, *upstreams: str) -> None:
     """Serve with a data folder of its own."""
     with tempfile.TemporaryDirectory(prefix="ostler-bench-") as folder:
-        uvloop.run(serve(port, upstream, Path(folder)))
+        uvloop.run(serve(port, upstreams, Path(folder)))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), *sys.argv[2:])

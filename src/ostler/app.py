@@ -25,6 +25,8 @@ from ostler import __version__
 from ostler.access.asgi import HearOut
 from ostler.access.service import Access
 from ostler.api.app import build_api
+from ostler.api.dialects.llamactl.forwarding import Forwarded
+from ostler.api.dialects.ollama.exchanges import translators
 from ostler.api.dialects.spoken import is_spoken
 from ostler.api.services import Services
 from ostler.catalog.pulling import PredefinedPulls
@@ -42,6 +44,7 @@ from ostler.core.settings import Settings
 from ostler.core.settings_sources import LoadedSettings
 from ostler.downloads.plan import DownloadPlan
 from ostler.downloads.service import Downloads
+from ostler.downloads.uploads import Uploads
 from ostler.engines.registry import Engines, default_engines
 from ostler.fit.answering import Fits
 from ostler.fit.devices import Devices
@@ -52,10 +55,13 @@ from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.server import OneWriteProtocol, acceptors, settle_memory
 from ostler.hub.service import Hub
 from ostler.hub.specs import parse_spec
+from ostler.importing.bodhi import BodhiImport
 from ostler.importing.cortex import CortexImport
+from ostler.importing.llamactl import LlamactlImport
 from ostler.instances.dry_runs import HubView
 from ostler.instances.service import Instances
 from ostler.jobs.service import Jobs
+from ostler.library.cached_models import CachedModels
 from ostler.library.service import Library
 from ostler.models.automatic import AutomaticModels
 from ostler.models.predefined import Predefined
@@ -183,7 +189,7 @@ def build(
     reshaping = Reshaping(jobs, library, lambda: live.current)
     engines = engines or default_engines(settings)
     sources = SourceReader(library, settings.effective_models_dir)
-    models = Models(database, events, clock, engines, sources, node)
+    models = Models(database, events, clock, engines, sources, node, lambda: live.current.max_models)
     downloads = Downloads(jobs, hub, library, live, events, clock, models.hub_token_of)
     automatic = AutomaticModels(library, models, engines)
     runtimes = runtimes or default_runtimes(settings, secret, clock)
@@ -223,9 +229,11 @@ def build(
         clock=clock,
         access=access,
         library=library,
+        cached=CachedModels(library, events, settings),
         hub=hub,
         jobs=jobs,
         downloads=downloads,
+        uploads=Uploads(live),
         reshaping=reshaping,
         engines=engines,
         runtimes=runtimes,
@@ -236,6 +244,8 @@ def build(
         predefined_pulls=PredefinedPulls(predefined, downloads, models),
         chats=chats,
         cortex_import=CortexImport(access, models, recipes, chats, externals),
+        bodhi_import=BodhiImport(models, engines, library, live),
+        llamactl_import=LlamactlImport(access, models, live, clock),
         externals=externals,
         pools=pools,
         instances=instances,
@@ -262,6 +272,8 @@ def build(
         clock=clock,
         pools=pools,
         is_inner=is_spoken,
+        translators=translators(services),
+        addresses=Forwarded(),
     )
     return Ostler(services, gateway, usage_writer)
 

@@ -7,8 +7,10 @@ import hashlib
 
 import bcrypt
 import pytest
+from argon2 import PasswordHasher
 from sqlalchemy import select, text
 
+from ostler.access.foreign import UNMARKED, is_foreign_hash
 from ostler.access.key_records import KeyDisabled, KeyNameTaken, Owner
 from ostler.access.service import Access, UnknownKey
 from ostler.access.tables import KeyRow, UserRow
@@ -52,6 +54,44 @@ async def test_a_foreign_key_works_and_becomes_one_of_ours_at_its_first_use(
         row = (await session.scalars(select(KeyRow))).one()
     assert row.foreign_hash is None and len(row.sha256) == 64 and row.scopes == ["chat"]
     assert await use(await make_access(), TOKEN) == "cortex AbCdEf12"
+
+
+async def test_keys_of_which_only_argon2_hashes_are_known_are_found_among_many(
+    access: Access, box: SettingsBox
+) -> None:
+    box.use(host="0.0.0.0")
+    hasher = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+    tokens = [f"llamactl-{number:064x}" for number in range(3)]
+    for number, token in enumerate(tokens):
+        await access.keys.take_over(
+            f"old {number}", UNMARKED, hasher.hash(token), SYSTEM, models=(f"#{number}",)
+        )
+    assert await use(access, tokens[1]) == "old 1"
+    assert await use(access, tokens[0]) == "old 0"
+    with pytest.raises(UnknownKey):
+        await use(access, f"llamactl-{9:064x}")
+    before = access.keys.has_foreign
+    assert await use(access, tokens[2]) == "old 2"
+    assert (before, access.keys.has_foreign) == (True, False)
+    found = access.keys.principal_of(tokens[2])
+    assert found is not None and found.models == ("#2",) and found.role is Role.USER
+
+
+async def test_a_key_that_is_known_in_clear_is_stored_once(access: Access, box: SettingsBox) -> None:
+    box.use(host="0.0.0.0")
+    token = "llamactl-mgmt-" + "a" * 64
+    assert await access.keys.take_over_secret("old", token, Role.ADMIN, SYSTEM) is True
+    assert await access.keys.take_over_secret("again", token, Role.ADMIN, SYSTEM) is False
+    assert await use(access, token) == "old"
+    with pytest.raises(InvalidField):
+        await access.keys.take_over_secret("short", "secret", Role.ADMIN, SYSTEM)
+
+
+def test_hashes_that_would_take_too_much_memory_are_none() -> None:
+    rest = "$c29tZXNhbHRzb21lc2FsdA$YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXo"
+    assert is_foreign_hash(f"$argon2id$v=19$m=65536,t=1,p=4{rest}")
+    assert not is_foreign_hash(f"$argon2id$v=19$m=9999999,t=1,p=4{rest}")
+    assert not is_foreign_hash(f"$argon2i$v=19$m=65536,t=1,p=4{rest}")
 
 
 async def test_other_keys_with_the_same_beginning_are_refused_and_change_nothing(

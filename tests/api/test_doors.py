@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from ostler.api import docs, health
 from ostler.api.app import _NOUNS, build_api
-from ostler.api.dialects.cortex.mounted import owns
+from ostler.api.dialects.bodhi.mounted import owns as is_bodhis
+from ostler.api.dialects.cortex.mounted import owns as is_cortexs
 from ostler.api.dialects.llamactl.mounted import owns as is_llamactls
+from ostler.api.dialects.ollama.mounted import owns as is_ollamas
 from ostler.api.dialects.spoken import DIALECTS
 from ostler.api.door import Door, router
 from ostler.core.principals import Role
 from tests.api.conftest import Api, MakeApi, problem
+from tests.api.dialects.bodhi.shapes import bodhi_error
 from tests.api.dialects.cortex.shapes import envelope
-from tests.api.dialects.llamactl.shapes import failure, not_let_in
+from tests.api.dialects.llamactl.shapes import not_let_in
+from tests.api.dialects.ollama.shapes import failure
 
 PARTS = {
     "name": "nothing",
@@ -37,7 +42,12 @@ PARTS = {
     "model_id": "1",
     "session_id": "nothing",
     "model_name": "nothing",
+    "topic": "version",
+    "node": "nothing",
+    "model": "nothing",
     "alias": "nothing",
+    "id": "1",
+    "digest": "sha256:" + "0" * 64,
 }
 
 
@@ -51,11 +61,46 @@ def operations(api: Api) -> list[tuple[str, str, str]]:
     ]
 
 
-def refused(path: str, answer: Any, status: int) -> dict[str, Any]:
-    """What the answer says, in the shape that belongs to the path."""
-    if is_llamactls(path):
-        return not_let_in(answer) if status == 401 else failure(answer, status)
-    return envelope(answer, status) if owns(path) else problem(answer, status)
+def is_ours(path: str) -> bool:
+    """What no dialect owns."""
+    return not any(dialect.owns(path) for dialect in DIALECTS)
+
+
+def bodhi_too_low(path: str, answer: Any, facts: dict[str, str]) -> None:
+    if path.startswith(("/bodhi/v1/tokens", "/bodhi/v1/settings")):  # for people; no key opens them
+        bodhi_error(answer, 401, "api_auth_error-missing_auth")
+    else:
+        assert bodhi_error(answer, 403, "forbidden")["params"] == facts
+
+
+def cortex_too_low(_path: str, answer: Any, facts: dict[str, str]) -> None:
+    assert envelope(answer, 403)["facts"] == facts
+
+
+def llamactl_too_low(_path: str, answer: Any, _facts: dict[str, str]) -> None:
+    not_let_in(answer, "Invalid API key")
+
+
+def ollama_too_low(_path: str, answer: Any, facts: dict[str, str]) -> None:
+    failure(answer, 403, f"has the role {facts['has']}", f"the role {facts['needs']}")
+
+
+def our_too_low(_path: str, answer: Any, facts: dict[str, str]) -> None:
+    assert problem(answer, 403)["facts"] == facts
+
+
+SPOKEN: tuple[tuple[Callable[[str], bool], Callable[[Any], Any], Callable[..., None]], ...] = (
+    (is_bodhis, lambda answer: bodhi_error(answer, 401, "unauthorized"), bodhi_too_low),
+    (is_cortexs, lambda answer: envelope(answer, 401), cortex_too_low),
+    (is_llamactls, not_let_in, llamactl_too_low),
+    (is_ollamas, lambda answer: failure(answer, 401), ollama_too_low),
+    (is_ours, lambda answer: problem(answer, 401), our_too_low),
+)
+"""Each dialect's paths, its answer to one without a key, and its answer to one whose role is too low."""
+
+
+def test_every_dialect_stands_in_the_table() -> None:
+    assert len(SPOKEN) == len(DIALECTS) + 1
 
 
 async def test_every_route_refuses_one_without_a_key_on_an_open_address(guarded: Api) -> None:
@@ -63,7 +108,8 @@ async def test_every_route_refuses_one_without_a_key_on_an_open_address(guarded:
     for method, path, role in operations(guarded):
         if role != "none":
             answer = await guarded(method, f"/{path}", content=b"not read at all")
-            refused(path, answer, 401)
+            (without_key,) = [without_key for owns, without_key, _ in SPOKEN if owns(path)]
+            without_key(answer)
             assert answer.headers["www-authenticate"].startswith("Bearer")
             seen += 1
     assert seen > 40
@@ -77,10 +123,8 @@ async def test_every_route_refuses_a_role_below_its_own_before_it_reads_the_body
             continue
         below = Role(Role.parse(role) - 1)
         answer = await guarded(method, f"/{path}", content=b"not read at all", headers=headers[below.label])
-        if is_llamactls(path):
-            not_let_in(answer, "Invalid API key")
-            continue
-        assert refused(path, answer, 403)["facts"] == {"needs": role, "has": below.label}
+        (too_low,) = [too_low for owns, _, too_low in SPOKEN if owns(path)]
+        too_low(path, answer, {"needs": role, "has": below.label})
         seen += 1
     assert seen > 20
 

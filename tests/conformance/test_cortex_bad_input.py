@@ -1,7 +1,8 @@
-"""What is wrong with a request or a file is refused with the reason, and changes nothing: Cortex's paths.
+"""What is wrong with a request, a file or a daemon is told, and nothing is lost: Cortex's paths.
 
-The rest is tested where it belongs: faults of containers in tests/real/test_docker.py, single fields and
-folders in tests/api/dialects/cortex/.
+Everything that its reference marks as a defect, and the faults that it does not speak of. More of both:
+faults of containers in tests/real/test_docker.py, a stop that hangs and one that is refused in
+test_cortex_model_management.py, single fields and folders in tests/api/dialects/cortex/.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from urllib.parse import quote
 import pytest
 
 from tests.conformance.cortex_house import CortexHouse, after
+from tests.real.docker_engine import DockerEngine
 
+real = pytest.mark.real
 LLAMA = {"mode": "offline", "engine_type": "llamacpp", "local_path": "demo", "served_model_name": "x"}
 ARGS, ENV = "engine_startup_args_json", "engine_startup_env_json"
 
@@ -129,6 +132,82 @@ def test_two_starts_at_once_are_one(cortex: CortexHouse) -> None:
     assert len(cortex.server.engines()) == 1
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:0", "http://127.0.0.1:0/v1", "http://:0"])
+def test_nothing_is_routed_to_port_0(cortex: CortexHouse, url: str) -> None:
+    entry = {"served_name": "nowhere", "url": url, "task": "generate"}
+    refused = cortex.client("POST", "/admin/models/registry", entry)
+    assert (refused.status, refused.word) == (400, "invalid_registry_entry")
+    assert cortex.client.registry() == {}
+    assert cortex.client.chat("nowhere").status == 404
+
+
+@real
+def test_two_starts_are_one_container(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
+    number = in_containers.create("twice")
+    with ThreadPoolExecutor(4) as people:
+        answers = list(people.map(lambda _: in_containers.client.do(number, "start"), range(4)))
+    assert {answer.status for answer in answers} == {200}
+    in_containers.client.until_state(number, "running")
+    assert in_containers.told("twice") == ["starting", "loading", "running"]
+    assert docker_engine.containers() == [f"llamacpp-model-{number}"]
+
+
+@real
+def test_a_start_while_the_daemon_is_down(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
+    number = in_containers.create("early")
+    docker_engine.stop()
+    try:
+        refused = in_containers.client.do(number, "start")
+        assert refused.status == 503 and "Docker daemon" in refused.body["error"]["detail_text"]
+        assert in_containers.client.dry_run(number)["valid"] is False
+        assert in_containers.client.state(number) == "stopped"
+    finally:
+        docker_engine.start()
+    in_containers.client.run(number)
+
+
+@real
+def test_a_server_that_starts_while_the_daemon_is_down(
+    in_containers: CortexHouse, docker_engine: DockerEngine
+) -> None:
+    number = in_containers.create("adopted")
+    in_containers.client.run(number)
+    in_containers.server.kill()
+    docker_engine.stop()
+    try:
+        in_containers.start()
+        unseen = in_containers.client.models()[number]
+        assert unseen["state"] == "loading" and "does not answer" in unseen["state_reason"]
+        assert in_containers.client.get(f"/admin/models/{number}/readiness")["status"] == "loading"
+    finally:
+        docker_engine.start()
+    in_containers.client.until_state(number, "running")
+    assert in_containers.client.chat("adopted").status == 200
+    assert docker_engine.containers() == [f"llamacpp-model-{number}"]
+
+
+@real
+def test_a_container_that_is_removed_by_hand(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
+    number = in_containers.create("gone")
+    in_containers.client.run(number)
+    docker_engine.docker("rm", "--force", f"llamacpp-model-{number}")
+    in_containers.client.until(number, lambda _: in_containers.told("gone").count("running") == 2)
+    assert in_containers.told("gone")[2:5] == ["running", "failed", "restarting"]
+    assert in_containers.client.chat("gone").status == 200
+
+
+@real
+def test_a_container_that_ends_at_once(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
+    number = in_containers.create("short", **{ARGS: [{"flag": "--no-such-flag", "type": "flag"}]})
+    in_containers.client.do(number, "start", override="true")
+    in_containers.client.until_state(number, "failed")
+    shown = in_containers.client.models()[number]
+    assert shown["state_reason"] and shown["port"] is None and shown["container_name"] is None
+    assert in_containers.client.get(f"/admin/models/{number}/readiness")["status"] == "error"
+    assert "short" not in in_containers.client.registry()
+    assert docker_engine.containers() == []
+
+
 @pytest.mark.parametrize(
     ("path", "query"),
     [
@@ -150,7 +229,7 @@ def test_nothing_outside_is_shown(cortex: CortexHouse, path: str, query: dict[st
 
 @pytest.mark.parametrize("verb", ["start", "stop", "apply", "archive", "test", "dry-run"])
 def test_a_model_that_is_not_there_is_not_found(cortex: CortexHouse, verb: str) -> None:
-    assert cortex.client.do(4711, verb).word == "not_found"
+    assert cortex.client.do(4711, verb).word == ("model_not_found" if verb == "test" else "not_found")
     assert cortex.client("POST", f"/admin/models/nought/{verb}").status == 422
 
 

@@ -9,6 +9,7 @@ is tested: every transition is told as an event, and `GET /admin/models/metrics`
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -301,6 +302,26 @@ def test_running(in_containers: CortexHouse) -> None:
     assert in_containers.client.chat("demo").body["choices"][0]["message"]["content"]
     tested = in_containers.client.do(number, "test").body
     assert (tested["success"], tested["test_type"], tested["error"]) == (True, "chat", None)
+
+
+@real
+@pytest.mark.timeout(600)
+def test_running_without_a_chat_template(with_both: CortexHouse) -> None:
+    """`running`: Model ready for inference requests; one that cannot chat is tried out by completions."""
+    plain = with_both.models_dir / "plain"
+    shutil.copytree(with_both.models_dir / "small", plain)
+    for file in (*plain.glob("chat_template*"), plain / "tokenizer_config.json"):
+        text = json.loads(file.read_text()) if file.suffix == ".json" else {}
+        file.unlink()
+        if text.pop("chat_template", None) or file.name == "tokenizer_config.json":
+            (plain / "tokenizer_config.json").write_text(json.dumps(text))
+    with_both.untouched()
+    number = with_both.create_vllm("plain", local_path="plain")
+    with_both.client.run(number, patience_s=300)
+    assert with_both.client.chat("plain").body["error"]["code"] == "chat_template_missing"
+    tested = with_both.client.do(number, "test").body
+    assert (tested["success"], tested["test_type"], tested["error"]) == (True, "chat", None)
+    assert tested["request"]["prompt"] == "Hello" and tested["response"]["choices"][0]["text"]
 
 
 @real

@@ -20,6 +20,7 @@ from pyreqwest.http import HeaderMap
 from pyreqwest.request import StreamRequest
 
 from ostler.access.service import Access
+from ostler.api.dialects.llamactl.forwarding import Forwarded
 from ostler.core.clock import Clock
 from ostler.core.database import Database
 from ostler.core.events import EventLog
@@ -156,6 +157,9 @@ class HeldInstances:
         lease = self.routes.try_lease(model_id)
         assert lease is not None
         return lease
+
+    async def context_length(self, model_id: int) -> int | None:
+        return self.view(model_id).context_length
 
     def view(self, model_id: int) -> Looks:
         endpoint = self.endpoints.get(model_id)
@@ -351,6 +355,7 @@ async def stand(database: Database, tmp_path: Path) -> AsyncIterator[Stand]:
         automatic=NothingCached(),
         instances=instances,
         pools=pools,
+        addresses=Forwarded(),
         usage=usage,
         metrics=metrics,
         settings=settings,

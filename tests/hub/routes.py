@@ -272,7 +272,10 @@ def _manifest(hub: HubServer, request: Request, name: str, tag: str) -> Answer:
         blob = commit.files[path]
         return {"rfilename": path, "size": blob.size, "blobId": blob.oid, "lfs": {"sha256": blob.sha256}}
 
-    manifest = {"schemaVersion": 2, "ggufFile": entry(chosen[0])}
+    manifest: dict[str, Any] = {"schemaVersion": 2}
+    if "llama-cpp" not in request.headers.get("user-agent", ""):
+        return Answer.of_json(manifest)  # what other programs get says nothing of GGUF files
+    manifest["ggufFile"] = entry(chosen[0])
     if projector:
         manifest["mmprojFile"] = entry(projector)
     return Answer.of_json(manifest)

@@ -185,15 +185,18 @@ def test_llama_cpp_gets_its_manifest(hub_server: HubServer) -> None:
     repo = hub_server.add_repo(
         "org/vision", {"m-Q4_K_M.gguf": b"4", "m-Q8_0.gguf": b"8", "mmproj-F16.gguf": b"p"}
     )
-    manifest = api_json(hub_server, "/v2/org/vision/manifests/q8_0")
+    assert "ggufFile" not in api_json(hub_server, "/v2/org/vision/manifests/q8_0"), "only llama.cpp is told"
+    theirs = {"User-Agent": "llama-cpp/11434"}
+    manifest = api_json(hub_server, "/v2/org/vision/manifests/q8_0", theirs)
     assert manifest["ggufFile"]["rfilename"] == "m-Q8_0.gguf"
     assert manifest["ggufFile"]["lfs"]["sha256"] == repo.blob("m-Q8_0.gguf").sha256
     assert manifest["mmprojFile"]["rfilename"] == "mmproj-F16.gguf"
-    assert api_json(hub_server, "/v2/org/vision/manifests/latest")["ggufFile"]["rfilename"] == "m-Q4_K_M.gguf"
+    latest = api_json(hub_server, "/v2/org/vision/manifests/latest", theirs)
+    assert latest["ggufFile"]["rfilename"] == "m-Q4_K_M.gguf"
 
 
-def api_json(hub: HubServer, path: str) -> dict[str, Any]:
-    return dict(json.loads(get(hub, path)[2]))
+def api_json(hub: HubServer, path: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
+    return dict(json.loads(get(hub, path, headers)[2]))
 
 
 FILE = "/org/plain/resolve/main/notes.txt"

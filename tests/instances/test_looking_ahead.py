@@ -11,6 +11,8 @@ import pytest
 
 from ostler.engines.llamacpp import LlamaCpp
 from ostler.engines.vllm import Vllm
+from ostler.fit.device import Device
+from ostler.fit.pretend import pretended
 from ostler.fit.reasons import Choice
 from ostler.instances.looking_ahead import Scene, look_ahead
 from ostler.library.facts import ModelFacts
@@ -101,6 +103,29 @@ def test_a_model_that_could_see_is_missed_its_projector() -> None:
     assert codes(blind) == {"no_projector"}
     assert codes(replace(blind, mmproj=Path("/mmproj.gguf"))) == set()
     assert codes(blind, mmproj="/elsewhere.gguf") == set()
+
+
+GPUS = tuple(pretended("2x24GiB"))
+
+
+@pytest.mark.parametrize(
+    ("options", "devices", "code"),
+    [
+        ({"tensor_parallel_size": 2}, GPUS, None),
+        ({"tensor_parallel_size": 4}, GPUS, "more_gpus_than_there_are"),
+        ({"tensor_parallel_size": 2, "pipeline_parallel_size": 2}, GPUS, "more_gpus_than_there_are"),
+        ({"tensor_parallel_size": 2}, GPUS[:1], "more_gpus_than_there_are"),
+        ({"tensor_parallel_size": 2}, (), None),
+        ({"quantization": "fp8"}, GPUS, "fp8_needs_newer_gpus"),
+        ({"swap_space_gb": 4.0}, GPUS, "not_passed_on"),
+    ],
+)
+def test_what_is_said_of_vllm_and_its_gpus(
+    options: dict[str, Any], devices: tuple[Device, ...], code: str | None
+) -> None:
+    found = look_ahead(Scene(Vllm(), safetensors(None), options, Choice(), devices, cores=8))
+    assert [one.code for one in found] == ([code] if code else [])
+    assert all(one.is_error == (one.code == "more_gpus_than_there_are") for one in found)
 
 
 @pytest.mark.parametrize("name", ["threads", "threads_batch"])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ostler.fit.devices import Device
 from ostler.fit.ledger import Claim, Ledger, open_ledger
 from ostler.instances.leaving import MOST_TRIED, cheapest
-from ostler.instances.plan import Candidate, Plan, Resident, Seat, Verdict, plan_room
+from ostler.instances.plan import Candidate, Places, Plan, Resident, Seat, Verdict, plan_room
 
 
 def device(total: int, free: int | None = None, id: str = "cuda:0") -> Device:
@@ -35,7 +35,7 @@ def plan(
     candidate: Candidate, residents: Sequence[Resident], devices: Sequence[Device] = (device(100),)
 ) -> Plan:
     ledger = open_ledger(devices, [], [r.claim for r in residents], {})
-    return plan_room(candidate, residents, 0, ledger)
+    return plan_room(candidate, residents, Places(), ledger)
 
 
 def test_it_goes_where_there_is_memory() -> None:
@@ -141,13 +141,13 @@ def test_memory_of_other_programs_may_come_back() -> None:
 def test_programs_that_the_driver_names_are_named() -> None:
     others = {"cuda:0": {"python3 (pid 7)": 50}}
     ledger = open_ledger([device(100, free=30)], [], [], {}, others)
-    refused = plan_room(wants(60), [], 0, ledger)
+    refused = plan_room(wants(60), [], Places(), ledger)
     assert "held: python3 (pid 7) 50 B, other programs 20 B" in refused.reason
 
 
 def test_what_is_larger_than_the_whole_device_never_goes() -> None:
     ledger = open_ledger([device(100)], [], [], {"": 10})
-    never = plan_room(wants(91), [], 0, ledger)
+    never = plan_room(wants(91), [], Places(), ledger)
     assert never.verdict is Verdict.NEVER
     assert never.reason == "it needs 91 B on cuda:0, which has 100 B in all, 10 B of them kept back"
     assert "which is not there" in plan(wants({"cuda:9": 1}), []).reason
@@ -198,9 +198,9 @@ def test_a_plan_never_overcommits_and_never_stops_more_than_needed(
     devices = [device(120, free, id) for id in DEVICES]
     ledger = open_ledger(devices, [], [r.claim for r in residents], {})
     several = tuple(Seat((f"seat {n}",), need) for n, need in enumerate(needs))
-    made = plan_room(wants({}, may_evict=may_evict, seats=several), residents, max_running, ledger)
+    made = plan_room(wants({}, may_evict=may_evict, seats=several), residents, Places(max_running), ledger)
     need = made.seat.need or {}
-    alone = [plan_room(wants(n, may_evict=may_evict), residents, max_running, ledger) for n in needs]
+    alone = [plan_room(wants(n, may_evict=may_evict), residents, Places(max_running), ledger) for n in needs]
     for verdict in (Verdict.GO, Verdict.WAIT, Verdict.REFUSE):
         if any(one.verdict is verdict for one in alone):
             assert made.verdict is verdict, "the best of the seats is taken"
@@ -267,7 +267,7 @@ class World:
         for resident in self.running.values():
             entered = entered.take(resident.claim.held)
         assert all(account.balance_bytes >= 0 for account in entered.accounts.values()), "over-committed"
-        made = plan_room(candidate, list(self.running.values()), 0, entered)
+        made = plan_room(candidate, list(self.running.values()), Places(), entered)
         for id in (*made.evict, *made.finish):
             assert self.running[id].may_leave
             self.running[id] = replace(self.running[id], is_leaving=True)

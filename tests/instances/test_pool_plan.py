@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ostler.fit.device import Device, pooled
 from ostler.fit.ledger import Claim, open_ledger
-from ostler.instances.plan import Candidate, Resident, Verdict, plan_room
+from ostler.instances.plan import Candidate, Places, Resident, Verdict, plan_room
 
 METAL = Device("metal:0", "a chip", "metal", 90, 90, is_real=False, pool="cpu")
 HOST = Device("cpu", "a host", "cpu", 120, 120, is_real=False)
@@ -24,8 +24,8 @@ def test_a_model_on_the_gpu_leaves_for_one_on_the_host_as_both_take_the_same_byt
     on_gpu = resident(1, {"metal:0": 80, "cpu": 5})
     ledger = open_ledger(DEVICES, [], [on_gpu.claim], {})
     wanted = Candidate(9, "new", need=pooled({"cpu": 60}, DEVICES))
-    assert plan_room(wanted, [on_gpu], 0, ledger).evict == (1,)
-    assert plan_room(Candidate(9, "new", need={"cpu": 35}), [on_gpu], 0, ledger).verdict is Verdict.GO
+    assert plan_room(wanted, [on_gpu], Places(), ledger).evict == (1,)
+    assert plan_room(Candidate(9, "new", need={"cpu": 35}), [on_gpu], Places(), ledger).verdict is Verdict.GO
 
 
 @settings(max_examples=300, deadline=None)
@@ -40,7 +40,7 @@ def test_no_plan_ever_overcommits_the_pool(
         candidate = Candidate(number, f"m{number}", need=pooled(need, DEVICES))
         while True:
             ledger = open_ledger(DEVICES, [], [r.claim for r in running.values()], {})
-            plan = plan_room(candidate, list(running.values()), 0, ledger)
+            plan = plan_room(candidate, list(running.values()), Places(), ledger)
             if not plan.evict:
                 break
             for gone in plan.evict:

@@ -9,7 +9,7 @@ import pytest
 from ostler.core.principals import LOCAL_ADMIN
 from ostler.core.states import DesiredState
 from ostler.instances.errors import NoRoom, QueueFull, StillLoading
-from ostler.instances.plan import Candidate, Resident, Verdict, plan_room
+from ostler.instances.plan import Candidate, Places, Resident, Verdict, plan_room
 from ostler.models.records import Model
 from tests.instances.conftest import Fake
 
@@ -22,36 +22,59 @@ def resident(model_id: int, idle_since: float = 0.0, **more: object) -> Resident
 
 
 def test_there_is_room_below_the_limit_and_without_one() -> None:
-    assert plan_room(CANDIDATE, [resident(1)], 2).verdict is Verdict.GO
-    assert plan_room(CANDIDATE, [resident(n) for n in range(50)], 0).verdict is Verdict.GO
+    assert plan_room(CANDIDATE, [resident(1)], Places(2)).verdict is Verdict.GO
+    assert plan_room(CANDIDATE, [resident(n) for n in range(50)], Places()).verdict is Verdict.GO
 
 
 def test_the_longest_idle_leaves_lowest_priority_first() -> None:
     old, young = resident(1, 10.0), resident(2, 20.0)
-    assert plan_room(CANDIDATE, [young, old], 2).evict == (1,)
-    assert plan_room(CANDIDATE, [young, resident(3, 5.0, priority=1)], 2).evict == (2,)
+    assert plan_room(CANDIDATE, [young, old], Places(2)).evict == (1,)
+    assert plan_room(CANDIDATE, [young, resident(3, 5.0, priority=1)], Places(2)).evict == (2,)
 
 
 def test_pinned_ones_never_leave_and_busy_ones_are_waited_for() -> None:
     pinned, busy = resident(1, may_leave=False), resident(2, is_busy=True)
-    assert plan_room(CANDIDATE, [pinned, busy], 2) == plan_room(CANDIDATE, [busy, pinned], 2)
-    plan = plan_room(CANDIDATE, [pinned, busy], 2)
+    assert plan_room(CANDIDATE, [pinned, busy], Places(2)) == plan_room(CANDIDATE, [busy, pinned], Places(2))
+    plan = plan_room(CANDIDATE, [pinned, busy], Places(2))
     assert (plan.verdict, plan.evict) == (Verdict.WAIT, ())
-    assert plan_room(CANDIDATE, [pinned, pinned], 2).verdict is Verdict.REFUSE
+    assert plan_room(CANDIDATE, [pinned, pinned], Places(2)).verdict is Verdict.REFUSE
 
 
 def test_one_that_is_leaving_makes_enough_room() -> None:
-    plan = plan_room(CANDIDATE, [resident(1, is_leaving=True), resident(2)], 2)
+    plan = plan_room(CANDIDATE, [resident(1, is_leaving=True), resident(2)], Places(2))
     assert (plan.verdict, plan.evict) == (Verdict.WAIT, ())
 
 
 def test_a_lowered_limit_makes_several_leave() -> None:
-    assert plan_room(CANDIDATE, [resident(n, float(n)) for n in range(4)], 2).evict == (0, 1, 2)
+    assert plan_room(CANDIDATE, [resident(n, float(n)) for n in range(4)], Places(2)).evict == (0, 1, 2)
 
 
 def test_a_start_that_may_not_evict_is_refused_when_all_places_are_taken() -> None:
     meek = Candidate(99, "new", may_evict=False)
-    assert plan_room(meek, [resident(1)], 1).verdict is Verdict.REFUSE
+    assert plan_room(meek, [resident(1)], Places(1)).verdict is Verdict.REFUSE
+
+
+def test_a_full_group_lets_its_own_leave_and_nobody_else() -> None:
+    places = Places(of_group={"chat": 1})
+    mate, other = resident(1, 20.0, group="chat"), resident(2, 10.0, group="embed")
+    newcomer = Candidate(99, "new", group="chat")
+    assert plan_room(newcomer, [mate, other], places).evict == (1,)
+    assert plan_room(Candidate(99, "new", group="embed"), [mate, other], places).verdict is Verdict.GO
+    assert plan_room(Candidate(99, "new"), [mate, other], places).verdict is Verdict.GO
+    busy = plan_room(newcomer, [resident(1, is_busy=True, group="chat"), other], places)
+    assert (busy.verdict, busy.evict) == (Verdict.WAIT, ())
+    pinned = plan_room(newcomer, [resident(1, may_leave=False, group="chat"), other], places)
+    assert pinned.verdict is Verdict.REFUSE and "1 of 1 models of the group chat run" in pinned.reason
+
+
+async def test_a_model_without_an_idle_timeout_leaves_for_one_of_its_group(house: Fake) -> None:
+    house.settings.change(group_limits="chat=1")
+    a, b = [await house.add(name, policy={"group": "chat", "idle_timeout_s": 0}) for name in "ab"]
+    c = await house.add("c")
+    (await house.lease(c)).release()
+    (await house.lease(a)).release()
+    (await house.lease(b)).release()
+    assert {view.model_name for view in house.instances.views()} == {"b", "c"}
 
 
 async def test_the_longest_idle_leaves_for_a_new_one(house: Fake) -> None:

@@ -70,7 +70,12 @@ async def test_the_last_model_of_a_repo_takes_the_repos_folder_with_it(
     absent.touch()
     kept = put_in_hub_cache(place.cache, "org/other", COMMIT, {"o.gguf": write_model(tmp_path / "o.gguf")})
     plan = await plan_for(place, "org/m:Q8_0")
-    assert plan.freed_bytes == model.stat().st_size + len("about it")
+    assert plan.freed_bytes == 0, "the bytes still have the names that they came from"
+    size_bytes = model.stat().st_size
+    model.unlink()
+    readme.unlink()
+    plan = await plan_for(place, "org/m:Q8_0")
+    assert plan.freed_bytes == size_bytes + len("about it")
     assert (place.cache / "models--org--m").exists(), "a plan deletes nothing"
     done = await place.library.delete(plan, manager)
     assert done.freed_bytes == plan.freed_bytes

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import socket
 import urllib.error
 import urllib.request
@@ -19,17 +18,6 @@ from ostler.engines.llamacpp import LlamaCpp
 from ostler.engines.llamacpp_options import TABLE
 
 pytestmark = pytest.mark.real
-CHECKOUT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def llama_server() -> str:
-    """The program, from OSTLER_TEST_LLAMA_SERVER, PATH or `.venv-llama` of the checkout."""
-    named = os.environ.get("OSTLER_TEST_LLAMA_SERVER") or shutil.which("llama-server")
-    found = named or str(CHECKOUT / ".venv-llama" / "bin" / "llama-server")
-    if not Path(found).is_file():
-        pytest.skip("llama-server is missing (PATH or .venv-llama/bin/llama-server)")
-    return found
 
 
 async def test_the_option_table_agrees_with_the_real_help(llama_server: str) -> None:

@@ -39,16 +39,22 @@ class BodyTooLarge(TooLarge):
 class BodyLimit:
     """Refuses request bodies over `limit_bytes()`: at once by Content-Length, else while they come.
 
-    Raises BodyTooLarge, from `receive` too.
+    `is_unlimited` says of a path that it looks after its own bodies. Raises BodyTooLarge, from `receive` too.
     """
 
-    def __init__(self, app: ASGIApp, limit_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        limit_bytes: Callable[[], int],
+        is_unlimited: Callable[[str], bool] = lambda path: False,
+    ) -> None:
         self._app = app
         self._limit_bytes = limit_bytes
+        self._is_unlimited = is_unlimited
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or self._is_unlimited(scope["path"]):
             await self._app(scope, receive, send)
             return
         limit = self._limit_bytes()

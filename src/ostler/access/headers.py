@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
+from urllib.parse import unquote_plus
 
 from ostler.access.sessions import COOKIES
 
@@ -59,6 +60,25 @@ def read_credentials(headers: RawHeaders) -> Credentials:
                     found.forwarded_for = ",".join(filter(None, hops))
     found.token = bearer or api_key
     return found
+
+
+KEY_IN_QUERY = "api_key"
+
+
+def key_in_header(headers: RawHeaders, query: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Take `api_key` out of a query string: it counts as x-api-key where no header brings a key.
+
+    What comes back may be passed on and written down; the rest of the query stays as it came.
+    """
+    given = list(headers)
+    if b"%" not in query and KEY_IN_QUERY.encode() not in query:
+        return given, query
+    pairs = [(pair, *pair.partition("=")) for pair in query.decode("latin-1").split("&")]
+    keys = [unquote_plus(value) for _, name, _, value in pairs if unquote_plus(name) == KEY_IN_QUERY]
+    rest = "&".join(pair for pair, name, _, _ in pairs if unquote_plus(name) != KEY_IN_QUERY)
+    if keys and keys[0] and read_credentials(given).token is None:
+        given.append((b"x-api-key", keys[0].encode("latin-1", "replace")))
+    return given, rest.encode("latin-1")
 
 
 def _bearer(value: bytes) -> str | None:

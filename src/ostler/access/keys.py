@@ -14,7 +14,15 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ostler.access.addresses import check_addresses, is_within
-from ostler.access.foreign import PREFIX_LENGTH, ForeignSecrets, is_foreign_hash, looks_foreign
+from ostler.access.foreign import (
+    PREFIX_LENGTH,
+    UNMARKED,
+    ForeignSecrets,
+    is_foreign_hash,
+    is_unmarked,
+    looks_foreign,
+    looks_unmarked,
+)
 from ostler.access.key_entries import Entry, entry_of, foreign_mark, hash_of, in_future, limits_json
 from ostler.access.key_records import (
     NOBODY,
@@ -38,8 +46,12 @@ from ostler.core.principals import Limits, Principal, Role
 from ostler.core.queries import check_sort, order_by, page_of
 
 PREFIX = "ostler-"
-SHOWN_PREFIX = len(PREFIX) + 4
-_SHAPE = re.compile(r"ostler-[A-Za-z0-9_-]{43}")
+BODHI_PREFIX = "sk-bodhi-"
+SHOWN_RANDOM = 4
+"""How many characters of a key are shown after its prefix."""
+SHORTEST = 16
+"""Fewest characters of a key that was made elsewhere."""
+_SHAPE = re.compile(rf"(?:{PREFIX}|{BODHI_PREFIX})[A-Za-z0-9_-]{{43}}")
 SORTS = ("name", "id", "created_at", "expires_at", "last_used_at", "role")
 
 
@@ -82,13 +94,23 @@ class Keys:
     async def adopt(self, token: str) -> None:
         """Make a key of another system one of ours, where this is its first use; else do nothing."""
         if not looks_foreign(token) or hash_of(token) in self._by_hash:
-            return
-        prefix = foreign_mark(token[:PREFIX_LENGTH])
-        entry = self._by_hash.get(prefix)
-        if entry is None or entry.foreign_hash is None:
-            return
-        if not await self._foreign.matches(entry.foreign_hash, token):
-            return
+            return None
+        for entry in self._candidates(token):
+            if entry.foreign_hash and await self._foreign.matches(entry.foreign_hash, token):
+                return await self._exchange(entry, token)
+        return None
+
+    def _candidates(self, token: str) -> list[Entry]:
+        """The entries that a foreign key may belong to, the newest first."""
+        if not looks_unmarked(token):
+            entry = self._by_hash.get(foreign_mark(token[:PREFIX_LENGTH]))
+            return [] if entry is None else [entry]
+        unmarked = [e for e in self._by_hash.values() if e.foreign_hash and is_unmarked(e.foreign_hash)]
+        return sorted(unmarked, key=lambda entry: -(entry.principal.key_id or 0))
+
+    async def _exchange(self, entry: Entry, token: str) -> None:
+        """From now on the key is known by its SHA-256."""
+        mark = entry.sha256
         async with self._database.write() as session:
             row = await row_to_change(session, KeyRow, entry.principal.key_id)
             if row is None or row.foreign_hash != entry.foreign_hash:
@@ -98,7 +120,7 @@ class Keys:
             ours = entry_of(row)
 
             def exchange() -> None:
-                self._by_hash.pop(prefix, None)
+                self._by_hash.pop(mark, None)
                 self._remember(ours)
 
             after_commit(session, exchange)
@@ -138,9 +160,11 @@ class Keys:
         owner: Owner = NOBODY,
         scopes: Iterable[str] | None = None,
         addresses: Iterable[str] | None = None,
+        prefix: str = PREFIX,
     ) -> tuple[Key, str]:
         """Make a key; the second value is the key itself, which is never shown again.
 
+        `prefix` is how it begins, one that `looks_like_key` knows.
         Needs the role admin, or be the owner and have no more rights than the owner has. Raises
         KeyNameTaken, InvalidField, NotAllowed.
         """
@@ -151,9 +175,9 @@ class Keys:
         if expires_at is not None:
             expires_at = in_future(expires_at, now)
         checked = limits if isinstance(limits, Limits) else read_limits(limits or {})
-        token = PREFIX + secrets.token_urlsafe(32)
+        token = prefix + secrets.token_urlsafe(32)
         row = self._row(name, role, principal, owner, scopes, addresses)
-        row.prefix, row.sha256 = token[:SHOWN_PREFIX], hash_of(token)
+        row.prefix, row.sha256 = token[: len(prefix) + SHOWN_RANDOM], hash_of(token)
         row.models = None if models is None else list(check_patterns(models))
         row.limits, row.expires_at = limits_json(checked), expires_at
         await self._store(row, principal)
@@ -166,6 +190,7 @@ class Keys:
         foreign_hash: str,
         principal: Principal,
         *,
+        models: tuple[str, ...] | None = None,
         owner: Owner = NOBODY,
         scopes: Iterable[str] | None = None,
         addresses: Iterable[str] | None = None,
@@ -174,18 +199,21 @@ class Keys:
         disabled: bool = False,
         dry_run: bool = False,
     ) -> None:
-        """Store a key of another system, for inference, by its first 8 characters and its bcrypt hash.
+        """Store a key of another system, for inference, by its first 8 characters (UNMARKED where they are
+        not known) and its hash.
 
         At its first use it becomes one of ours. With `dry_run` it is only checked. Needs the role admin.
         Raises KeyNameTaken, InvalidField.
         """
         principal.require(Role.ADMIN, "make keys")
         if not is_foreign_hash(foreign_hash):
-            raise InvalidField("foreign_hash", "this is no bcrypt hash")
+            raise InvalidField("foreign_hash", "this is no bcrypt or Argon2id hash")
         if len(prefix) != PREFIX_LENGTH or not prefix.isalnum():
             raise InvalidField("prefix", f"a key's prefix has {PREFIX_LENGTH} letters and digits")
         row = self._row(check_name(name, "name"), Role.USER, principal, owner, scopes, addresses)
-        row.prefix, row.sha256, row.foreign_hash = prefix, foreign_mark(prefix), foreign_hash
+        mark = foreign_mark(hash_of(foreign_hash) if prefix == UNMARKED else prefix)
+        row.prefix, row.sha256, row.foreign_hash = prefix, mark, foreign_hash
+        row.models = None if models is None else list(check_patterns(models))
         row.disabled, row.expires_at, row.last_used_at = disabled, expires_at, last_used_at
         if not dry_run:
             await self._store(row, principal)
@@ -218,6 +246,24 @@ class Keys:
             last_used_at=None,
         )
 
+    async def take_over_secret(
+        self, name: str, token: str, role: Role, principal: Principal, *, dry_run: bool = False
+    ) -> bool:
+        """Store a key of another system that is known in clear; False where it is stored already.
+
+        With `dry_run` it is only checked. Needs the role admin. Raises KeyNameTaken, InvalidField.
+        """
+        principal.require(Role.ADMIN, "make keys")
+        if len(token) < SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
+            raise InvalidField("key", f"a key has at least {SHORTEST} characters, and no spaces")
+        if hash_of(token) in self._by_hash:
+            return False
+        row = self._row(check_name(name, "name"), role, principal, NOBODY, None, None)
+        row.prefix, row.sha256 = token[: SHORTEST // 4], hash_of(token)
+        if not dry_run:
+            await self._store(row, principal)
+        return True
+
     async def _store(self, row: KeyRow, principal: Principal) -> None:
         try:
             async with self._database.write() as session:
@@ -242,6 +288,7 @@ class Keys:
         owner: Owner = NOBODY,
         prefix: str | None = None,
         disabled: bool | None = None,
+        created_by: str | None = None,
         sort: str = "name",
         descending: bool = False,
         limit: int = 50,
@@ -249,7 +296,7 @@ class Keys:
     ) -> Page[Key]:
         """One page of keys: of an owner, with this text in the prefix, switched off or not.
 
-        Raises InvalidField.
+        `created_by`: those that belong to nobody and were made by whom this names. Raises InvalidField.
         """
         check_sort("keys", sort, SORTS)
         query = select(KeyRow)
@@ -261,6 +308,8 @@ class Keys:
             query = query.where(KeyRow.prefix.icontains(prefix, autoescape=True))
         if disabled is not None:
             query = query.where(KeyRow.disabled.is_(disabled))
+        if created_by is not None:
+            query = query.where(KeyRow.user_id.is_(None), KeyRow.created_by == created_by)
         if search:
             query = query.where(KeyRow.name.icontains(search, autoescape=True))
         order = order_by(KeyRow, sort, descending)
@@ -292,13 +341,31 @@ class Keys:
         """
         async with self._database.write() as session:
             row = await _row(session, key, to_change=True)
-            if row.user_id is None or row.user_id != principal.user_id:
-                principal.require(Role.ADMIN, "switch keys off and on")
+            _refuse_others(row, principal, "switch keys off and on")
             row.disabled = disabled
             kind = "key.disabled" if disabled else "key.enabled"
             await self._events.add(session, NewEvent(kind, "key", row.id, row.name, principal.name))
             entry = entry_of(row)
             after_commit(session, lambda: self._remember(entry))
+        return self._key(row)
+
+    async def rename(self, key: int | str, name: str, principal: Principal) -> Key:
+        """Give a key another name. The owner may, and who has the role admin.
+
+        Raises KeyNotFound, KeyNameTaken, InvalidField, NotAllowed.
+        """
+        check_name(name, "name")
+        try:
+            async with self._database.write() as session:
+                row = await _row(session, key, to_change=True)
+                _refuse_others(row, principal, "rename keys")
+                row.name = name
+                await session.flush()
+                await self._events.add(session, NewEvent("key.renamed", "key", row.id, name, principal.name))
+                entry = entry_of(row)
+                after_commit(session, lambda: self._remember(entry))
+        except IntegrityError as error:
+            raise KeyNameTaken(f"there is already a key named {name!r}", key=name) from error
         return self._key(row)
 
     async def has_admin(self) -> bool:
@@ -356,6 +423,11 @@ class Keys:
             expires_at=row.expires_at,
             last_used_at=self._used.get(row.id, row.last_used_at),
         )
+
+
+def _refuse_others(row: KeyRow, principal: Principal, what: str) -> None:
+    if row.user_id is None or row.user_id != principal.user_id:
+        principal.require(Role.ADMIN, what)
 
 
 async def _row(session: AsyncSession, key: int | str, *, to_change: bool = False) -> KeyRow:

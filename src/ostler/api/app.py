@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from ostler.access.asgi import ASGIApp, BodyLimit, BrowserDoor, Message, Receive, Scope, Send
 from ostler.api import docs, errors, health
 from ostler.api.dialects.base import DialectHeaders, shapes_of
-from ostler.api.dialects.spoken import DIALECTS
+from ostler.api.dialects.spoken import DIALECTS, takes_files
 from ostler.api.native import (
     downloads,
     events,
@@ -101,7 +101,9 @@ def build_api(services: Services) -> FastAPI:
     errors.install(app, shape_of)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     current = services.settings
-    app.add_middleware(BodyLimit, limit_bytes=lambda: current.current.request_body_limit_bytes)
+    app.add_middleware(
+        BodyLimit, limit_bytes=lambda: current.current.request_body_limit_bytes, is_unlimited=takes_files
+    )
     app.add_middleware(BrowserDoor, access=services.access)
     app.add_middleware(errors.SafetyNet, shape_of=shape_of)
     app.add_middleware(DialectHeaders, dialects=DIALECTS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib import resources
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from ostler.api.door import Door, open_to_all
@@ -26,6 +26,8 @@ _ASSETS = {
     "swagger-ui.css": "text/css",
     "favicon.png": "image/png",
 }
+
+_RUNNING = "Ostler is running"
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -57,10 +59,18 @@ _START = """SwaggerUIBundle({
 """
 
 
+@routes.head("/", **open_to_all())
+async def running() -> Response:
+    """Clients of Ollama's API look here whether somebody answers."""
+    return Response(_RUNNING, media_type="text/plain")
+
+
 @routes.get("/", **open_to_all())
-async def root() -> Response:
-    """There is no page of its own yet."""
-    return RedirectResponse("docs", 307)
+async def root(request: Request) -> Response:
+    """There is no page of its own yet: a browser is led on, others hear that somebody is here."""
+    if "text/html" in request.headers.get("accept", ""):
+        return RedirectResponse("docs", 307)
+    return Response(_RUNNING, media_type="text/plain")
 
 
 @routes.get("/docs", **open_to_all())

@@ -23,14 +23,18 @@ if TYPE_CHECKING:
     from ostler.core.events import EventLog
     from ostler.core.live_settings import LiveSettings
     from ostler.downloads.service import Downloads
+    from ostler.downloads.uploads import Uploads
     from ostler.engines.registry import Engines
     from ostler.fit.answering import Fits
     from ostler.fit.devices import Devices
     from ostler.fit.reading import Shapes
     from ostler.hub.service import Hub
+    from ostler.importing.bodhi import BodhiImport
     from ostler.importing.cortex import CortexImport
+    from ostler.importing.llamactl import LlamactlImport
     from ostler.instances.service import Instances
     from ostler.jobs.service import Jobs
+    from ostler.library.cached_models import CachedModels
     from ostler.library.service import Library
     from ostler.models.automatic import AutomaticModels
     from ostler.models.predefined import Predefined
@@ -61,9 +65,11 @@ class Services:
     clock: Clock
     access: Access
     library: Library
+    cached: CachedModels
     hub: Hub
     jobs: Jobs
     downloads: Downloads
+    uploads: Uploads
     reshaping: Reshaping
     engines: Engines
     runtimes: Mapping[str, Runtime]
@@ -74,6 +80,8 @@ class Services:
     predefined_pulls: PredefinedPulls
     chats: Chats
     cortex_import: CortexImport
+    bodhi_import: BodhiImport
+    llamactl_import: LlamactlImport
     externals: Externals
     pools: Pools
     instances: Instances

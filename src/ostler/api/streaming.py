@@ -25,6 +25,17 @@ def text_lines(lines: AsyncIterator[str], closing: asyncio.Event) -> StreamingRe
     return StreamingResponse(chunks(), media_type="text/plain; charset=utf-8", headers=_NO_BUFFER)
 
 
+def pieces(items: AsyncIterator[bytes], closing: asyncio.Event, media_type: str) -> StreamingResponse:
+    """Messages of any kind, each sent when it is there."""
+
+    async def chunks() -> AsyncGenerator[bytes]:
+        async with aclosing(_until(items, closing, None)) as going:
+            async for item in going:
+                yield item
+
+    return StreamingResponse(chunks(), media_type=media_type, headers=_NO_BUFFER)
+
+
 def event_stream(
     messages: AsyncIterator[bytes], closing: asyncio.Event, heartbeat_s: float
 ) -> StreamingResponse:

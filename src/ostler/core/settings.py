@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
@@ -41,8 +42,20 @@ def _setting(
 
 
 def _hub_cache() -> Path:
-    home = Path(os.environ.get("HF_HOME") or Path("~/.cache/huggingface")).expanduser()
-    return home / "hub"
+    """Where huggingface_hub keeps models, as its `constants.py` has it."""
+    if home := os.environ.get("HF_HOME"):
+        return Path(home).expanduser() / "hub"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface" / "hub"
+
+
+def _llama_cache() -> Path:
+    """Where llama.cpp keeps what it downloaded, as its `fs_get_cache_directory` has it."""
+    if sys.platform == "darwin":
+        return Path("~/Library/Caches/llama.cpp").expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or "~/AppData/Local").expanduser() / "llama.cpp" / "cache"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return home / "llama.cpp"
 
 
 class Settings(BaseModel):
@@ -74,12 +87,18 @@ class Settings(BaseModel):
     hub_cache_dir: Path = _setting(
         _hub_cache,
         "Hugging Face cache that downloads go to and that is listed, shared with other programs.",
-        env=("HF_HUB_CACHE",),
+        env=("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"),
     )
-
+    llama_cache_dir: Path = _setting(
+        _llama_cache,
+        "llama.cpp's own flat cache. What is pulled through llamactl's API gets its names there; it is "
+        "listed where it exists. Default: $XDG_CACHE_HOME/llama.cpp or ~/.cache/llama.cpp "
+        "(macOS: ~/Library/Caches/llama.cpp).",
+        env=("LLAMA_CACHE", "LLAMACTL_LLAMACPP_CACHE_DIR"),
+    )
     reshaped_dir: Path | None = _setting(
         None,
-        "Folder of GGUF files that Ostler merged or split, listed with the others. "
+        "Folder of files that Ostler merged or split or that clients uploaded, listed with the others. "
         "Default: the folder `reshaped` in the data folder.",
     )
     predefined_aliases_file: Path | None = _setting(
@@ -95,7 +114,9 @@ class Settings(BaseModel):
         (), "Further names under which this server may be addressed (the Host header) on loopback."
     )
     allowed_origins: tuple[str, ...] = _setting(
-        (), "Further web origins that may call the API from a browser."
+        (),
+        "Further web origins that may call the API from a browser.",
+        env=("CORS_ALLOW_ORIGINS",),
     )
     trusted_proxies: tuple[str, ...] = _setting(
         (), "Addresses and networks of proxies in front of this server, whose X-Forwarded-For is believed."
@@ -129,7 +150,10 @@ class Settings(BaseModel):
         "`/ostler/v1/session/oidc/callback`. Default on this machine: the address that was asked.",
     )
     request_body_limit_bytes: int = _setting(
-        64 * MIB, "Largest request body that is accepted; above it the answer is 413.", ge=1024
+        64 * MIB,
+        "Largest request body that is accepted; above it the answer is 413.",
+        env=("REQUEST_MAX_BODY_BYTES",),
+        ge=1024,
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "How much is logged.")
     log_format: Literal["text", "json"] = _setting("text", "Log lines for people (text) or machines (json).")
@@ -146,7 +170,9 @@ class Settings(BaseModel):
         "Hugging Face token for gated and private repos; else the token file of `hf auth login` is used.",
         env=("HF_TOKEN", "HUGGINGFACE_API_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
     )
-    offline: bool = _setting(False, "Make no call to the outside at all.", env=("HF_HUB_OFFLINE",))
+    offline: bool = _setting(
+        False, "Make no call to the outside at all.", env=("HF_HUB_OFFLINE", "OFFLINE_MODE")
+    )
     download_jobs: int = _setting(3, "How many downloads run at once.", live=True, ge=1, le=32)
     download_connections: int = _setting(4, "Connections per download.", live=True, ge=1, le=32)
     download_rate_limit: int = _setting(
@@ -206,6 +232,15 @@ class Settings(BaseModel):
         "How many models run at once; an idle one leaves for a new one. 0 means no limit but memory.",
         live=True,
         ge=0,
+    )
+    group_limits: str = _setting(
+        "",
+        "How many models of one group (`policy.group`) run at once: `chat=2,embeddings=1`. An idle one of it "
+        "leaves for a new one. A group that is not named has no limit.",
+        live=True,
+    )
+    max_models: int = _setting(
+        0, "How many models may be made; 0 means no limit. Those that are there stay.", live=True, ge=0
     )
     devices: str | None = _setting(
         None,
@@ -319,6 +354,7 @@ class Settings(BaseModel):
         "models_dir",
         "models_base_dir",
         "hub_cache_dir",
+        "llama_cache_dir",
         "reshaped_dir",
         "predefined_aliases_file",
     )
@@ -330,6 +366,12 @@ class Settings(BaseModel):
     @classmethod
     def _reserve(cls, text: str) -> str:
         _reserve_by_device(text)
+        return text
+
+    @field_validator("group_limits")
+    @classmethod
+    def _groups(cls, text: str) -> str:
+        _limits_by_group(text)
         return text
 
     @field_validator("trusted_proxies")
@@ -410,6 +452,11 @@ class Settings(BaseModel):
         return {theirs: Role.parse(role) for theirs, _, role in pairs}
 
     @property
+    def limit_by_group(self) -> dict[str, int]:
+        """How many models run at once, by the group that has a limit."""
+        return _limits_by_group(self.group_limits)
+
+    @property
     def is_loopback(self) -> bool:
         """True when only this machine can reach the server."""
         return self.host in ("127.0.0.1", "::1", "localhost") or self.host.startswith("127.")
@@ -418,6 +465,16 @@ class Settings(BaseModel):
 def _reserve_by_device(text: str) -> dict[str, int]:
     parts = [part.rpartition("=") for part in text.split(",") if part.strip()]
     return {device.strip(): parse_size(size) for device, _, size in parts}
+
+
+def _limits_by_group(text: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        group, _, limit = part.partition("=")
+        if not group.strip() or not limit.strip().isdecimal() or int(limit) < 1:
+            raise ValueError(f"{part[:50]!r} is no limit of a group, such as chat=2")
+        found[group.strip()] = int(limit)
+    return found
 
 
 def is_live(name: str) -> bool:

@@ -46,14 +46,14 @@ class _Work:
         self.again = False
         """It was wrong once and is fetched again."""
         self.hashed = 0
-        self.digest = _digest(file)
+        self.digest = digest_of(file)
 
     def begin_again(self) -> None:
         """Drop all that has arrived."""
         self.partial.restart()
         self.whole = False
         self.pending = deque(self.partial.missing(PART_BYTES))
-        self.again, self.hashed, self.digest = True, 0, _digest(self.file)
+        self.again, self.hashed, self.digest = True, 0, digest_of(self.file)
 
 
 class Fetch:
@@ -293,7 +293,7 @@ def _has_news(work: _Work) -> bool:
     return work.partial.front() - work.hashed >= HASH_STEP_BYTES or (not work.pending and not work.flying)
 
 
-def _digest(file: OrderedFile) -> hashlib._Hash:
+def digest_of(file: OrderedFile) -> hashlib._Hash:
     """SHA-256 of large files, for others git's SHA-1 of a blob (the length comes before the contents)."""
     if file.sha256 is not None:
         return hashlib.sha256()

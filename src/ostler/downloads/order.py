@@ -11,7 +11,8 @@ from typing import Any
 class OrderedFile:
     """One file. `path` is relative with "/"; `etag` names its contents and its blob in the cache.
 
-    `sha256` is there for large (LFS) files; for the others `etag` is git's SHA-1 of the blob.
+    `sha256` is there for large (LFS) files; for the others `etag` is git's SHA-1 of the blob. `twin` is a
+    file elsewhere on this disk that may have these contents: it is looked at before anything is fetched.
     """
 
     path: str
@@ -19,6 +20,7 @@ class OrderedFile:
     size: int
     etag: str
     sha256: str | None = None
+    twin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,8 +98,9 @@ class Partial:
     def finish(self, target: Path) -> None:
         """Bring the bytes to the disk for good, then move the file to its place in one step."""
         os.fsync(self._fd)
-        self._close()
+        target.parent.mkdir(parents=True, exist_ok=True)  # gone where the repo's last model was deleted
         self.path.replace(target)
+        self._close()
         self._map.unlink(missing_ok=True)
         sync_folder(target.parent)
 

@@ -19,13 +19,17 @@ STAGING = ".ostler-staging"
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """One file of a plan. `have_bytes`: how much of it is here already, whole or from a former attempt."""
+    """One file of a plan. `have_bytes`: how much of it is here already, whole or from a former attempt.
+
+    `twin` is a file outside the hub cache that seems to be the same.
+    """
 
     path: str
     size_bytes: int
     etag: str
     sha256: str | None
     have_bytes: int
+    twin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +85,27 @@ def staging_folder(cache_dir: Path, key: str) -> Path:
     return cache_dir / STAGING / hashlib.sha256(key.encode()).hexdigest()[:24]
 
 
-def make_plan(spec: str, found: Resolution, cache_dir: Path, reserve_bytes: int) -> DownloadPlan:
+def make_plan(
+    spec: str,
+    found: Resolution,
+    cache_dir: Path,
+    reserve_bytes: int,
+    twin_of: Callable[[str], Path | None] = lambda path: None,
+) -> DownloadPlan:
     """Compare what the hub has with what is here. Looks at the disk: call it in a thread.
 
-    Raises UnsafePath when a name from the hub leads out of its folder.
+    `twin_of` names the file outside the hub cache that may be one of the repo's. Raises UnsafePath when a
+    name from the hub leads out of its folder.
     """
     placing = Placing(repo_folder(cache_dir, found.repo), found.commit)
     staging = staging_folder(cache_dir, dedupe_key(found.repo, found.revision, found.primary))
-    ordered = [OrderedFile(f.path, "", f.size_bytes, f.etag, f.sha256) for f in found.files]
+    ordered = [
+        OrderedFile(f.path, "", f.size_bytes, f.etag, f.sha256, _twin(twin_of(f.path), f.size_bytes))
+        for f in found.files
+    ]
     files = tuple(
         PlannedFile(
-            file.path,
-            file.size,
-            file.etag,
-            file.sha256,
-            file.size if placing.has_contents(file) else staged_bytes(staging, file.etag, file.size),
+            file.path, file.size, file.etag, file.sha256, have_bytes(placing, staging, file), file.twin
         )
         for file in ordered
     )
@@ -123,15 +133,36 @@ def make_plan(spec: str, found: Resolution, cache_dir: Path, reserve_bytes: int)
 def ordered_files(request: Mapping[str, Any], url: Callable[[str], str]) -> tuple[OrderedFile, ...]:
     """The files of a job's request, with the address of each."""
     return tuple(
-        OrderedFile(file["path"], url(file["path"]), file["size_bytes"], file["etag"], file["sha256"])
+        OrderedFile(
+            file["path"],
+            url(file["path"]),
+            file["size_bytes"],
+            file["etag"],
+            file["sha256"],
+            file.get("twin"),
+        )
         for file in request["files"]
     )
 
 
+def have_bytes(placing: Placing, staging: Path, file: OrderedFile) -> int:
+    """How much of a file need not be fetched."""
+    if file.twin is not None or placing.has_contents(file):
+        return file.size
+    return staged_bytes(staging, file.etag, file.size)
+
+
 def missing_bytes(placing: Placing, staging: Path, files: Sequence[OrderedFile]) -> int:
     """What still has to be fetched."""
-    missing = {file.etag: file for file in files if not placing.has_contents(file)}
-    return sum(file.size - staged_bytes(staging, etag, file.size) for etag, file in missing.items())
+    wanted = {file.etag: file for file in files}
+    return sum(file.size - have_bytes(placing, staging, file) for file in wanted.values())
+
+
+def _twin(path: Path | None, size: int) -> str | None:
+    try:
+        return str(path) if path is not None and path.is_file() and path.stat().st_size == size else None
+    except OSError:
+        return None
 
 
 def target_of(placing: Placing, primary: str, form: str) -> Path:

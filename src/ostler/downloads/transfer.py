@@ -41,6 +41,8 @@ class Transfer:
         self._hub = origin(order.endpoint)
         self._now = now
         self._located: dict[str, str] = {}
+        self.etags: dict[str, str] = {}
+        """By path, the ETag header of the answer that brought the bytes, with its quotes."""
         self._client = _client(order.timeout_s)
 
     def close(self) -> None:
@@ -63,6 +65,8 @@ class Transfer:
                         url = self._next(url, response)
                         continue
                     self._check_answer(file, url, response, begin, end, whole)
+                    if etag := response.get_header("etag"):
+                        self.etags[file.path] = etag
                     if origin(url) != self._hub:
                         self._located[file.url] = url
                     yield _chunks(response, end - begin)

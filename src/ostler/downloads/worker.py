@@ -6,6 +6,7 @@ environment; news are {"rate_limit": bytes per second}.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any
 
 from ostler.core.disk import FULL
 from ostler.downloads.faults import Fault, UnsafeName
-from ostler.downloads.fetch import Fetch
-from ostler.downloads.order import Order
+from ostler.downloads.fetch import Fetch, digest_of
+from ostler.downloads.order import Order, OrderedFile
 from ostler.downloads.pacing import RateLimit
 from ostler.downloads.placing import Placing
 from ostler.downloads.transfer import Transfer
@@ -23,6 +24,7 @@ from ostler.jobs.rate import Rate
 from ostler.library.errors import UnsafePath
 
 TELL_EVERY_S = 0.1
+READ_BYTES = 1024 * 1024
 
 
 class Worker:
@@ -35,6 +37,7 @@ class Worker:
         self._rate = Rate(time.monotonic)
         self.limit = RateLimit(order.rate_limit, time.monotonic)
         self._fetch: Fetch | None = None
+        self._etags: dict[str, str] = {}
 
     def run(self) -> None:
         """Fetch, verify, place. Raises a Fault; OSError where the disk does not do what it should."""
@@ -46,22 +49,46 @@ class Worker:
                 for file in order.files:
                     placing.pointer(file), placing.blob(file)  # refuse unsafe names before the first byte
                 placing.make_folders()
+                for file in order.files:
+                    self._adopt(file, placing, staging)
                 fetched = self._fetch_all(placing)
                 placing.show(order.files, order.primary, order.revision, staging)
             except UnsafePath as error:
                 raise UnsafeName(error.message) from error
-        self._server.say("done", bytes=sum(file.size for file in order.files), fetched_bytes=fetched)
+        total = sum(file.size for file in order.files)
+        self._server.say("done", bytes=total, fetched_bytes=fetched, etags=self._etags)
 
     def save(self) -> None:
         """Write down what has arrived, before the process ends."""
         if self._fetch is not None:
             self._fetch.save()
 
+    def _adopt(self, file: OrderedFile, placing: Placing, staging: Path) -> None:
+        """Where a file on this disk has the contents already, give it its name in the cache too."""
+        twin = Path(file.twin) if file.twin else None
+        if twin is None or placing.has_contents(file) or not _is_size(twin, file.size):
+            return
+        self._server.say("progress", step=f"checking {twin.name}", current_file=file.path)
+        digest = digest_of(file)
+        with twin.open("rb") as reader:
+            while piece := reader.read(READ_BYTES):
+                digest.update(piece)
+        if digest.hexdigest() != file.etag:
+            return
+        fresh = staging / "twin"
+        fresh.unlink(missing_ok=True)
+        try:
+            os.link(os.path.realpath(twin), fresh)
+        except OSError:  # another disk, or one without hard links: it is fetched
+            return
+        fresh.replace(placing.blob(file))
+
     def _fetch_all(self, placing: Placing) -> int:
         transfer = Transfer(self._order)
         self._fetch = Fetch(self._order, placing, transfer, self.limit, random=random.random)
         fetch = self._fetch
         fetch.run(lambda: self._progress(fetch), TELL_EVERY_S)
+        self._etags = transfer.etags
         return fetch.received_bytes
 
     def _progress(self, fetch: Fetch) -> None:
@@ -78,6 +105,13 @@ class Worker:
         if facts != self._said:
             self._said = facts
             self._server.say("progress", **facts)
+
+
+def _is_size(path: Path, size: int) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size == size
+    except OSError:
+        return False
 
 
 def main() -> None:

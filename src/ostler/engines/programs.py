@@ -29,7 +29,7 @@ def unknown_flag(flag: str, known: Iterable[str], command: Sequence[str], field:
     near = near_names(flag, known)
     return UnknownFlag(
         field,
-        f"{command[0]} does not know the flag {flag}",
+        f"{shlex.join(command)} does not know the flag {flag}",
         hint=f"Did you mean {' or '.join(near)}?"
         if near
         else f"See what it knows: {shlex.join(command)} --help",

@@ -63,6 +63,7 @@ class Vllm(ProgramEngine):
     options: ClassVar[OptionTable] = TABLE
     options_vary: ClassVar[bool] = True
     secret_env: ClassVar[tuple[str, ...]] = ("VLLM_API_KEY",)
+    context_keys: ClassVar[tuple[str, ...]] = ("max_model_len",)
     known_ends: ClassVar[Rules] = DIAGNOSIS
     health_path: ClassVar[str] = "/health"
     metrics_path: ClassVar[str | None] = "/metrics"
@@ -151,16 +152,10 @@ class Vllm(ProgramEngine):
         """Check every flag that would be written against vLLM's own parser; returns warnings."""
         spec = await asyncio.to_thread(self.launch_spec, request)
         given = self.options.validate(request.options)
-        warnings = [
-            f"{name} is kept but not passed on: vLLM has been without it since {row.until}"
-            for name in given
-            if (row := self.options.get(name)).until
-        ]
         if request.runtime != "process":
-            return warnings  # the program of an image is not asked
+            return []  # the program of an image is not asked
         capabilities = await self.capabilities(spec.command)
-        if capabilities.warning:
-            warnings.append(capabilities.warning)
+        warnings = [capabilities.warning] if capabilities.warning else []
         if (known := capabilities.flags) is None:
             return warnings
         for argument in request.extra_args:

@@ -10,11 +10,12 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from ostler.access.browser import check_browser, origin_allowed
+from ostler.access.headers import key_in_header
 from ostler.core.clock import Clock
 from ostler.core.errors import Kind, OstlerError, RateLimited
 from ostler.core.principals import Principal
 from ostler.core.settings import Settings
-from ostler.gateway.bodies import read_asked, read_body, with_defaults
+from ostler.gateway.bodies import read_asked, read_body, with_defaults, with_model
 from ostler.gateway.elsewhere import carry_elsewhere
 from ostler.gateway.errors import (
     ClientGone,
@@ -29,14 +30,18 @@ from ostler.gateway.errors import (
     status_of,
 )
 from ostler.gateway.exchange import Exchange, while_client_stays
+from ostler.gateway.finding import ModelFinder
 from ostler.gateway.forward import Forwarder, break_off
 from ostler.gateway.headers import HeaderRules
 from ostler.gateway.limits import forward_within, limits_of
-from ostler.gateway.listing import describe, find_model, list_models, refuse_unless_allowed
+from ostler.gateway.listing import describe, list_models
 from ostler.gateway.metrics import GatewayMetrics
+from ostler.gateway.named import asks_for_stream, expect_by_path, is_of_instance, let_in_by_path
 from ostler.gateway.patience import Patience
 from ostler.gateway.ports import (
     Accounts,
+    Address,
+    Addresses,
     ASGIApp,
     AutomaticNames,
     Doorkeeper,
@@ -54,7 +59,6 @@ from ostler.gateway.translated import Translated, TranslatingForwarder
 from ostler.gateway.upstream import Upstream
 from ostler.gateway.waiting import wait_for_lease
 from ostler.gateway.wishes import Wishes, read_wishes
-from ostler.models.automatic import AutomaticModel
 from ostler.models.records import Model
 from ostler.upstreams.pools import ExternalModel, Pools
 from ostler.usage import RequestRecord, TokenCounts, read_counts
@@ -82,8 +86,8 @@ class Gateway:
     """Takes `/v1/*`, hands everything else (lifespan too) to `inner`.
 
     `is_inner` names the few paths under `/v1/` that are the inner application's, `translators` the paths of
-    other systems that engines answer. `settings` gives the settings that hold now. Call `start` before the
-    first request and `close` after the last.
+    other systems that engines answer, `addresses` those that name a model. `settings` gives the settings
+    that hold now. Call `start` before the first request and `close` after the last.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class Gateway:
         clock: Clock,
         is_inner: Callable[[str], bool] = lambda path: False,
         translators: Mapping[str, Translator] | None = None,
+        addresses: Addresses | None = None,
     ) -> None:
         self._inner = inner
         self._is_inner = is_inner
@@ -117,6 +122,7 @@ class Gateway:
         self._upstream = Upstream()
         self._forwarder = Forwarder(self._upstream, self._rules, metrics, self._now)
         self._pools = pools
+        self._finder = ModelFinder(models, pools, automatic)
         self._translated = Translated(
             translators or {},
             TranslatingForwarder(self._upstream, self._rules, metrics, self._now),
@@ -124,8 +130,9 @@ class Gateway:
             pools,
             metrics,
             settings,
-            self._meant,
+            self._finder.meant,
         )
+        self._addresses = addresses
         self._patience = Patience()
         self._exchanges = self._patience.exchanges
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -150,12 +157,18 @@ class Gateway:
                 if scope["type"] == "websocket":
                     return await _refuse_websocket(receive, send)
                 return await self._serve(scope, receive, send)
-            if path in self._translated.translators and scope["type"] == "http":
-                return await self._serve(scope, receive, send)
+            if scope["type"] == "http":
+                if path in self._translated.translators:
+                    return await self._serve(scope, receive, send)
+                if self._addresses is not None and (address := self._addresses.read(scope)) is not None:
+                    return await self._serve(scope, receive, send, address)
         return await self._inner(scope, receive, send)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, address: Address | None = None
+    ) -> None:
         exchange = Exchange(scope["path"], scope["method"], scope["query_string"], receive, send, self._now())
+        exchange.address = address
         self._exchanges.add(exchange)
         try:
             await self._admit(exchange, scope)
@@ -170,7 +183,8 @@ class Gateway:
         except Exception as error:  # the last door: nobody above would tell the client
             log.exception("request %s to %s failed", exchange.request_id, exchange.path)
             if not exchange.head_sent:
-                body = envelope(exchange.dialect, 500, "Something went wrong in Ostler; its log says what.")
+                text = "Something went wrong in Ostler; its log says what."
+                body = envelope(exchange.dialect, 500, text)
                 await exchange.answer(500, [], body)
             exchange.error = repr(error)
         finally:
@@ -189,18 +203,39 @@ class Gateway:
             self._allow_origin(exchange, exchange.incoming.origin.decode("latin-1"))
         if exchange.method == "OPTIONS":
             return await self._preflight(exchange, headers)
+        if exchange.query:
+            headers, exchange.query = key_in_header(headers, exchange.query)
         if self._access.has_foreign_keys:
             await self._access.recognise(headers)
-        principal = self._access.admit(headers, exchange.method, client[0] if client else None)
+        peer = client[0] if client else None
+        principal = self._access.admit(headers, exchange.method, peer, trust_origin=True)
         exchange.principal = principal
         self._metrics.let_in(principal)
         if exchange.path.startswith(MODELS) and exchange.path[len(MODELS) :][:1] in ("", "/"):
             return await self._list(exchange)
         exchange.ticket = self._access.limiter.admit(principal)
+        self._metrics.within_limits += 1
         if translator is not None:
             return await self._translated.serve(exchange, translator, principal)
+        if exchange.address is not None:
+            return await self._route_by_path(exchange, exchange.address, principal)
         await self._route(exchange, principal)
         return None
+
+    async def _route_by_path(self, exchange: Exchange, address: Address, principal: Principal) -> None:
+        """Carry a request to the engine of the model that its path names, as it came."""
+        let_in_by_path(exchange, address, principal)
+        model = exchange.model = await self._finder.at_path(address.model, principal)
+        expect_by_path(address, model, self._instances)
+        settings = self._settings()
+        limit = settings.request_body_limit_bytes
+        exchange.body = await read_body(exchange.receive, limit, exchange.incoming.content_length)
+        exchange.on_client = False
+        wants_stream = asks_for_stream(exchange)
+        if wants_stream and exchange.ticket is not None:
+            exchange.ticket.begin_stream()
+        loop = self._loop or asyncio.get_running_loop()
+        await while_client_stays(exchange, loop, self._carry(exchange, settings, Wishes(), wants_stream))
 
     async def _route(self, exchange: Exchange, principal: Principal) -> None:
         """Find the model, and carry the request to its engine."""
@@ -214,7 +249,9 @@ class Gateway:
         exchange.on_client = False
         asked = read_asked(exchange.body, incoming, exchange.query)
         exchange.asked = asked.model
-        exchange.model = model = await self._meant(asked.model, principal)
+        exchange.model = model = await self._finder.meant(asked.model, principal)
+        if isinstance(model, Model) and is_of_instance(asked.model, model.names):
+            exchange.body = with_model(exchange.body, asked, model.name, incoming.content_type)
         wishes = read_wishes(incoming, asked.json, principal)
         wants_stream = False
         if asked.json is not None:
@@ -263,26 +300,6 @@ class Gateway:
             lease.release(broken=broken)
         return None
 
-    def _find(self, name: str, principal: Principal) -> Model | ExternalModel | None:
-        """The stored model that a request means, else one that an upstream serves. Raises ModelNotAllowed."""
-        found: Model | ExternalModel | None = self._models.find(name)
-        if found is None and (found := self._pools.find(name)) is not None:
-            refuse_unless_allowed(principal, name)
-        elif found is not None:
-            found = find_model(self._models, name, principal)
-        return found
-
-    async def _meant(self, name: str, principal: Principal) -> Model | ExternalModel:
-        """The model that a request means; an automatic one is stored at this, its first, use."""
-        return self._find(name, principal) or await self._adopt(name, principal)
-
-    async def _adopt(self, name: str, principal: Principal) -> Model:
-        """The model that a cache of the Hub has by that name, made a stored one. Raises ModelNotFound."""
-        if await self._automatic.find(name) is not None:
-            refuse_unless_allowed(principal, name)
-            return await self._automatic.adopt(name, principal)
-        return find_model(self._models, name, principal, self._automatic.near(name))
-
     async def _list(self, exchange: Exchange) -> None:
         """`GET /v1/models` and `GET /v1/models/{name}`."""
         exchange.label = MODELS
@@ -291,20 +308,12 @@ class Gateway:
         assert exchange.principal is not None
         name = exchange.path[len(MODELS) + 1 :]
         if name:
-            found = await self._describe(name, exchange.principal)
+            found = describe(await self._finder.look_at(name, exchange.principal), self._instances)
         else:
             automatic = await self._automatic.list()
             external = self._pools.all()
             found = list_models(self._models, self._instances, exchange.principal, automatic, external)
         await exchange.answer(200, [], json.dumps(found).encode())
-
-    async def _describe(self, name: str, principal: Principal) -> dict[str, Any]:
-        """One model as the list has it; looking at an automatic one does not adopt it."""
-        model = self._find(name, principal) or await self._automatic.find(name)
-        if isinstance(model, AutomaticModel):
-            refuse_unless_allowed(principal, name)
-        near = self._automatic.near(name)
-        return describe(model or find_model(self._models, name, principal, near), self._instances)
 
     def _allow_origin(self, exchange: Exchange, origin: str) -> None:
         """Let a page of an allowed origin read the answer (CORS)."""
@@ -314,6 +323,8 @@ class Gateway:
                 (b"access-control-expose-headers", b"x-request-id, retry-after"),
                 (b"vary", b"Origin"),
             ]
+            if self._access.may_read(origin):
+                exchange.response_headers.append((b"access-control-allow-credentials", b"true"))
 
     async def _preflight(self, exchange: Exchange, headers: Any) -> None:
         """A browser asks whether it may ask; others learn which methods there are."""
@@ -348,7 +359,11 @@ class Gateway:
             await break_off(exchange, error)
             return
         exchange.error = error.message
-        await exchange.answer(status_of(error), error_headers(error), error_body(exchange.dialect, error))
+        if exchange.address is not None:
+            status, body = exchange.address.tell(error)
+        else:
+            status, body = status_of(error), error_body(exchange.dialect, error)
+        await exchange.answer(status, error_headers(error), body)
 
     def _left(self, exchange: Exchange, why: str) -> None:
         exchange.status = CLIENT_CLOSED

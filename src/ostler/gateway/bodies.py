@@ -6,13 +6,14 @@ The bytes that came in are the bytes that go on, unless a request default has to
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 from ostler.gateway.errors import BadBody, BodyTooLarge, ClientGone, MissingModel
 from ostler.gateway.headers import Incoming
-from ostler.gateway.multipart import field_of_form
+from ostler.gateway.multipart import field_of_form, with_field_of_form
 from ostler.gateway.ports import Receive
 
 MAX_NAME = 512
@@ -134,6 +135,41 @@ def with_defaults(body: bytes, parsed: Mapping[str, Any], defaults: Mapping[str,
     begin = body.index(b"{") + 1
     added = json.dumps(missing, separators=(",", ":")).encode()
     return body[:begin] + added[1:-1] + (b"," if parsed else b"") + body[begin:]
+
+
+def with_model(body: bytes, asked: Asked, name: str, content_type: bytes) -> bytes:
+    """The body with this as its model, in the JSON object too; every other byte stays as it came."""
+    if asked.json is None:
+        is_form = content_type[:10].lower() == b"multipart/"
+        return with_field_of_form(body, content_type, b"model", name.encode()) if is_form else body
+    asked.json["model"] = name
+    text, parts, at = body.decode(), [], 0
+    for begin, end in _values_of(text, "model"):
+        parts += [text[at:begin], json.dumps(name)]
+        at = end
+    return "".join((*parts, text[at:])).encode()
+
+
+def _values_of(text: str, key: str) -> Iterator[tuple[int, int]]:
+    """Where the values of a key stand in the text of a JSON object that has been read before."""
+    at = _after_space(text, 0) + 1
+    while text[at := _after_space(text, at)] != "}":
+        if text[at] == ",":
+            at = _after_space(text, at + 1)
+        name, at = _raw_decode(text, at)
+        begin = _after_space(text, _after_space(text, at) + 1)
+        _, at = _raw_decode(text, begin)
+        if name == key:
+            yield begin, at
+
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_raw_decode = json.JSONDecoder().raw_decode
+
+
+def _after_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
 
 
 def _with_prompt(messages: Any, prompt: Any) -> dict[str, Any]:

@@ -137,13 +137,19 @@ def status_of(error: OstlerError) -> int:
 def error_body(dialect: Dialect, error: OstlerError) -> bytes:
     """The JSON body that tells a client of this dialect."""
     param = error.facts.get("field") or ("model" if "model" in error.facts else None)
-    return envelope(dialect, status_of(error), sentence(error), code=error.code, param=param)
+    text = in_words(error) if dialect is Dialect.OLLAMA else sentence(error)
+    return envelope(dialect, status_of(error), text, code=error.code, param=param)
 
 
 def sentence(error: OstlerError) -> str:
-    """The message and what to try next, as one text."""
-    message = error.message if not error.hint else f"{error.message.rstrip('.')}. {error.hint}"
+    """The message and what to try next, as sentences."""
+    message = in_words(error)
     return message[:1].upper() + message[1:]
+
+
+def in_words(error: OstlerError) -> str:
+    """The message and what to try next, as one text."""
+    return error.message if not error.hint else f"{error.message.rstrip('.')}. {error.hint}"
 
 
 def envelope(

@@ -10,7 +10,7 @@ from ostler.core.principals import Principal
 from ostler.gateway.errors import ClientGone, Dialect
 from ostler.gateway.headers import Incoming
 from ostler.gateway.metrics import OTHER
-from ostler.gateway.ports import Receive, Send, Ticket, Translation
+from ostler.gateway.ports import Address, Receive, Send, Ticket, Translation
 from ostler.gateway.renaming import Renaming
 from ostler.models.records import Model
 from ostler.upstreams.pools import ExternalModel
@@ -28,6 +28,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "address",
         "asked",
         "began",
         "body",
@@ -83,6 +84,7 @@ class Exchange:
         self.whole = False
         self.error: str | None = None
         self.translation: Translation | None = None
+        self.address: Address | None = None
         self.engine_path = ""
         self.instance_id: int | None = None
         self.first_piece_at: float | None = None

@@ -73,7 +73,7 @@ class Forwarder:
 
     def _request(self, exchange: Exchange, lease: Destination, target: Target) -> bytes:
         """The request for the engine: the client's headers that may cross, and our own key."""
-        path = exchange.path.encode()
+        path = (exchange.engine_path or exchange.path).encode()
         if exchange.query:
             path += b"?" + exchange.query
         return as_bytes(exchange, lease, target, path, exchange.incoming.forward)

@@ -28,7 +28,7 @@ def find_model(models: ModelNames, name: str, principal: Principal, others: Iter
         near = [*near, *(other for other in others if may_use(principal, other))][:3]
         hint = f"Did you mean {' or '.join(near)}?" if near else "See what there is: GET /v1/models"
         raise ModelNotFound(f"there is no model {name!r}", hint=hint, model=name, near=near)
-    refuse_unless_allowed(principal, *model.names)
+    refuse_unless_allowed(principal, *model.listed_as)
     return model
 
 
@@ -96,4 +96,4 @@ def _row(name: str, created: int, engine: str, state: str, owner: str = OWNER) -
 
 
 def _visible(model: Model | None, principal: Principal) -> bool:
-    return model is not None and not model.archived and may_use(principal, *model.names)
+    return model is not None and not model.archived and may_use(principal, *model.listed_as)

@@ -6,6 +6,7 @@ import builtins
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Protocol
 
+from ostler.core.errors import OstlerError
 from ostler.core.principals import Principal
 from ostler.instances.keep_alive import KeepAlive
 from ostler.models.automatic import AutomaticModel
@@ -24,9 +25,18 @@ class Doorkeeper(Protocol):
     """Who knows keys, people and the rules for this machine (access)."""
 
     def admit(
-        self, headers: Iterable[tuple[bytes, bytes]], method: str = "GET", peer: str | None = None
+        self,
+        headers: Iterable[tuple[bytes, bytes]],
+        method: str = "GET",
+        peer: str | None = None,
+        *,
+        trust_origin: bool = False,
     ) -> Principal:
-        """Who is asking. Raises Unauthenticated, NotAllowed."""
+        """Who is asking; with `trust_origin` also pages of ours by their session. Raises Unauthenticated,
+        NotAllowed."""
+
+    def may_read(self, origin: str) -> bool:
+        """True for a page that may read what its session may ask."""
 
     @property
     def has_foreign_keys(self) -> bool:
@@ -148,8 +158,43 @@ class EngineLeases(Protocol):
         `is_batch`: a start for it may come after those of others.
         """
 
+    async def context_length(self, model_id: int) -> int | None:
+        """The tokens that one request to its running engine may have; None where nobody says."""
+
     def view(self, model_id: int) -> SeenInstance:
         """What is known of its instance; one that never ran is stopped."""
+
+
+class Address(Protocol):
+    """A request of another system's API that names its model in its path, and goes to the engine as it is."""
+
+    @property
+    def model(self) -> str:
+        """The name of the model that is meant."""
+
+    @property
+    def engine_path(self) -> str:
+        """The path for the engine, clean and quoted."""
+
+    @property
+    def may_start(self) -> bool:
+        """May it start the model?"""
+
+    def let_in(self, principal: Principal) -> None:
+        """Raise an error unless this one may ask it."""
+
+    def expect(self, model: Model) -> None:
+        """Raise an error unless the path is one for this model."""
+
+    def tell(self, error: OstlerError) -> tuple[int, bytes]:
+        """The status and the body that tell the client what went wrong."""
+
+
+class Addresses(Protocol):
+    """Who reads such paths."""
+
+    def read(self, scope: Scope) -> Address | None:
+        """What an HTTP request's path means; None where it names no model."""
 
 
 class Accounts(Protocol):

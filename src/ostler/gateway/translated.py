@@ -111,7 +111,7 @@ class Translated:
         exchange.instance_id = lease.instance_id
         broken = False
         try:
-            context_length = self._instances.view(model.id).context_length
+            context_length = await self._instances.context_length(model.id)
             if not _prepare(exchange, translation, model, lease.engine, context_length):
                 return await _tell(exchange, translation, translation.end())
             limits = limits_of(

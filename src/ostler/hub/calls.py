@@ -50,6 +50,7 @@ class Call:
     params: Mapping[str, str | int | Sequence[str]]
     repo: str | None = None
     revision: str | None = None
+    user_agent: str = USER_AGENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,19 @@ class Patience:
 
 
 def get_json(endpoint: str, call: Call, token: str | None, patience: Patience) -> Any:
-    """The decoded answer. Blocks, so call it in a thread; ends within about `patience.total_s`.
+    """The decoded answer; see `get_bytes`."""
+    body = get_bytes(endpoint, call, token, patience)
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise HubError(
+            f"{shown(endpoint)} does not answer like a Hugging Face hub",
+            hint="Check HF_ENDPOINT, and whether a proxy or a login page stands in between.",
+        ) from error
+
+
+def get_bytes(endpoint: str, call: Call, token: str | None, patience: Patience) -> bytes:
+    """The answer as it came. Blocks, so call it in a thread; ends within about `patience.total_s`.
 
     Broken connections and 5xx answers are tried again. Raises the errors of this room.
     """
@@ -105,13 +118,13 @@ def patiently(
     raise AssertionError("the last try either answers or raises")
 
 
-def _get_once(endpoint: str, call: Call, token: str | None, silence_s: float, deadline: float) -> Any:
+def _get_once(endpoint: str, call: Call, token: str | None, silence_s: float, deadline: float) -> bytes:
     """One try. Raises HubUnreachable, UntrustedAnswer, Offline, or huggingface_hub's HfHubHTTPError."""
     import httpx2
     from huggingface_hub import get_session
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    headers = {"user-agent": USER_AGENT, "accept": "application/json"}
+    headers = {"user-agent": call.user_agent, "accept": "application/json"}
     if token is not None:
         headers["authorization"] = f"Bearer {token}"
     try:
@@ -125,13 +138,7 @@ def _get_once(endpoint: str, call: Call, token: str | None, silence_s: float, de
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise unreachable(endpoint, error) from error
     raise_for_status(response, body)
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise HubError(
-            f"{shown(endpoint)} does not answer like a Hugging Face hub",
-            hint="Check HF_ENDPOINT, and whether a proxy or a login page stands in between.",
-        ) from error
+    return body
 
 
 def raise_for_status(response: Any, body: bytes) -> None:

@@ -6,17 +6,20 @@ import asyncio
 import copy
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 from urllib.parse import quote, urlsplit
 
-from ostler.core.errors import InvalidField, Offline
+from ostler.core.errors import InvalidField, NotAllowed, NotFound, Offline, UpstreamError
 from ostler.core.settings import Settings
-from ostler.hub.calls import Call, Patience, gated, get_json
+from ostler.hub.calls import Call, Patience, gated, get_bytes, get_json
 from ostler.hub.choosing import choose
 from ostler.hub.errors import HubError, HubUnreachable, NoSuchFile, TokenRefused, UnsupportedRepo
 from ostler.hub.inspecting import RemoteModel, inspect_remote
+from ostler.hub.manifests import DEFAULT_TAG, Tagged, check_tag, is_whole, preset_in, resolution_of
+from ostler.hub.manifests import USER_AGENT as MANIFEST_AGENT
 from ostler.hub.ranges import RemoteFile
 from ostler.hub.reading import read_hits, read_repo
 from ostler.hub.records import HubFile, RepoInfo, Resolution, SearchHit
@@ -27,12 +30,17 @@ from ostler.library.hf_config import MAX_CONFIG_BYTES, summary_of_config
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+Get = Callable[[str, Call, str | None, Patience], T]
+"""Asks the hub at an address, with a token; blocks."""
+
 SearchSort = Literal["downloads", "likes", "last_modified", "created", "trending"]
 MAX_HITS = 100
 MAX_QUERY_LENGTH = 200
 CALLS_AT_ONCE = 4
 """So that a silent hub cannot take all threads of the process."""
 
+TAG_HINT = "A tag is a quantization that the repo has, such as Q4_K_M; left out it is latest."
 MAX_INSPECTED = 16
 """Models whose headers are remembered: a few MB each."""
 
@@ -160,6 +168,40 @@ class Hub:
             renamed_from=info.renamed_from,
         )
 
+    async def tagged(self, repo: str, tag: str = DEFAULT_TAG) -> Tagged:
+        """What llama.cpp gets for `-hf repo:tag`: the files, the manifest's bytes, the repo's preset.
+
+        Raises what `repo` raises, and GatedRepo, NoSuchFile for an unknown tag, UnsupportedRepo where no
+        GGUF is meant, IncompleteRepo.
+        """
+        path = f"/v2/{check_repo(repo)}/manifests/{quote(check_tag(tag), safe='')}"
+        try:
+            manifest = await self._ask_for(repo, Call(path, {}, repo, user_agent=MANIFEST_AGENT), get_bytes)
+        except HubError as error:
+            if error.facts.get("status") not in (400, 404):
+                raise
+            raise NoSuchFile(f"{repo} has no variant {tag!r}", hint=TAG_HINT, repo=repo, tag=tag) from error
+        info = await self.repo(repo)
+        found = resolution_of(info, tag, manifest)
+        return Tagged(found, manifest, await self._preset(info))
+
+    async def _preset(self, info: RepoInfo) -> bytes | None:
+        """The preset, which a model does without: where it cannot be had, there is none."""
+        file = preset_in(info)
+        if file is None:
+            return None
+        remote = self._open(info, file, await asyncio.to_thread(self.token))
+        try:
+            async with self._free:
+                contents = await asyncio.to_thread(remote.read, 0, file.size_bytes)
+        except (UpstreamError, NotFound, NotAllowed) as error:
+            log.warning("%s of %s was not fetched: %s", file.path, info.repo, error.message)
+            return None
+        if not is_whole(file, contents):
+            log.warning("%s of %s came with other contents than the hub promised", file.path, info.repo)
+            return None
+        return contents
+
     async def inspect(self, spec: HubSpec) -> RemoteModel:
         """What the headers of a spec's files say; the weights stay where they are.
 
@@ -219,18 +261,21 @@ class Hub:
             )
 
     async def _ask(self, what: str, call: Call) -> Any:
+        return await self._ask_for(what, call, get_json)
+
+    async def _ask_for(self, what: str, call: Call, get: Get[T]) -> T:
         if self._settings.offline:
             raise Offline(f"offline: the hub is not asked about {what}")
         limit_s = self._patience.total_s + self._patience.silence_s
         try:
             async with asyncio.timeout(limit_s), self._free:
-                return await asyncio.to_thread(self._get, call)
+                return await asyncio.to_thread(
+                    lambda: get(
+                        self.endpoint, call, self.token(), self._patience
+                    )  # the token may be in a file
+                )
         except TimeoutError as error:
             raise HubUnreachable(f"no answer from the hub about {what} within {limit_s:g} s") from error
-
-    def _get(self, call: Call) -> Any:
-        """In a thread: reads the token's file and waits for the hub."""
-        return get_json(self.endpoint, call, self.token(), self._patience)
 
     def _token_from_file(self) -> str | None:
         path = self._token_file

@@ -18,7 +18,7 @@ from ostler.core.comma_lists import comma_list
 from ostler.core.errors import InvalidField, OstlerError
 from ostler.core.principals import Principal, Role
 from ostler.importing.cortex_database import Row, Tables, read_tables
-from ostler.importing.report import Outcome, Report
+from ostler.importing.report import Outcome, Report, reason_of
 from ostler.models.names import name_like
 from ostler.models.recipes import RecipeNameTaken, Recipes
 from ostler.models.records import NewModel
@@ -108,7 +108,7 @@ class _Taking:
         try:
             outcome, note = await work
         except OstlerError as error:
-            outcome, note = Outcome.REFUSED, _reason(error)
+            outcome, note = Outcome.REFUSED, reason_of(error)
         self._report.add(kind, str(name), outcome, note)
 
     async def _organisation(self, row: Row) -> tuple[Outcome, str | None]:
@@ -275,10 +275,6 @@ def _model_fields(row: Row) -> dict[str, Any]:
         except ValueError:
             del fields["selected_gpus"]
     return {"mode": "offline" if fields.get("local_path") else "online", **fields}
-
-
-def _reason(error: OstlerError) -> str:
-    return f"{error.message}. {error.hint}" if error.hint else error.message
 
 
 def _registry(text: Any) -> dict[str, Row]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from ostler.core.errors import OstlerError
+
 
 class Outcome(StrEnum):
     """What became of one thing: taken, here before, or not taken."""
@@ -44,3 +46,8 @@ class Report:
     def kinds(self) -> Sequence[str]:
         """The kinds of things, in the order in which they came."""
         return tuple(dict.fromkeys(item.kind for item in self.items))
+
+
+def reason_of(error: OstlerError) -> str:
+    """Why something was not taken, and what to do about it."""
+    return f"{error.message}. {error.hint}" if error.hint else error.message

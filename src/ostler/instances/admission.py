@@ -32,8 +32,17 @@ def candidate(model: Model, ways: Sequence[Way], attempt: Attempt | None = None)
     )
     may_evict = attempt is None or attempt.may_evict
     is_batch = attempt is not None and attempt.is_batch
-    limits, priority = own_limits(model), model.policy.priority
-    return Candidate(model.id, model.name, priority, may_evict, is_batch=is_batch, seats=seats, limits=limits)
+    policy = model.policy
+    return Candidate(
+        model.id,
+        model.name,
+        policy.priority,
+        may_evict,
+        is_batch=is_batch,
+        seats=seats,
+        limits=own_limits(model),
+        group=policy.group,
+    )
 
 
 async def has_room(house: House, model: Model) -> bool:

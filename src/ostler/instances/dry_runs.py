@@ -29,6 +29,8 @@ MISSING = ("model_file_gone", "model_files_missing")
 """Codes of what is found where a model's files are not, or not all, here."""
 NO_IMAGE = ImageMissing.code_of_class()
 """Code of what is found where a container's image is not here and may not be pulled."""
+NO_RUNTIME = "runtime_unavailable"
+"""Code of what is found where a runtime cannot be used on this machine, or not now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,6 +211,13 @@ class Life(Sharer):
             probes = watch.failed_probes
             await self._fail(await failures.explain(watched, turn, seen, when="while serving", limit=probes))
 
+    async def context_length(self) -> int | None:
+        """The tokens that one request may have, asked of the engine where it was not asked yet."""
+        endpoint = self.endpoint
+        if endpoint is not None and endpoint.context_length is None:
+            await self._learn_context(self._watched())
+        return endpoint.context_length if endpoint is not None else None
+
     async def _learn_context(self, watched: Watched) -> None:
         endpoint, probe_s = self.endpoint, self._house.settings().probe_timeout_s
         if endpoint is not None and endpoint.context_length is None:
@@ -249,7 +256,9 @@ class Life(Sharer):
         limit = settings.restart_limit if policy.restart_limit is None else policy.restart_limit
         may_restart = was_running or attempt is None or attempt.is_restart
         if may_restart and faults <= limit:
-            await self._plan_restart(backoff_s(faults, settings.restart_backoff_s), faults, limit)
+            grown_s = backoff_s(faults, settings.restart_backoff_s)
+            wait_s = grown_s if policy.restart_delay_s is None else policy.restart_delay_s
+            await self._plan_restart(wait_s, faults, limit)
             return
         self.faults.block_demand(self._now(), settings.restart_backoff_s)
         given_up = StartFailed(record.spec.model_name, failure)

@@ -23,7 +23,10 @@ from ostler.models.records import FITS_NOT
 
 UNKNOWN_FLAG = UnknownFlag.code_of_class()
 IGNORABLE = frozenset(
-    {FITS_NOT, UNKNOWN_FLAG, "wrong_format", "quantization_differs", "v_cache_needs_flash_attention"}
+    {
+        *(FITS_NOT, UNKNOWN_FLAG, "wrong_format", "quantization_differs", "v_cache_needs_flash_attention"),
+        "more_gpus_than_there_are",
+    }
 )
 """Codes of the errors that a person may override: we may be wrong, or the engine newer than we know."""
 
@@ -61,7 +64,7 @@ _TRACES = ("trace_functions", "cuda_launch_blocking")
 class Scene:
     """A start before it happens. `options` are all that hold: set ones, those in arguments, chosen ones.
 
-    `arguments` are those that the recipe passes on as they are.
+    `devices` are those that it may use, `arguments` those that the recipe passes on as they are.
     """
 
     engine: Engine
@@ -148,6 +151,44 @@ def _quantization(scene: Scene) -> Finding | None:
     )
 
 
+def _fp8(scene: Scene) -> Finding | None:
+    if str(scene.options.get("quantization") or "") != "fp8" or not _gpus(scene):
+        return None
+    return Finding(
+        "fp8_needs_newer_gpus",
+        Severity.INFO,
+        Category.CONFIG,
+        "FP8 needs newer GPUs",
+        "fp8 is for compute capability 8.9 and newer (Ada, Hopper, Blackwell), else slow or not possible",
+        field="options.quantization",
+    )
+
+
+def _too_few_gpus(scene: Scene) -> Finding | None:
+    gpus = _gpus(scene)
+    sizes = [scene.options.get(name) or 1 for name in ("tensor_parallel_size", "pipeline_parallel_size")]
+    if not gpus or not all(isinstance(size, int) for size in sizes):
+        return None
+    wanted = sizes[0] * sizes[1]
+    if wanted <= len(gpus):
+        return None
+    return Finding(
+        "more_gpus_than_there_are",
+        Severity.ERROR,
+        Category.CONFIG,
+        "Too few GPUs",
+        f"it is to run over {wanted} GPUs (tensor_parallel_size times pipeline_parallel_size), "
+        f"and may use {len(gpus)}",
+        f"Set tensor_parallel_size to {len(gpus)} or less, or let it use more GPUs.",
+        "options.tensor_parallel_size",
+        can_ignore=True,
+    )
+
+
+def _gpus(scene: Scene) -> list[Device]:
+    return [device for device in scene.devices if device.kind != "cpu"]
+
+
 def _v_cache(scene: Scene) -> Finding | None:
     kind = scene.options.get("kv_cache_type_v") or scene.options.get("kv_cache_type")
     if kind not in _QUANTIZED_CACHES or scene.options.get("flash_attention") != "off":
@@ -217,7 +258,7 @@ def _projector(scene: Scene) -> Finding | None:
 
 
 def _gpu_unused(scene: Scene) -> Finding | None:
-    gpus = [device for device in scene.devices if device.kind != "cpu"]
+    gpus = _gpus(scene)
     if not gpus or scene.options.get("gpu_layers") != 0 or "gpu_layers" in scene.chosen.options:
         return None
     return Finding(
@@ -263,6 +304,23 @@ def _tracing(scene: Scene) -> Finding | None:
     )
 
 
+def _gone_options(scene: Scene) -> Finding | None:
+    rows = scene.engine.options
+    gone = {row.name: row.until for row in rows if row.until and scene.options.get(row.name) is not None}
+    if not gone:
+        return None
+    told = ", ".join(f"{name} (gone since {until})" for name, until in gone.items())
+    return Finding(
+        "not_passed_on",
+        Severity.WARNING,
+        Category.ARGS,
+        "Kept, but not passed on",
+        f"{scene.engine.title} has no such options any more: {told}",
+        "Take them out; they change nothing.",
+        "options",
+    )
+
+
 def _nothing_chosen(scene: Scene) -> Finding | None:
     if scene.chosen.unknown_why is None:
         return None
@@ -278,6 +336,8 @@ def _nothing_chosen(scene: Scene) -> Finding | None:
 _RULES: tuple[Callable[[Scene], Finding | None], ...] = (
     _wrong_format,
     _quantization,
+    _fp8,
+    _too_few_gpus,
     _v_cache,
     _beyond_training,
     _threads,
@@ -285,5 +345,6 @@ _RULES: tuple[Callable[[Scene], Finding | None], ...] = (
     _gpu_unused,
     _of_requests,
     _tracing,
+    _gone_options,
     _nothing_chosen,
 )

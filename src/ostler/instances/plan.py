@@ -1,8 +1,8 @@
 """Who may start, and who leaves for it: a pure decision over a snapshot.
 
-Two things are scarce: places (`max_running`) and the memory of each device (the ledger). The cheapest
-set of idle models that frees enough leaves, and nobody else; `leaving.py` chooses it. The scheduler
-carries the decision out.
+Two things are scarce: places (`max_running`, and those of a group) and the memory of each device (the
+ledger). The cheapest set of idle models that frees enough leaves, and nobody else; `leaving.py` chooses it.
+The scheduler carries the decision out.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Candidate:
     need: Bytes | None = None
     is_batch: bool = False
     seats: tuple[Seat, ...] = ()
+    group: str | None = None
     limits: Bytes = field(default_factory=dict)
 
     @property
@@ -75,6 +76,25 @@ class Resident:
     had_its_turn: bool = False
     idle_s: float = 0.0
     load_s: float = 0.0
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """How many models run at once (0: any number), in all and of each group that is named."""
+
+    in_all: int = 0
+    of_group: Mapping[str, int] = field(default_factory=dict)
+
+    def full(self, group: str | None, others: Sequence[Resident]) -> str | None:
+        """What keeps one more of that group from running beside these; None while there is place."""
+        if self.in_all and len(others) >= self.in_all:
+            return f"{len(others)} of {self.in_all} models run"
+        limit = self.of_group.get(group) if group is not None else None
+        mates = sum(other.group == group for other in others)
+        if limit is not None and mates >= limit:
+            return f"{mates} of {limit} models of the group {group} run"
+        return None
 
 
 class Verdict(StrEnum):
@@ -106,9 +126,9 @@ class Plan:
 
 
 def plan_room(
-    candidate: Candidate, residents: Sequence[Resident], max_running: int, ledger: Ledger | None = None
+    candidate: Candidate, residents: Sequence[Resident], places: Places, ledger: Ledger | None = None
 ) -> Plan:
-    """Room by count and by memory: at most `max_running` models (0: any number), and none over the ledger.
+    """Room by count and by memory: at most as many models as there are places, and none over the ledger.
 
     In `ledger` the claims of all residents are entered. Idle ones leave, the cheapest set that is
     enough; never one that is pinned or loads. One that serves is waited for, and only when it has had
@@ -117,7 +137,7 @@ def plan_room(
     """
     ledger = (ledger or Ledger()).within(candidate.limits)
     plans = [
-        replace(_plan_seat(_Scene(candidate, seat.need or {}, residents, max_running, ledger)), seat=seat)
+        replace(_plan_seat(_Scene(candidate, seat.need or {}, residents, places, ledger)), seat=seat)
         for seat in candidate.choices
     ]
     return min(plans, key=lambda plan: _worth(plan, residents, ledger))
@@ -173,12 +193,14 @@ class _Scene:
     candidate: Candidate
     need: Bytes
     residents: Sequence[Resident]
-    max_running: int
+    places: Places
     ledger: Ledger
 
     def is_enough(self, gone: Sequence[Resident]) -> bool:
         """Is there a place and memory once these are gone?"""
-        if self.max_running and len(self.residents) - len(gone) >= self.max_running:
+        left = {resident.model_id for resident in gone}
+        staying = [resident for resident in self.residents if resident.model_id not in left]
+        if self.places.full(self.candidate.group, staying):
             return False
         return not self._without(gone).short(self.need)
 
@@ -191,8 +213,8 @@ class _Scene:
     def because(self, verdict: Verdict, rest: str = "") -> Plan:
         """The verdict with its numbers, and the rest of the sentence where places are what is scarce."""
         staying = [r for r in self.residents if not r.is_leaving]
-        if self.max_running and len(staying) >= self.max_running and verdict is not Verdict.NEVER:
-            reason = f"{len(staying)} of {self.max_running} models run"
+        reason = self.places.full(self.candidate.group, staying)
+        if reason is not None and verdict is not Verdict.NEVER:
             return Plan(verdict, reason=", and ".join(filter(None, (reason, rest))))
         never = verdict is Verdict.NEVER
         facts = shortage.facts(self.need, self.ledger, self.residents, never=never)

@@ -151,7 +151,9 @@ class Preparer:
         request = replace(request, options={**options, **chosen.options})
         together = {**self.told(model, overrides), **chosen.options}
         cores = os.cpu_count() or 1
-        return request, Scene(engine, files, together, chosen, self._devices(), cores, model.extra_args)
+        allowed = model.policy.devices
+        devices = [device for device in self._devices() if not allowed or device.id in allowed]
+        return request, Scene(engine, files, together, chosen, devices, cores, model.extra_args)
 
     def _options(self, model: Model, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
         """By their own names: an override wins also where it goes by an alias."""

@@ -14,7 +14,7 @@ from ostler.core.states import DesiredState
 from ostler.instances.keeper import Keeper
 from ostler.instances.memory import Engine, Memory
 from ostler.instances.orders import GuestsThen, StopOrder
-from ostler.instances.plan import Candidate, Plan, Resident, plan_room
+from ostler.instances.plan import Candidate, Places, Plan, Resident, plan_room
 from ostler.instances.standing import SYSTEM_ACTOR
 
 
@@ -45,7 +45,9 @@ class Residence:
     def plan(self, candidate: Candidate, residents: Sequence[Resident]) -> Plan:
         """May it start, and who leaves for it?"""
         ledger = self._memory.ledger([resident.claim for resident in residents])
-        return plan_room(candidate, residents, self._settings().max_running, ledger)
+        settings = self._settings()
+        places = Places(settings.max_running, settings.limit_by_group)
+        return plan_room(candidate, residents, places, ledger)
 
     def evict(self, model_id: int, for_name: str) -> bool:
         """Begin to stop one that is idle; False where it is not idle any more."""

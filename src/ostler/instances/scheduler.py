@@ -149,7 +149,17 @@ class Scheduler:
         known = {resident.model_id for resident in residents}
         now = self._clock.monotonic()
         return residents + [
-            Resident(c.model_id, c.model_name, False, True, True, now, c.priority, Claim(c.need or {}))
+            Resident(
+                c.model_id,
+                c.model_name,
+                False,
+                True,
+                True,
+                now,
+                c.priority,
+                Claim(c.need or {}),
+                group=c.group,
+            )
             for c in self._granted.values()
             if c.model_id not in known
         ]
@@ -230,7 +240,8 @@ def _refusal(candidate: Candidate, plan: Plan) -> OstlerError:
     name = candidate.model_name
     if plan.verdict is Verdict.NEVER:
         return WillNotFit(name, plan.reason, plan.facts)
-    hint = "Stop a model (ostler ps, ostler stop NAME) or raise the setting max_running."
+    limit = "group_limits" if "of the group" in plan.reason else "max_running"
+    hint = f"Stop a model (ostler ps, ostler stop NAME) or raise the setting {limit}."
     if plan.facts:
         hint = f"Stop a model (ostler ps, ostler stop NAME), or: ostler start {name} --ignore-fit"
     return NoRoom(

@@ -24,22 +24,14 @@ from ostler.fit.reasons import Choice
 from ostler.instances import changes, dry_runs, upkeep
 from ostler.instances.adoption import adopt, stop_unknown, stop_unknown_later
 from ostler.instances.errors import AlreadyRunning
-from ostler.instances.experience import Experience
-from ostler.instances.footprints import Footprints
-from ostler.instances.health import HealthProbe
-from ostler.instances.house import House
+from ostler.instances.furnishing import furnish
 from ostler.instances.keeper import Keeper
-from ostler.instances.leases import Lease, Routes
+from ostler.instances.leases import Lease
 from ostler.instances.lending import Lending
 from ostler.instances.looking_ahead import check_ignored
-from ostler.instances.memory import Memory
 from ostler.instances.memory_report import memory_report
 from ostler.instances.orders import GuestsThen, StopOrder
-from ostler.instances.preparing import Preparer
-from ostler.instances.residence import Residence
-from ostler.instances.scheduler import Scheduler
 from ostler.instances.standing import SYSTEM_ACTOR
-from ostler.instances.store import InstanceStore
 from ostler.instances.trial import Trial, try_out
 from ostler.instances.views import DryRun, InstanceView, StartCause
 from ostler.instances.wanted import Wanted
@@ -84,51 +76,24 @@ class Instances:
         self._settings = settings
         self._models = models
         self._runtimes = runtimes
-        self._clock = clock
         self._keepers: dict[int, Keeper] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        preparer = Preparer(
+        self._house = furnish(
+            database,
+            events,
+            clock,
+            lambda: settings.current,
             models,
             engines,
             runtimes,
-            lambda model, overrides: self._memory.choice(model, overrides),
-            lambda: self._memory.devices,
-        )
-        self.experience = Experience(
-            Footprints(database, clock, node),
-            models,
-            preparer,
-            lambda: self._memory.devices,
-            lambda: self._memory.look(),
-            clock.monotonic,
-        )
-        self._memory = Memory(
+            secret,
+            node,
             devices,
-            models,
-            lambda: settings.current,
-            lambda: self._residence.engines(),
             shapes,
-            preparer.sees_gpus,
-            preparer.told,
-            self.experience,
-        )
-        self._residence = Residence(
-            lambda: list(self._keepers.values()), self._memory, lambda: settings.current
-        )
-        self._house = House(
-            store=InstanceStore(database, events, clock, node),
-            clock=clock,
-            settings=lambda: settings.current,
-            models=models,
-            preparer=preparer,
-            probe=HealthProbe(),
-            routes=Routes(),
-            scheduler=Scheduler(self._residence, clock, lambda: settings.current),
-            memory=self._memory,
-            experience=self.experience,
-            secret=secret,
+            keepers=lambda: list(self._keepers.values()),
             gpus_are_chosen=gpus_are_chosen,
         )
+        self._memory, self.experience = self._house.memory, self._house.experience
         self._lending = Lending(self._house, self._keeper)
         self._wanted = Wanted(self._house, self._keeper)
         models.add_guard(self._refuse_in_use)
@@ -282,6 +247,10 @@ class Instances:
         """One model's instance; `stopped` where it never ran. Raises ModelNotFound."""
         return self._keeper(model_id).view()
 
+    def idle_timeout_s(self, model_id: int) -> float | None:
+        """Seconds without a request after which it stops; None for never. Raises ModelNotFound."""
+        return self._keeper(model_id).idle_timeout_s()
+
     async def logs(
         self, name: str | int, *, tail: int | None = 100, follow: bool = False
     ) -> AsyncIterator[str]:
@@ -337,6 +306,10 @@ class Instances:
         return [(device, ledger.account_of(device)) for device in self._memory.devices]
 
     # For the gateway
+
+    async def context_length(self, model_id: int) -> int | None:
+        """The tokens that one request to its running engine may have; None where nobody says."""
+        return await self._keeper(model_id).context_length()
 
     def try_lease(self, model_id: int) -> Lease | None:
         """A lease if the model runs and takes requests; never waits."""

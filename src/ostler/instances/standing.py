@@ -182,6 +182,7 @@ class Standing:
             had_its_turn=self._had_its_turn(),
             idle_s=self.idle_s(),
             load_s=record.load_seconds or 0.0,
+            group=self.model.policy.group,
         )
 
     def engine(self) -> Engine | None:
@@ -252,6 +253,7 @@ class Standing:
             ready_at=shown.ready_at if shown else None,
             load_seconds=shown.load_seconds if shown else None,
             restarts=self.faults.count,
+            is_restarting=state is InstanceState.FAILED and self.attempt is not None,
             context_length=self.endpoint.context_length if self.endpoint and is_active else None,
             devices=shown.spec.devices if shown else (),
             shared_with=tuple(sorted(guest.model.name for guest in self.guests)),

@@ -57,6 +57,7 @@ class InstanceView:
     `shares` names the model whose engine it uses, `shared_with` those that use its own: state, process and
     times of such an engine are shown of each, its memory only where it is owned.
     `context_length`: tokens that one request may have, prompt and answer together, as the engine says.
+    `is_restarting`: it has failed and is started again by itself.
     """
 
     id: int | None
@@ -86,6 +87,7 @@ class InstanceView:
     estimated_bytes: int | None = None
     devices: tuple[str, ...] = ()
     context_length: int | None = None
+    is_restarting: bool = False
     shares: str | None = None
     shared_with: tuple[str, ...] = ()
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
-from uuid import uuid4
 
 from sqlalchemy.exc import IntegrityError
 
@@ -54,7 +54,7 @@ class Jobs:
         node: str,
         server_id: str,
         *,
-        new_id: Callable[[], str] = lambda: uuid4().hex,
+        new_id: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:
         self._database = database
         self._events = events

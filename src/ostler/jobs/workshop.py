@@ -174,7 +174,7 @@ class Workshop:
             await record(self._events, session, row, SYSTEM.name, cause)
         running = self._running.get(job.id)
         if row.state == JobState.CANCELLED and not (running and running.keep):
-            await self.discard(job)
+            await self.discard(job_of(row))
 
     async def _recover(self) -> None:
         async with self._database.read() as session:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,15 @@ def refuse_unless_filled(root: Root, file_set: FileSet) -> None:
 
 def check_not_in_use(file_set: FileSet, in_use: InUse) -> None:
     """Raise FileInUse if a model that is not stopped uses one of the files."""
-    paths = {file_set.path, *(file.path for file in file_set.files)}
-    for path in sorted(paths | {Path(os.path.realpath(path)) for path in paths}):
+    refuse_if_used(file_set.name, {file_set.path, *(file.path for file in file_set.files)}, in_use)
+
+
+def refuse_if_used(what: str, paths: Collection[Path], in_use: InUse) -> None:
+    """Raise FileInUse if a model that is not stopped uses one of the paths, links followed. Blocking."""
+    for path in sorted({*paths, *(Path(os.path.realpath(path)) for path in paths)}):
         if model := in_use(path):
             raise FileInUse(
-                f"{file_set.name} is in use by the model {model}",
+                f"{what} is in use by the model {model}",
                 hint=f"Stop it first: ostler stop {model}",
                 model=model,
                 path=str(path),
@@ -74,10 +78,15 @@ def check_not_in_use(file_set: FileSet, in_use: InUse) -> None:
 
 def remove(plan: DeletePlan) -> None:
     """Delete what the plan says, links before blobs. Blocking. Raises DeletionFailed."""
+    carry_out(plan.root.path, plan.delete, plan.folders)
+
+
+def carry_out(base: Path, files: Iterable[Path], folders: Iterable[Path]) -> None:
+    """Delete files that lie below `base`, then those folders that are empty. Raises DeletionFailed."""
     done: list[str] = []
-    for path in plan.delete:
-        if not is_inside(path.parent, plan.root.path):
-            raise DeletionFailed(f"{path} is not inside {plan.root.path} any more", deleted=done)
+    for path in files:
+        if not is_inside(path.parent, base):
+            raise DeletionFailed(f"{path} is not inside {base} any more", deleted=done)
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
@@ -87,7 +96,7 @@ def remove(plan: DeletePlan) -> None:
                 deleted=done,
             ) from error
         done.append(str(path))
-    for folder in plan.folders:
+    for folder in folders:
         try:
             folder.rmdir()
         except OSError as error:

@@ -46,7 +46,7 @@ def groups_in(place: Place) -> Iterator[Group]:
         else:
             yield Group(place, "gguf", name, (file,))
     for (stem, rest), shards in split.items():
-        names = [f"{stem}-{n:05}-of-{rest}" for n in range(1, int(rest[:5]) + 1)]
+        names = part_names(f"{stem}-00001-of-{rest}")
         yield Group(
             place,
             "gguf",
@@ -63,6 +63,15 @@ def groups_in(place: Place) -> Iterator[Group]:
 def companions(place: Place) -> list[SeenFile]:
     """Configuration, tokenizer and template files beside safetensors weights."""
     return [file for name, file in place.files.items() if name.lower().endswith(COMPANION_ENDINGS)]
+
+
+def part_names(name: str) -> tuple[str, ...]:
+    """The names of all parts of the model that a GGUF's name is one part of; of a whole one its own."""
+    match = _SHARD.fullmatch(name)
+    if not match or not 1 <= int(match["no"]) <= int(match["count"]) <= MAX_SHARDS:
+        return (name,)
+    stem, rest = match["stem"], match["count"] + match["ending"]
+    return tuple(f"{stem}-{number:05}-of-{rest}" for number in range(1, int(match["count"]) + 1))
 
 
 def shard_number(name: str) -> int | None:

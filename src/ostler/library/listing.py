@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ostler.library.inspections import Inspections
 from ostler.library.layouts import LAYOUTS
 from ostler.library.layouts.folder import FolderLayout
 from ostler.library.roots import Root
-from ostler.library.scanning import Neighbourhood, Problem, Walk
+from ostler.library.scanning import Neighbourhood, Problem, SeenFile, Walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +34,27 @@ class Scanner:
     def __init__(self, inspections: Inspections) -> None:
         self._inspections = inspections
         self._known: dict[tuple[int, str], tuple[Any, list[FileSet]]] = {}
+        self._remembered: dict[SeenFile, Any] = {}
 
     def scan(self, roots: Iterable[Root]) -> Listing:
         """Everything in the available ones of these roots."""
         found: list[FileSet] = []
         paths: set[str] = set()
-        walk = Walk()
+        walk = Walk(remembered=self._remembered)
         current: dict[tuple[int, str], tuple[Any, list[FileSet]]] = {}
-        for root in roots:
-            if not root.available:
-                walk.report(str(root.path), "is not there or cannot be read")
-                continue
-            for near in LAYOUTS[root.layout].scan(str(root.path), walk):
-                key, entry = (root.id, near.key), self._entry(root, near)
-                current[key] = entry
-                found += entry[1]
-                for place in near.places:
-                    paths.update(file.path for file in place.files.values())
-            walk.entries = 0
+        for root, near in _each_once(((root, None) for root in roots), walk):
+            key, entry = (root.id, near.key), self._entry(root, near)
+            current[key] = entry
+            found += entry[1]
+            for place in near.places:
+                paths.update(file.path for file in place.files.values())
         self._known = current
         return Listing(found, frozenset(paths), walk.problems)
+
+    def scan_scopes(self, scopes: Iterable[tuple[Root, str]]) -> list[FileSet]:
+        """Only what lies at these places, each file under one of its names."""
+        nearby = _each_once(scopes, Walk())
+        return [found for root, near in nearby for found in self._entry(root, near)[1]]
 
     def scan_within(self, root: Root, within: str) -> list[FileSet]:
         """Only what lies at `within` (see `Layout.scan`)."""
@@ -75,6 +76,22 @@ class Scanner:
         if known is not None and known[0] == signature:
             return known
         return signature, file_sets(Where(root.id, root.path, root.layout), near, self._inspections.read)
+
+
+def _each_once(scopes: Iterable[tuple[Root, str | None]], walk: Walk) -> Iterator[tuple[Root, Neighbourhood]]:
+    """What lies in roots, or at places in them; further names of files that were met before are left out."""
+    seen: set[tuple[int, int, int]] = set()
+    for root, within in sorted(scopes, key=lambda scope: LAYOUTS[scope[0].layout].names_others):
+        if not root.available:
+            walk.report(str(root.path), "is not there or cannot be read")
+            continue
+        layout = LAYOUTS[root.layout]
+        for near in layout.scan(str(root.path), walk, within):
+            contents = {file.contents for place in near.places for file in place.files.values()}
+            if not (layout.names_others and contents <= seen):
+                seen |= contents
+                yield root, near
+        walk.entries = 0
 
 
 def relative_to_root(root: Root, path: Path) -> str | None:

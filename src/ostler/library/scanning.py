@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 MAX_DEPTH = 16
 MAX_ENTRIES = 500_000
@@ -24,6 +24,11 @@ class SeenFile(NamedTuple):
     size_bytes: int
     mtime_ns: int
     inode: int
+
+    @property
+    def contents(self) -> tuple[int, int, int]:
+        """The same for two names of one file."""
+        return self.inode, self.size_bytes, self.mtime_ns
 
 
 class Problem(NamedTuple):
@@ -61,10 +66,11 @@ class Neighbourhood:
 
 @dataclass(slots=True)
 class Walk:
-    """One scan's limits, and the problems it met."""
+    """One scan's limits, and the problems it met. `remembered` are small files that were read before."""
 
     problems: list[Problem] = field(default_factory=list)
     entries: int = 0
+    remembered: dict[SeenFile, Any] = field(default_factory=dict)
 
     def report(self, path: str, reason: str) -> None:
         """Remember that `path` was passed over."""

@@ -25,8 +25,10 @@ from ostler.core.settings import Settings
 from ostler.library.deletion import DeletePlan, InUse, check_not_in_use, refuse_unless_filled, remove
 from ostler.library.errors import DeletionFailed, FileSetNotFound
 from ostler.library.filesets import FileSet
-from ostler.library.finding import choose_by_path, choose_by_repo
+from ostler.library.finding import choose_by_path, choose_by_repo, is_model
 from ostler.library.folders import Folder, FolderView, look_into, root_holding, subfolders
+from ostler.library.gguf import read_gguf_header
+from ostler.library.gguf_header import GgufHeader
 from ostler.library.inspections import Inspections
 from ostler.library.layouts import LAYOUTS
 from ostler.library.listing import Listing, Scanner, matching, relative_to_root, sorted_by
@@ -75,14 +77,24 @@ class Library:
         Raises NestedRoots where one of them lies inside the other.
         """
         await asyncio.to_thread(_make_own, self._settings.effective_reshaped_dir)
-        await self._roots.configure(
-            [
-                (self._settings.effective_models_dir, "folder", False),
-                (self._settings.hub_cache_dir, "hub-cache", True),
-                (self._settings.effective_reshaped_dir, "folder", True),
-            ]
-        )
+        await self.list_llama_cache()
         await self._inspections.load()
+
+    async def list_llama_cache(self) -> None:
+        """Make llama.cpp's flat cache one of the configured roots, if it is there now.
+
+        Raises NestedRoots.
+        """
+        settings = self._settings
+        configured = [
+            (settings.effective_models_dir, "folder", False),
+            (settings.hub_cache_dir, "hub-cache", True),
+            (settings.effective_reshaped_dir, "folder", True),
+        ]
+        flat = settings.llama_cache_dir
+        if flat != settings.hub_cache_dir and await asyncio.to_thread(flat.is_dir):
+            configured.append((flat, "llama-cache", True))
+        await self._roots.configure(configured)
 
     async def close(self) -> None:
         """End a look that nobody waits for."""
@@ -129,6 +141,12 @@ class Library:
         found = await asyncio.to_thread(select)
         return Page(found[offset : offset + limit], len(found), limit, offset)
 
+    async def fetched(self) -> builtins.list[FileSet]:
+        """The models in the hub cache's layout, in roots that Ostler fills; projectors are none."""
+        filled = {root.id for root in await self._roots.all() if root.filled_by_ostler}
+        listing = await self._scan()
+        return [s for s in listing.file_sets if s.root_id in filled and s.revision and is_model(s)]
+
     async def recent(self) -> builtins.list[FileSet]:
         """Everything over all roots. The very same list is given until something is different.
 
@@ -172,6 +190,10 @@ class Library:
         if found.error is not None:
             await asyncio.to_thread(raise_own_error, found)
         return found
+
+    async def header(self, files: FileSet) -> GgufHeader:
+        """The header of a GGUF, of its first shard. Raises PathNotFound, BrokenFile and the like."""
+        return await asyncio.to_thread(read_gguf_header, files.path)
 
     async def find(
         self,
@@ -283,12 +305,8 @@ class Library:
         return None
 
     def _of_repo(self, roots: builtins.list[Root], repo: str) -> builtins.list[FileSet]:
-        found: builtins.list[FileSet] = []
-        for root in roots:
-            within = LAYOUTS[root.layout].repo_scope(str(root.path), repo)
-            if within is not None:
-                found += self._scanner.scan_within(root, within)
-        return found
+        scopes = [(root, LAYOUTS[root.layout].repo_scope(str(root.path), repo)) for root in roots]
+        return self._scanner.scan_scopes([(root, within) for root, within in scopes if within is not None])
 
     async def _tell(self, kind: str, plan: DeletePlan, principal: Principal, data: Mapping[str, Any]) -> None:
         await self._events.record(

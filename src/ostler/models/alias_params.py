@@ -25,7 +25,7 @@ class Param:
     minimum: float | None = None
     maximum: float | None = None
 
-    def check(self, value: Any, where: str) -> Any:
+    def check(self, value: Any, where: str, *, bounded: bool) -> Any:
         """The value, if it has the right type and lies within the bounds. Raises InvalidField."""
         field = f"{where}.{self.name}"
         if self.kind is list:
@@ -33,7 +33,7 @@ class Param:
         wanted: tuple[type, ...] = (int, float) if self.kind is float else (self.kind,)
         if isinstance(value, bool) or type(value) not in wanted:
             raise InvalidField(field, f"{self.name} must be {_KINDS[self.kind]}, not {str(value)[:80]!r}")
-        low, high = self.minimum, self.maximum
+        low, high = (self.minimum, self.maximum) if bounded else (None, None)
         if (low is not None and value < low) or (high is not None and value > high):
             bounds = f"from {low:g} to {high:g}" if high is not None else f"at least {low:g}"
             raise InvalidField(field, f"{self.name} must be {bounds}, not {value}")
@@ -63,16 +63,21 @@ CONTEXT_PARAMS: tuple[Param, ...] = (
 )
 
 
-def to_ours(params: Sequence[Param], given: Any, where: str) -> dict[str, Any]:
+def to_ours(params: Sequence[Param], given: Any, where: str, *, bounded: bool = True) -> dict[str, Any]:
     """Checked values under our keys; what is null, an empty list or unknown is left out.
 
-    `where` names the object in errors. Raises InvalidField.
+    `where` names the object in errors. Not `bounded`: any value of the right type passes, as BodhiApp's own
+    files may hold. Raises InvalidField.
     """
     if given is None:
         return {}
     if not isinstance(given, Mapping):
         raise InvalidField(where, f"{where} must be an object")
-    found = {param.ours: param.check(given[param.name], where) for param in params if _is_set(given, param)}
+    found = {
+        param.ours: param.check(given[param.name], where, bounded=bounded)
+        for param in params
+        if given.get(param.name) is not None
+    }
     return {key: value for key, value in found.items() if value != []}
 
 
@@ -84,10 +89,6 @@ def to_theirs(params: Sequence[Param], ours: Mapping[str, Any]) -> dict[str, Any
 def replacing(params: Sequence[Param], given: Any, where: str) -> dict[str, Any]:
     """The change that puts an object in place of what is there: null for each key that it leaves out."""
     return {**{param.ours: None for param in params}, **to_ours(params, given, where)}
-
-
-def _is_set(given: Mapping[str, Any], param: Param) -> bool:
-    return given.get(param.name) is not None
 
 
 def _texts(field: str, value: Any) -> list[str]:

@@ -21,7 +21,8 @@ MAX_DEVICES = 64
 FITS_NOT = "does_not_fit"
 """The code of an error that may be ignored: its memory is not there."""
 _DEVICE_ID = re.compile(r"[a-z]{2,20}:[\w-]{1,60}|cpu", re.ASCII)
-ORIGINS = ("native", "cortex", "llamactl", "bodhi", "catalog", "library")
+_GROUP = re.compile(r"[A-Za-z0-9._-]{1,50}")
+ORIGINS = ("native", "cortex", "llamactl", "bodhi", "ollama", "catalog", "library")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,11 @@ class Source:
     """Where the weights are.
 
     A `file` source has a `path`: absolute, a file (first shard) or a safetensors folder. A `hub`
-    source names a repo with a quantization `tag` or a `file`, and a `revision` (branch or commit).
+    source names a repo with a quantization `tag` or a `file`, and a `revision` (branch or commit). With
+    `none` the recipe is kept and cannot be started.
     """
 
-    kind: Literal["file", "hub"]
+    kind: Literal["file", "hub", "none"]
     path: str | None = None
     repo: str | None = None
     file: str | None = None
@@ -42,7 +44,7 @@ class Source:
     @property
     def label(self) -> str:
         """One line that a person recognises: the path, or `org/repo:tag@revision`."""
-        if self.kind == "file":
+        if self.kind != "hub":
             return self.path or ""
         selector = self.file or self.tag
         return (
@@ -67,10 +69,11 @@ class Policy:
     that was started on demand stops (0: never). `pinned`: never evicted. `auto_start`: started with
     the server. `priority`: higher stays longer. `devices`: ids of the only devices that it may use, the best
     liked first; "cpu" alone keeps it off GPUs; none: all. `request_timeout_s`: the longest that an answer may
-    take which is no stream; `stream_timeout_s`: the longest silence within a stream. `share`: it may use the
-    running engine of another model with the same launch, and let others use its own. `apply_changes`: changed
-    launch options of one that runs take effect when somebody applies them ("ask") or at the next request
-    ("next_request").
+    take which is no stream; `stream_timeout_s`: the longest silence within a stream. `group`: those of one
+    group share a limit of how many run at once (setting `group_limits`). `restart_delay_s`: the wait before
+    each restart after a fault, in place of one that grows. `share`: it may use the running engine of another
+    model with the same launch, and let others use its own. `apply_changes`: changed launch options of one
+    that runs take effect when somebody applies them ("ask") or at the next request ("next_request").
     """
 
     on_demand: bool = True
@@ -84,6 +87,8 @@ class Policy:
     devices: tuple[str, ...] = ()
     request_timeout_s: float | None = None
     stream_timeout_s: float | None = None
+    group: str | None = None
+    restart_delay_s: float | None = None
     share: bool = True
     apply_changes: str = ASK
 
@@ -112,6 +117,7 @@ _MINIMUM: Mapping[str, float] = {
     "start_timeout_s": 0.1,
     "request_timeout_s": 0.1,
     "stream_timeout_s": 0.1,
+    "restart_delay_s": 0,
     "max_concurrency": 1,
     "priority": -1000,
 }
@@ -125,6 +131,12 @@ def _check_policy_value(name: str, value: Any) -> None:
         return
     if name == "devices":
         _check_devices(where, value)
+        return
+    if name == "group":
+        if not isinstance(value, str) or not _GROUP.fullmatch(value):
+            raise InvalidField(
+                where, f"{str(value)[:80]!r} cannot be a group", hint="Letters, digits and . _ -, at most 50."
+            )
         return
     if name == "apply_changes":
         if value not in (ASK, NEXT_REQUEST):
@@ -225,6 +237,11 @@ class Model:
     def names(self) -> tuple[str, ...]:
         """Every name that a request may use."""
         return (self.name, *self.aliases)
+
+    @property
+    def listed_as(self) -> tuple[str, ...]:
+        """What a key's allow-list may call it: its names, and `#` with its id, which no rename changes."""
+        return (*self.names, f"#{self.id}")
 
     @property
     def hub_token(self) -> str | None:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ostler.core.clock import Clock
 from ostler.core.database import Database, after_commit, row_to_change
-from ostler.core.errors import Conflict, InvalidField
+from ostler.core.errors import Conflict, InvalidField, NotFound
 from ostler.core.events import EventLog, NewEvent
 from ostler.core.near import near_names
 from ostler.core.paging import Page
@@ -69,6 +69,12 @@ class ModelInUse(Conflict):
     """The model is not stopped."""
 
 
+class TooManyModels(Conflict):
+    """As many models as the setting `max_models` allows are there."""
+
+    hint = "Delete one (ostler rm NAME keeps its files), or raise the setting max_models."
+
+
 class ReadOnlyModel(Conflict):
     """The recipe belongs to a catalog and cannot be changed here."""
 
@@ -82,7 +88,10 @@ class ChangedMeanwhile(Conflict):
 
 
 class Models:
-    """Every recipe. Reads by name are in memory; changes are committed before they are seen."""
+    """Every recipe. Reads by name are in memory; changes are committed before they are seen.
+
+    `most` says how many there may be; 0: any number.
+    """
 
     def __init__(
         self,
@@ -92,7 +101,9 @@ class Models:
         engines: Engines,
         sources: SourceReader,
         node: str,
+        most: Callable[[], int] = lambda: 0,
     ) -> None:
+        self._most = most
         self._database = database
         self._events = events
         self._clock = clock
@@ -151,9 +162,9 @@ class Models:
         """The model's files, all there. Raises ModelFileGone or BrokenFile."""
         return await self._sources.files_of(model)
 
-    async def preview(self, new: NewModel, principal: Principal) -> Model:
+    async def preview(self, new: NewModel, principal: Principal, *, files_may_come: bool = False) -> Model:
         """The model that `create` would make, checked in full, not saved (id 0)."""
-        return await self._check(new, principal)
+        return await self._check(new, principal, files_may_come=files_may_come)
 
     async def tried_options(
         self, options: Mapping[str, Any], engine: str, principal: Principal, before: Mapping[str, Any]
@@ -168,15 +179,18 @@ class Models:
         await asyncio.to_thread(refuse_untrusted_options, checked, before, table, roots, principal)
         return {**before, **checked}
 
-    async def create(self, new: NewModel, principal: Principal) -> Model:
+    async def create(self, new: NewModel, principal: Principal, *, files_may_come: bool = False) -> Model:
         """Check and store a recipe; it is stopped. Needs the role power_user.
 
-        Raises InvalidField, UnknownOption, BadOptionValue, NameTaken, BrokenFile, ModelFileGone.
+        `files_may_come`: one whose engine is said is stored also where its files are not here yet. Raises
+        InvalidField, UnknownOption, BadOptionValue, NameTaken, TooManyModels, BrokenFile, ModelFileGone.
         """
         principal.require(Role.POWER_USER, "create models")
-        model = await self._check(new, principal)
+        model = await self._check(new, principal, files_may_come=files_may_come)
         async with self._database.write() as session:
             self._refuse_taken(model.names, None)
+            if (most := self._most()) and len(self._index.all()) >= most:
+                raise TooManyModels(f"there are {most} models already, the most that may be", most=most)
             row = ModelRow()
             store.write_row(row, model)
             session.add(row)
@@ -194,6 +208,7 @@ class Models:
         principal: Principal,
         *,
         expected_revision: int | None = None,
+        files_may_come: bool = False,
     ) -> Model:
         """Change some fields. Documents (options, env, request_defaults, policy, runtime_options) are merged
         key by key, null taking a key out (JSON merge patch, RFC 7396). Raises as `create` does, and
@@ -202,7 +217,9 @@ class Models:
         principal.require(Role.POWER_USER, "change models")
         before = self._index.get(name)
         self._refuse_changes(before, changes, expected_revision)
-        after = await self._check(merged(before, changes), principal, keep_source=before)
+        after = await self._check(
+            merged(before, changes), principal, keep_source=before, files_may_come=files_may_come
+        )
         after = replace(
             after,
             id=before.id,
@@ -271,13 +288,22 @@ class Models:
             raise ModelNotFound("the model was deleted meanwhile", model=model_id)
         return row
 
-    async def _check(self, new: NewModel, principal: Principal, *, keep_source: Model | None = None) -> Model:
+    async def _check(
+        self,
+        new: NewModel,
+        principal: Principal,
+        *,
+        keep_source: Model | None = None,
+        files_may_come: bool = False,
+    ) -> Model:
         if keep_source is not None and new.source == keep_source.source:
             source = keep_source.source
         else:
             source = await self._sources.read(new.source, principal)
         unchanged = keep_source is not None and source == keep_source.source
-        files = None if unchanged and new.engine else await self._sources.files(source)
+        files = None
+        if not (unchanged and new.engine):
+            files = await self._files(source, may_come=files_may_come and new.engine is not None)
         engine = self._engine_for(new.engine, files, source)
         name = check_name(new.name) if new.name is not None else self._free_name(source, files)
         aliases = tuple(sorted({check_name(alias, "aliases") for alias in new.aliases} - {name}))
@@ -317,6 +343,14 @@ class Models:
             created_at=now,
             updated_at=now,
         )
+
+    async def _files(self, source: Source, *, may_come: bool) -> FileSet | None:
+        try:
+            return await self._sources.files(source)
+        except NotFound:
+            if not may_come:
+                raise
+            return None
 
     def _engine_for(self, asked: str | None, files: FileSet | None, source: Source) -> str:
         if asked is not None:

@@ -23,6 +23,10 @@ class ModelFilesMissing(ModelFileGone):
     """Some of a model's files are here and others are not: a shard, for example."""
 
 
+class NoModelFile(Conflict):
+    """The recipe names no model file at all."""
+
+
 class ModelFileBroken(Conflict):
     """The files of a model are there and cannot be loaded."""
 
@@ -56,6 +60,8 @@ class SourceReader:
         UnsafePath, BadSpec.
         """
         if isinstance(given, Source):
+            if given.kind == "none":
+                return given
             given = given.to_json()
         if not isinstance(given, Mapping):
             raise InvalidField(
@@ -101,12 +107,20 @@ class SourceReader:
             path = Path(source.path)
             found = await self._library.find(path=path)
             return found or await self._library.inspect(path)
+        if source.kind == "none":
+            return None
         return await self._library.find(
             repo=source.repo, file=source.file, tag=source.tag, revision=source.revision
         )
 
     async def files_of(self, model: Model) -> FileSet:
-        """The file set of a model, complete. Raises ModelFileGone with what to do next."""
+        """The file set of a model, complete. Raises NoModelFile, ModelFileGone with what to do next."""
+        if model.source.kind == "none":
+            raise NoModelFile(
+                f"{model.name} names no model file; one engine that loads models by itself is not run here",
+                hint="Make one model of each file instead: Ostler starts and stops them as needed.",
+                model=model.name,
+            )
         facts = {"model": model.name, "source": model.source.label}
         try:
             found = await self.files(model.source)

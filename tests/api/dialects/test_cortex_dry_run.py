@@ -87,6 +87,12 @@ def test_too_little_memory_is_an_error_for_its_gpu_and_nearly_too_little_a_warni
     assert "needs 25.0 GB" in shown["warnings"][1]["message"] and shown["valid"] is False
 
 
+def test_vllm_takes_its_share_and_is_never_tight() -> None:
+    told = estimate(need("cuda:0", 22, 0, 0, 24), need("cuda:1", 25, 0, 0, 24), engine="vllm")
+    (short,) = dry_run_view(["x"], [], told)["warnings"]
+    assert short["title"] == "Insufficient VRAM on GPU 1" and "gpu_memory_utilization" in short["fix"]
+
+
 def test_what_cannot_be_run_is_never_valid() -> None:
     assert dry_run_view([], [], None) == {
         "command": [],

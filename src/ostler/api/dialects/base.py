@@ -22,13 +22,15 @@ class Dialect:
 
     `owns` says of a path whether it is this system's. `routers` make its documented routes, `shape` the
     answers of its failures. `headers` (lower-case names) go into each of its answers, and its requests
-    have an id, which the client may choose.
+    have an id, which the client may choose. `takes_files` says of a path whether whole files come in there,
+    which the limit of bodies is not for.
     """
 
     owns: Callable[[str], bool]
     shape: Shape
     routers: tuple[APIRouter, ...]
     headers: Mapping[bytes, bytes]
+    takes_files: Callable[[str], bool] = lambda path: False
 
 
 def shapes_of(dialects: tuple[Dialect, ...]) -> ShapeOf:

@@ -9,17 +9,15 @@ from fastapi import Path, Query
 from pydantic import Field
 
 from ostler.api.door import needs, router
-from ostler.api.native.model_files import files_by_model
+from ostler.api.native.model_files import in_use, uses
 from ostler.api.services import Rooms, Services, Who
 from ostler.api.shapes import Body, Listing, Out, PageOut, page_out, shape_of
 from ostler.core.errors import InvalidField
 from ostler.core.principals import Principal, Role
 from ostler.engines.recommending import Recommendation, recommend
-from ostler.library.deletion import InUse
 from ostler.library.filesets import FileSet
 from ostler.library.folders import Folder
 from ostler.library.roots import Root
-from ostler.models.records import Model
 
 routes = router("files")
 
@@ -104,7 +102,7 @@ async def show_files(rooms: Rooms, who: Who, file_set_id: FileSetId) -> Any:
 @routes.delete("/files/{file_set_id}", response_model=DeletedOut, **needs(Role.MANAGER))
 async def delete_files(rooms: Rooms, who: Who, file_set_id: FileSetId) -> Any:
     """Delete these files from the disk: only where Ostler put them, and not while a model uses them."""
-    plan = await rooms.library.plan_delete(file_set_id, await _in_use(rooms))
+    plan = await rooms.library.plan_delete(file_set_id, await in_use(rooms))
     return (await rooms.library.delete(plan, who)).to_json()
 
 
@@ -148,39 +146,6 @@ def _file_set_out(rooms: Services, files: FileSet) -> dict[str, Any]:
     values = {name: getattr(files, name) for name in FileSet.__slots__}
     return {
         **values,
-        "used_by": [model.name for model in rooms.models.all() if _uses(model, files)],
+        "used_by": [model.name for model in rooms.models.all() if uses(model, files)],
         "recommendation": recommend(rooms.engines, files),
     }
-
-
-def _uses(model: Model, files: FileSet) -> bool:
-    source = model.source
-    if source.kind == "file":
-        return source.path == str(files.path) or any(source.path == str(file.path) for file in files.files)
-    if files.repo is None or source.repo is None or source.repo.lower() != files.repo.lower():
-        return False
-    if source.file is not None:
-        return any(str(file.path).endswith(f"/{source.file}") for file in files.files)
-    return source.tag is None or (files.tag or "").lower() == source.tag.lower()
-
-
-async def _in_use(rooms: Services) -> InUse:
-    """Says why a path may not be deleted now: a model that uses it is not stopped."""
-    users: dict[str, list[Model]] = {}
-    models = rooms.models.all()
-    its_files = await files_by_model(rooms, models)
-    for model in models:
-        files = its_files.get(model.id)
-        if files is None:  # gone or broken: no engine runs on them
-            continue
-        for path in (files.path, *(file.path for file in files.files), *filter(None, [files.mmproj])):
-            users.setdefault(str(path), []).append(model)
-
-    def reason(path: FilePath) -> str | None:
-        for model in users.get(str(path), ()):
-            state = rooms.instances.view(model.id).state
-            if state.is_active:
-                return f"{model.name} uses it and is {state.value}"
-        return None
-
-    return reason

@@ -61,7 +61,7 @@ async def list_instances(
     found = [
         view
         for view in rooms.instances.views()
-        if may_use(who, view.model_name)
+        if may_use(who, *rooms.models.get(view.model_id).listed_as)
         and state in (None, view.state)
         and (view.state.is_active or not active)
         and (not page.search or page.search.lower() in view.model_name.lower())

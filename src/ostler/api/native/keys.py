@@ -36,6 +36,8 @@ class NewKeyOut(KeyOut):
 class KeyIn(Body):
     """A new key. `models`: patterns of the model names that it may use, such as `qwen*`; null for all.
 
+    `#7` among them is the model with that id, whatever it is called.
+
     `scopes`: kinds of inference that it is for; null for all. `addresses`: addresses and networks from
     which it may be used; null for everywhere. `user_id` and `org_id` say whose it is.
     """

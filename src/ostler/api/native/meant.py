@@ -18,7 +18,7 @@ class ModelNotForYou(NotAllowed):
 def stored(rooms: Services, who: Principal, name: str) -> Model:
     """The stored model of that name if this principal may use it. Raises ModelNotFound, ModelNotForYou."""
     model = rooms.models.get(_name_or_id(name))
-    _refuse_unless_allowed(who, *model.names)
+    _refuse_unless_allowed(who, *model.listed_as)
     return model
 
 

@@ -47,7 +47,7 @@ async def page_of_models(
         and wanted.origin in (None, model.origin)
         and wanted.archived in (None, model.archived)
         and (not text or _holds(model, text))
-        and may_use(who, *model.names)
+        and may_use(who, *model.listed_as)
         and wanted.state in (None, _state(rooms, model))
     ]
     found.sort(key=lambda model: (model.id, model.name))

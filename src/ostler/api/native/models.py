@@ -7,8 +7,7 @@ with a slash may end in one of these words (`ostler.models.names.ACTIONS`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import Header, Path, Query, Response
@@ -18,6 +17,14 @@ from pydantic import Field
 from ostler.api.door import needs, router
 from ostler.api.native.instances import InstanceOut, never_ran, view_for
 from ostler.api.native.meant import adopted, meant
+from ostler.api.native.model_bodies import (
+    ModelChanges,
+    ModelIn,
+    UnsavedIn,
+    new_model_of,
+    refuse_hidden,
+    with_engine,
+)
 from ostler.api.native.model_list import Wanted, page_of_models
 from ostler.api.native.model_shapes import (
     ModelDetailOut,
@@ -27,16 +34,14 @@ from ostler.api.native.model_shapes import (
     model_with_files,
     models_with_files,
 )
-from ostler.api.services import Rooms, Services, Who
+from ostler.api.services import Rooms, Who
 from ostler.api.shapes import Body, Listing, PageOut, hide_args, hide_env, page_out
 from ostler.api.streaming import text_lines
 from ostler.core.errors import Conflict, InvalidField
 from ostler.core.launch import HIDDEN
 from ostler.core.principals import Role
 from ostler.core.states import InstanceState
-from ostler.hub.specs import parse_spec
-from ostler.models.records import FITS_NOT, HUB_TOKEN, NewModel
-from ostler.models.sources import source_of
+from ostler.models.records import FITS_NOT
 
 routes = router("models")
 
@@ -48,74 +53,6 @@ JsonObject = dict[str, Any]
 
 class AutomaticStays(Conflict):
     """A model that is there because its files are cannot be deleted without them."""
-
-
-class SourceIn(Body):
-    """Where the weights are: `path` (absolute, or inside the models folder), `hub`, or the parts of it."""
-
-    path: str | None = None
-    hub: str | None = Field(None, examples=["org/repo:Q4_K_M"])
-    kind: str | None = None
-    repo: str | None = None
-    file: str | None = None
-    tag: str | None = None
-    revision: str | None = None
-
-
-class ModelIn(Body):
-    """A new model. Without `name` one is made from the source; without `engine` the format decides.
-
-    `command_line` is a llama-server or vLLM command to take options (and the source) from.
-    """
-
-    name: str | None = None
-    source: SourceIn | None = None
-    engine: str | None = None
-    runtime: str = "process"
-    runtime_options: JsonObject = Field(
-        default_factory=dict, description="Wishes for its container: image, shm_size, memory, ..."
-    )
-    engine_command: str | None = Field(
-        None,
-        max_length=10_000,
-        description="The program that serves it, in place of the found one; admins only.",
-    )
-    description: str = Field("", max_length=10_000)
-    task: str = Field("", max_length=100)
-    aliases: list[str] = Field(default_factory=list, max_length=100)
-    options: JsonObject = Field(default_factory=dict)
-    extra_args: list[str] = Field(default_factory=list, max_length=1_000)
-    env: dict[str, str] = Field(default_factory=dict)
-    request_defaults: JsonObject = Field(default_factory=dict)
-    policy: JsonObject = Field(default_factory=dict)
-    command_line: str | None = Field(None, max_length=100_000)
-
-
-class UnsavedIn(ModelIn):
-    """A recipe to try. `ignore`: codes of errors that do not matter; they become warnings."""
-
-    ignore: list[str] = Field(default_factory=list, max_length=50)
-
-
-class ModelChanges(Body):
-    """What to change. Objects are merged key by key, null takes a key out (RFC 7396)."""
-
-    name: str | None = None
-    source: SourceIn | None = None
-    engine: str | None = None
-    runtime: str | None = None
-    runtime_options: JsonObject | None = None
-    engine_command: str | None = Field(None, max_length=10_000)
-    description: str | None = Field(None, max_length=10_000)
-    task: str | None = Field(None, max_length=100)
-    aliases: list[str] | None = Field(None, max_length=100)
-    options: JsonObject | None = None
-    extra_args: list[str] | None = Field(None, max_length=1_000)
-    env: dict[str, str | None] | None = None
-    request_defaults: JsonObject | None = None
-    policy: JsonObject | None = None
-    archived: bool | None = None
-    revision: int | None = Field(None, description="The revision that the change is based on.")
 
 
 class CopyIn(Body):
@@ -171,8 +108,8 @@ async def list_models(
 @routes.post("/models", response_model=ModelDetailOut, status_code=201, **needs(Role.POWER_USER))
 async def create_model(rooms: Rooms, who: Who, body: ModelIn) -> Any:
     """Create a model from a file on this machine or from a repo that was pulled."""
-    _refuse_hidden(body.extra_args, body.env)
-    made = await rooms.models.create(_new_model(rooms, body), who)
+    refuse_hidden(body.extra_args, body.env)
+    made = await rooms.models.create(new_model_of(rooms, body), who)
     return await model_with_files(rooms, who, made)
 
 
@@ -218,8 +155,8 @@ async def dry_run_unsaved(rooms: Rooms, who: Who, body: UnsavedIn) -> Any:
 
     Its files need not be here: for a source on the hub it says what is still to be downloaded.
     """
-    _refuse_hidden(body.extra_args, body.env)
-    model = await rooms.models.preview(await _with_engine(rooms, _new_model(rooms, body)), who)
+    refuse_hidden(body.extra_args, body.env)
+    model = await rooms.models.preview(await with_engine(rooms, new_model_of(rooms, body)), who)
     answer = _dry_run_out(await rooms.instances.dry_run(model, ignore=body.ignore))
     return {**answer, "needs": await memory_needs(rooms, model)}
 
@@ -295,7 +232,7 @@ async def change_model(
     changes["env"] = {k: v for k, v in (body.env or {}).items() if v != HIDDEN}
     if not changes["env"]:
         del changes["env"]
-    _refuse_hidden(body.extra_args or [], {})
+    refuse_hidden(body.extra_args or [], {})
     expected = _revision(if_match) if if_match is not None else body.revision
     changed = await rooms.models.update(model.name, changes, who, expected_revision=expected)
     response.headers["ETag"] = f'"{changed.revision}"'
@@ -315,52 +252,6 @@ async def delete_model(rooms: Rooms, who: Who, name: Name) -> Any:
     shown = model_out(rooms, who, model)
     await rooms.models.delete(model.name, who)
     return shown
-
-
-def _new_model(rooms: Services, body: ModelIn) -> NewModel:
-    given = body.model_dump(exclude_unset=True, exclude={"command_line", "source", "ignore"})
-    source: Mapping[str, Any] = body.source.model_dump(exclude_unset=True) if body.source else {}
-    if body.command_line is not None:
-        engine = (
-            rooms.engines.get(body.engine) if body.engine else rooms.engines.for_command(body.command_line)
-        )
-        parsed = engine.options.parse_command(body.command_line)
-        given["options"] = {**parsed.options, **body.options}
-        given["extra_args"] = [*parsed.extra_args, *body.extra_args]
-        given["env"] = {**parsed.env, **body.env}
-        if not source and (parsed.model or parsed.hub):
-            source = {"path": parsed.model} if parsed.model else {"hub": parsed.hub}
-        if parsed.alias and "name" not in given:
-            given["name"] = parsed.alias
-    if not source:
-        raise InvalidField(
-            "source", "a model needs a source", hint='{"path": "..."} or {"hub": "org/repo:Q4_K_M"}'
-        )
-    for field in ("aliases", "extra_args"):
-        if field in given:
-            given[field] = tuple(given[field])
-    return NewModel(source=source, **given)
-
-
-async def _with_engine(rooms: Services, new: NewModel) -> NewModel:
-    """The recipe with the engine that the hub's files ask for, where none of them is here to say."""
-    source = new.source
-    hub = source.get("hub") if isinstance(source, Mapping) else None
-    if new.engine is not None or not isinstance(hub, str):
-        return new
-    spec = parse_spec(hub, endpoint=rooms.hub.endpoint)
-    wanted = source_of(spec)
-    if await rooms.library.find(repo=wanted.repo, file=wanted.file, tag=wanted.tag, revision=wanted.revision):
-        return new
-    found = await rooms.hub.with_token(new.env.get(HUB_TOKEN)).resolve(spec)
-    return replace(new, engine=rooms.engines.for_format(found.format).name)
-
-
-def _refuse_hidden(args: list[str], env: Mapping[str, str]) -> None:
-    if any(HIDDEN in text for text in (*args, *env.values())):
-        raise InvalidField(
-            "env", f"{HIDDEN} stands for a hidden secret and cannot be stored", hint="Send the real value."
-        )
 
 
 def _revision(if_match: str) -> int | None:

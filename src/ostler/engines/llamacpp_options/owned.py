@@ -65,7 +65,7 @@ OWNED = (
             "--vision-gemma-12b-default",
         ),
         PULL,
-        names=("fim_qwen_1", "fim_qwen_1_5b_default"),
+        names=("fim_qwen_1", "fim_qwen_1b", "fim_qwen_1_5b_default"),
         values=0,
     ),
     Owned(

@@ -11,5 +11,8 @@ from collections.abc import Mapping
 from ostler.library.layouts.base import Layout
 from ostler.library.layouts.folder import FolderLayout
 from ostler.library.layouts.hub_cache import HubCacheLayout
+from ostler.library.layouts.llama_cache import LlamaCacheLayout
 
-LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (FolderLayout(), HubCacheLayout())}
+LAYOUTS: Mapping[str, Layout] = {
+    layout.name: layout for layout in (FolderLayout(), HubCacheLayout(), LlamaCacheLayout())
+}

@@ -28,6 +28,8 @@ class Layout(Protocol):
     """One way to arrange model files under a root. Every method is blocking and runs in a thread."""
 
     name: str
+    names_others: bool
+    """Its files may be further names of files in other roots; those are listed there only."""
 
     def scan(self, root: str, walk: Walk, within: str | None = None) -> Iterator[Neighbourhood]:
         """Everything under `root`, or only what lies at `within`, relative to it."""

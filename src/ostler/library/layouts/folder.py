@@ -15,6 +15,7 @@ class FolderLayout:
     """Loose GGUFs, shards, a projector beside its model, safetensors folders, in any depth."""
 
     name = "folder"
+    names_others = False
 
     def scan(
         self, root: str, walk: Walk, within: str | None = None, *, deep: bool = False

@@ -29,6 +29,7 @@ class HubCacheLayout:
     """The Hugging Face cache. Links may lead into the blobs of the same repo and nowhere else."""
 
     name = "hub-cache"
+    names_others = False
 
     def scan(self, root: str, walk: Walk, within: str | None = None) -> Iterator[Neighbourhood]:
         """Each snapshot of each repo is a neighbourhood; `within` names one repo's folder."""
@@ -154,11 +155,11 @@ def _plan_removal(root: str, doomed: FileSet, others: Collection[FileSet]) -> Re
     for path in sorted(going):
         blob = links.get(path)
         if blob is None:
-            freed += path.lstat().st_size if path.exists() else 0
+            freed += freed_bytes(path)
             continue
         users = {link for link, target in links.items() if target == blob}
         if users <= going:
-            blobs[blob] = blob.lstat().st_size if blob.is_file() else 0
+            blobs[blob] = freed_bytes(blob)
         elif any(path == file.path for file in doomed.files):
             keep.append((blob, "another revision or name in the cache uses these bytes"))
     folders = _folders(repo, base, emptied=everything <= going)
@@ -169,6 +170,15 @@ def _plan_removal(root: str, doomed: FileSet, others: Collection[FileSet]) -> Re
         keep=tuple(keep),
         freed_bytes=freed + sum(blobs.values()),
     )
+
+
+def freed_bytes(path: Path) -> int:
+    """What the disk gets back when this name goes: nothing while the file has other names."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 else 0
 
 
 def _links(repo: Path) -> dict[Path, Path]:

@@ -104,6 +104,8 @@ async def test_people_are_added_found_changed_and_removed(api: Api) -> None:
     changed = await api("PATCH", "//admin/users/2", {"status": "disabled", "org_id": inn["id"]})
     assert (changed.json()["status"], changed.json()["org_id"]) == ("disabled", 1)
     assert (await api("PATCH", "//admin/users/2", {"org_id": None})).json()["org_id"] is None
+    assert (await api.get("//admin/users/1")).json() == ada
+    envelope(await api.get("//admin/users/9"), 404, "not_found")
     users = "//admin/users"
     assert await names(api, users, "username", sort="username:asc") == ["ada", "bob", "eve"]
     assert await names(api, users, "username", sort="status:desc", limit=1) == ["bob"]
@@ -141,6 +143,7 @@ async def test_organisations_are_added_renamed_found_and_removed(api: Api) -> No
     assert await names(api, "//admin/orgs", "name", sort="name:asc") == ["Inn", "Stable"]
     assert await names(api, "//admin/orgs", "name", q="tab") == ["Stable"]
     assert (await api.get("//admin/orgs/lookup")).json()[0] == {"id": 1, "name": "Inn"}
+    assert (await api.get("//admin/orgs/1")).json() == inn
     renamed = await api("PATCH", "//admin/orgs/1", {"name": "Tavern"})
     assert renamed.json()["name"] == "Tavern"
     envelope(await api("PATCH", "//admin/orgs/1", {"name": "Stable"}), 409, "name_exists")

@@ -121,7 +121,7 @@ async def test_where_a_model_runs_is_said_by_its_body_or_by_what_is_here(
 ) -> None:
     api = await make_api(cortex_runtime="auto", docker_host="unix:///nowhere.sock")
     shutil.copy(demo_model, api.data_dir / "models" / "tiny-Q8_0.gguf")
-    bodies = ({}, {"runtime": "docker"}, {"runtime": "process"})
+    bodies: tuple[dict[str, str], ...] = ({}, {"runtime": "docker"}, {"runtime": "process"})
     for number, body in enumerate(bodies):
         answer = await api.post(MODELS, {**BODY, "served_model_name": f"m{number}", **body})
         assert answer.status_code == 200, answer.text

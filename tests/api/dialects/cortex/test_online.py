@@ -78,7 +78,7 @@ async def test_what_else_is_wrong_refuses_the_start_and_fetches_nothing(
 ) -> None:
     api = await make_api(offline=False, hf_endpoint=repo.endpoint, docker_host="unix:///nowhere.sock")
     model = f"{MODELS}/{(await api.post(MODELS, BODY)).json()['id']}"
-    error = envelope(await api.post(f"{model}/start"), 409)
+    error = envelope(await api.post(f"{model}/start"), 503)
     assert "Docker daemon" in error["detail_text"] and error["hint"]
     assert (await api.get(model)).json()["state"] == "stopped"
     assert (await api.get("/jobs")).json()["total"] == 0

@@ -142,6 +142,7 @@ async def test_entries_are_made_changed_and_taken_out(api: Api, model_file: Path
         {"served_name": ""},
         {"url": " "},
         {"url": "gpu-1:8000"},
+        {"url": "http://gpu-1:0"},
         {"url": "file:///etc/passwd"},
         {"task": "dance"},
         {"served_name": "../up"},

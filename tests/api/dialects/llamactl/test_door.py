@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from fastapi import Request
 
+from ostler.access.headers import key_in_header
 from ostler.api.dialects.llamactl.door import (
     LlamactlBody,
     LlamactlRouter,
     inference,
     management,
     public,
-    without_key,
 )
 from ostler.api.dialects.llamactl.errors import Failed, Refused
 from ostler.api.dialects.llamactl.nodes import LocalNode
@@ -133,5 +133,7 @@ async def test_a_page_of_this_machine_asks_first_without_a_key(asked: Api) -> No
 
 
 def test_a_query_goes_on_without_its_key() -> None:
-    assert without_key(b"a=1&api_key=secret&b=%20") == b"a=1&b=+"
-    assert without_key(b"a=1") == b"a=1"
+    assert key_in_header([], b"a=1&api_key=a%20b&b=%20") == ([(b"x-api-key", b"a b")], b"a=1&b=%20")
+    other = [(b"api-key", b"x")]
+    assert key_in_header(other, b"%61pi_key=secret&api_key=s&a=%2B") == (other, b"a=%2B")
+    assert key_in_header([], b"a=1") == ([], b"a=1")

@@ -16,6 +16,9 @@ from ostler.fit.estimated import Estimate, Need
 TIGHT_SHARE = 0.9
 """Above this share of what is free it is tight."""
 
+_LESS = "Choose a shorter context, a smaller quantization or a smaller cache type, or stop another model."
+_LESS_SHARE = "Lower gpu_memory_utilization (on a CPU: the option cpu_kv_cache_gib), or stop another model."
+
 
 class Said(Protocol):
     """One thing that a dry run found."""
@@ -115,18 +118,24 @@ def vram_estimate_view(
 
 
 def memory_warnings(estimate: Estimate) -> list[dict[str, Any]]:
-    """An error for each GPU that has too little free, a warning for each where it is tight."""
-    found = [_of_device(need, f"GPU {number}", "VRAM") for number, need in enumerate(estimate.devices)]
-    found.append(_of_device(estimate.host, "the host", "memory"))
+    """An error for each GPU that has too little free, a warning for each where it is tight.
+
+    vLLM takes a share of each GPU whatever the model is: with it nothing is tight, only too large.
+    """
+    takes_share = estimate.engine == "vllm"
+    places = [(need, f"GPU {number}", "VRAM") for number, need in enumerate(estimate.devices)]
+    places.append((estimate.host, "the host", "memory"))
+    found = (_of_device(*place, takes_share=takes_share) for place in places)
     return [warning for warning in found if warning is not None]
 
 
-def _of_device(need: Need, where: str, what: str) -> dict[str, Any] | None:
-    if need.free_bytes is None or need.total_bytes <= TIGHT_SHARE * need.free_bytes:
+def _of_device(need: Need, where: str, what: str, *, takes_share: bool) -> dict[str, Any] | None:
+    most = 1.0 if takes_share else TIGHT_SHARE
+    if need.free_bytes is None or need.total_bytes <= most * need.free_bytes:
         return None
     is_short = need.total_bytes > need.free_bytes
     title = f"{'Insufficient' if is_short else 'Tight'} {what} on {where}"
     message = f"It needs {gb(need.total_bytes)} GB on {need.name}, where {gb(need.free_bytes)} GB are free."
-    fix = "Choose a shorter context, a smaller quantization or a smaller cache type, or stop another model."
+    fix = _LESS_SHARE if takes_share else _LESS
     severity = "error" if is_short else "warning"
     return {"severity": severity, "category": "memory", "title": title, "message": message, "fix": fix}

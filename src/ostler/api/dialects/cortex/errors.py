@@ -28,6 +28,7 @@ WORDS: Mapping[str, str] = {
     "recipe_name_taken": "Recipe name already exists",
     "recipe_not_found": "Recipe not found",
     "no_model_for_recipe": "Model not found",
+    "no_model_to_test": "model_not_found",
     "chat_not_found": "Session not found",
     "folder_not_found": "folder_not_found",
     "config_not_found": "config_not_found",

@@ -25,14 +25,15 @@ from ostler.api.door import needs
 from ostler.api.estimates import estimate_of
 from ostler.api.services import Rooms, Services, Who
 from ostler.api.shapes import hide_args, hide_env
-from ostler.core.errors import Conflict, Kind, OstlerError
+from ostler.core.errors import Conflict, Kind, NotFound, OstlerError
 from ostler.core.findings import Category, Finding, Severity
 from ostler.core.principals import Principal, Role
 from ostler.core.states import InstanceState
-from ostler.instances.dry_runs import MISSING, NO_IMAGE
+from ostler.instances.dry_runs import MISSING, NO_IMAGE, NO_RUNTIME
 from ostler.instances.errors import StartBlocked
 from ostler.instances.looking_ahead import IGNORABLE
 from ostler.instances.views import DryRun, InstanceView
+from ostler.models.index import ModelNotFound
 from ostler.models.records import Model
 
 routes = router("models")
@@ -40,6 +41,9 @@ routes = router("models")
 LOG_LINES = 1_000
 CHAT_TIMEOUT_S, EMBED_TIMEOUT_S = 120.0, 10.0
 MOST_OF_AN_ERROR = 500
+HELLO = "Hello"
+NO_TEMPLATE = "default chat template is no longer allowed"
+"""What vLLM says of a chat with a model that has no template for it; completions need none."""
 _LOADING = (InstanceState.STARTING, InstanceState.LOADING)
 
 
@@ -56,8 +60,12 @@ class Unconfirmed(Conflict):
     hint = "Read them, then repeat the request with confirm=true."
 
 
-class ImageNotHere(StartBlocked):
-    """The image of the engine is not on this machine, and nothing may be fetched."""
+class NoModelToTest(NotFound):
+    """There is no model to try out."""
+
+
+class CannotRunHere(StartBlocked):
+    """The image of the engine is not here and may not be fetched, or the daemon does not answer."""
 
     kind = Kind.OFFLINE
 
@@ -153,10 +161,17 @@ async def show_readiness(rooms: Rooms, model_id: Id) -> dict[str, str | None]:
 @routes.post("/admin/models/{model_id}/test", **needs(Role.ADMIN))
 async def test_model(rooms: Rooms, model_id: Id) -> dict[str, Any]:
     """Ask the running model something small, and show what it says."""
-    model = found(rooms, model_id)
+    try:
+        model = found(rooms, model_id)
+    except ModelNotFound as error:
+        raise NoModelToTest(error.message, hint=error.hint, model=model_id) from None
     began, at = perf_counter(), datetime.now(UTC)
     path, body, timeout_s = _question(model)
     trial = await rooms.instances.try_out(model.id, path, body, timeout_s=timeout_s)
+    if trial is not None and trial.error is not None and NO_TEMPLATE in trial.error:
+        path = "/v1/completions"
+        body = {**{name: value for name, value in body.items() if name != "messages"}, "prompt": HELLO}
+        trial = await rooms.instances.try_out(model.id, path, body, timeout_s=timeout_s)
     if trial is None:
         state = rooms.instances.view(model.id).state.value
         raise Refused("model_not_running", f"{model.name} is {state}", hint="Start it first.")
@@ -174,7 +189,7 @@ async def test_model(rooms: Rooms, model_id: Id) -> dict[str, Any]:
 def _question(model: Model) -> tuple[str, dict[str, Any], float]:
     if task_of(model).startswith(EMBED):
         return "/v1/embeddings", {"model": model.name, "input": "test"}, EMBED_TIMEOUT_S
-    hello = [{"role": "user", "content": "Hello"}]
+    hello = [{"role": "user", "content": HELLO}]
     body = {"model": model.name, "messages": hello, "max_tokens": 50, "temperature": 0.7}
     return "/v1/chat/completions", body, CHAT_TIMEOUT_S
 
@@ -189,7 +204,7 @@ async def _look_first(
 ) -> list[dict[str, Any]]:
     """What the dry run warns of. The files of an online model begin to be fetched.
 
-    Raises StartBlocked, ImageNotHere, Refused where a local file is gone, and Unconfirmed.
+    Raises StartBlocked, CannotRunHere, Refused where a local file is gone, and Unconfirmed.
     """
     run = await rooms.instances.dry_run(model.id, ignore=ignore)
     findings = _findings(model, run)
@@ -210,12 +225,12 @@ async def _look_first(
 
 
 def _blocked(model: Model, errors: list[Finding]) -> OstlerError:
-    """The refusal of a start, with Cortex's status: 400 for files that are gone, 503 without an image."""
+    """The refusal of a start with Cortex's status: 400 where files are gone, 503 without image or daemon."""
     blocked = StartBlocked(model.name, errors)
     first = errors[0].code
     if first in MISSING:
         return Refused("local_path_not_found", blocked.message, hint=blocked.hint, **blocked.facts)
-    return ImageNotHere(model.name, errors) if first == NO_IMAGE else blocked
+    return CannotRunHere(model.name, errors) if first in (NO_IMAGE, NO_RUNTIME) else blocked
 
 
 def _findings(model: Model, run: DryRun) -> tuple[Finding, ...]:

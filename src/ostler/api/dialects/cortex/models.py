@@ -281,7 +281,7 @@ def place_of(rooms: Services, model: Model, view: InstanceView) -> dict[str, Any
     prefix = rooms.settings.current.docker_name_prefix
     return {
         "container_name": f"{prefix}{view.engine}-model-{model.id}" if is_there else None,
-        "port": urlsplit(view.url).port if view.url else None,
+        "port": (urlsplit(view.url).port or None) if view.url else None,  # 0: its container has none now
     }
 
 

@@ -99,6 +99,12 @@ async def create_user(rooms: Rooms, who: Who, body: UserIn) -> dict[str, Any]:
     return _user(await rooms.access.users.create(body.username, password, role, who, org_id=body.org_id))
 
 
+@routes.get("/admin/users/{user_id}", **needs(Role.ADMIN))
+async def show_user(rooms: Rooms, user_id: Id) -> dict[str, Any]:
+    """One person."""
+    return _user(await rooms.access.users.get(user_id))
+
+
 @routes.patch("/admin/users/{user_id}", **needs(Role.ADMIN))
 async def change_user(rooms: Rooms, who: Who, user_id: Id, body: UserChanges) -> dict[str, Any]:
     """Change role, password, organisation or status."""
@@ -143,6 +149,12 @@ async def list_orgs(
 async def create_org(rooms: Rooms, who: Who, body: OrgIn) -> dict[str, Any]:
     """Add an organisation."""
     return _org(await rooms.access.organisations.create(body.name, who))
+
+
+@routes.get("/admin/orgs/{org_id}", **needs(Role.ADMIN))
+async def show_org(rooms: Rooms, org_id: Id) -> dict[str, Any]:
+    """One organisation."""
+    return _org(await rooms.access.organisations.get(org_id))
 
 
 @routes.patch("/admin/orgs/{org_id}", **needs(Role.ADMIN))

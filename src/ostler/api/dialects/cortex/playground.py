@@ -9,7 +9,7 @@ from fastapi import Path
 from ostler.access.names import may_use
 from ostler.api.dialects.cortex.door import router
 from ostler.api.dialects.cortex.words import EMBED, task_of
-from ostler.api.door import needs, open_to_all
+from ostler.api.door import needs
 from ostler.api.services import Rooms, Services, Who
 from ostler.core.errors import NotFound, OstlerError
 from ostler.core.principals import Principal, Role
@@ -29,15 +29,19 @@ class ModelNotRunning(NotFound):
     hint = "See which run: GET /v1/models/running"
 
 
-@routes.get("/v1/models/status", **open_to_all())
-async def show_status(rooms: Rooms) -> dict[str, Any]:
-    """Every served name, running or down."""
+@routes.get("/v1/models/status", **needs(Role.USER))
+async def show_status(rooms: Rooms, who: Who) -> dict[str, Any]:
+    """Every served name that you may use, running or down."""
     ours = [
         _status(model.name, task_of(model), running=_runs(rooms, model))
         for model in rooms.models.all()
-        if not model.archived
+        if not model.archived and may_use(who, *model.names)
     ]
-    theirs = [_status(name, task, running=healthy) for name, task, _, healthy in _elsewhere(rooms)]
+    theirs = [
+        _status(name, task, running=healthy)
+        for name, task, _, healthy in _elsewhere(rooms)
+        if may_use(who, name)
+    ]
     return {"data": [*ours, *theirs]}
 
 
@@ -47,7 +51,7 @@ async def list_running(rooms: Rooms, who: Who, include_embed: bool = False) -> l
     found = [
         _running(model.name, task_of(model), model.engine)
         for model in rooms.models.all()
-        if _runs(rooms, model) and may_use(who, *model.names)
+        if _runs(rooms, model) and may_use(who, *model.listed_as)
     ]
     found += [
         _running(name, task, engine)
@@ -64,13 +68,14 @@ async def show_constraints(
 ) -> dict[str, Any]:
     """What a running model takes: its context, defaults of its requests, a sensible length of answers."""
     model = rooms.models.find(model_name)
-    if model is not None and _runs(rooms, model) and may_use(who, *model.names):
+    if model is not None and _runs(rooms, model) and may_use(who, *model.listed_as):
         return await _constraints(rooms, model)
     return _constraints_elsewhere(rooms, who, model_name)
 
 
 async def _constraints(rooms: Services, model: Model) -> dict[str, Any]:
-    context = model.options.get("context_length") or await _trained_context(rooms, model)
+    said = rooms.instances.view(model.id).context_length  # what the engine itself says, once it is asked
+    context = said or model.options.get("context_length") or await _trained_context(rooms, model)
     own = "max_model_len" if model.engine == "vllm" else "context_size"
     return {
         "served_model_name": model.name,

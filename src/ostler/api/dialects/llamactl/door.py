@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
-from ostler.access.headers import read_credentials
+from ostler.access.headers import key_in_header
 from ostler.api.door import Door, StrictRequest, needs, open_to_all, refuse_constant
 from ostler.core.errors import Unauthenticated
 from ostler.core.principals import Principal, Role
-
-KEY_IN_QUERY = "api_key"
 
 
 class NotForManagement(Unauthenticated):
@@ -38,14 +35,6 @@ def inference() -> dict[str, Any]:
 def public() -> dict[str, Any]:
     """For a route's decorator: class P, what needs no key."""
     return open_to_all()
-
-
-def without_key(query: bytes) -> bytes:
-    """A query string without the key that may stand in it: what may be passed on or written down."""
-    if KEY_IN_QUERY.encode() not in query:
-        return query
-    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    return urlencode([(name, value) for name, value in pairs if name != KEY_IN_QUERY]).encode()
 
 
 class FirstJson(StrictRequest):
@@ -72,12 +61,7 @@ class LlamactlDoor(Door):
         """Take the key out of the query."""
         scope = request.scope
         query: bytes = scope.get("query_string", b"")
-        if KEY_IN_QUERY.encode() not in query:
-            return
-        given = dict(parse_qsl(query.decode("latin-1"))).get(KEY_IN_QUERY, "")
-        scope["query_string"] = without_key(query)
-        if given and read_credentials(scope["headers"]).token is None:
-            scope["headers"] = [*scope["headers"], (b"x-api-key", given.encode())]
+        scope["headers"], scope["query_string"] = key_in_header(scope["headers"], query)
 
     @classmethod
     def let_in(cls, principal: Principal, role: Role, what: str) -> None:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import Response
+from fastapi import Depends, Request, Response
 
 from ostler.access.asgi import Scope
 from ostler.access.headers import read_credentials
@@ -18,13 +18,34 @@ from ostler.api.errors import BadRequest, Trouble
 from ostler.core.errors import Kind, OstlerError
 
 WORDS: Mapping[str, str] = {
+    "model_not_found": "invalid_instance",
+    "key_not_found": "not_found",
+    "unknown_node": "not_found",
+    "model_not_running": "instance_not_running",
+    "shutting_down": "instance_shutting_down",
+    "bad_body": "invalid_request",
+    "bad_backend": "invalid_request",
     "not_json": "invalid_request",
     "invalid_field": "invalid_request",
     "no_such_route": "not_found",
+    "cached_model_not_found": "model_not_found",
+    "no_such_job": "job_not_found",
     "model_not_allowed": "permission_denied",
     "not_allowed": "permission_denied",
 }
 """llamactl's words by the codes of our errors; other codes are answered as they are."""
+
+
+_WORD = "ostler.llamactl.word"
+
+
+def says(word: str) -> Any:
+    """A route's dependency: what fails there and has no word in WORDS is answered with this one."""
+
+    def remember(request: Request) -> None:
+        request.scope[_WORD] = word
+
+    return Depends(remember)
 
 
 class _Worded(OstlerError):
@@ -55,7 +76,8 @@ def shape(trouble: Trouble, scope: Scope) -> Response:
         text = json.dumps({"error": told})
         return Response(text, 401, media_type="application/json", headers=dict(trouble.headers))
     status = 400 if trouble.status == 422 else trouble.status
-    body: dict[str, Any] = {"error": WORDS.get(trouble.code, trouble.code), "details": trouble.detail}
+    own = trouble.code if trouble.status in (400, 405, 500) else scope.get(_WORD, trouble.code)
+    body: dict[str, Any] = {"error": WORDS.get(trouble.code, own), "details": trouble.detail}
     if trouble.hint:
         body["hint"] = trouble.hint
     text = json.dumps(body, separators=(",", ":"), default=str) + "\n"
