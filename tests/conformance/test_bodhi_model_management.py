@@ -327,6 +327,17 @@ def test_an_edit_takes_effect_at_the_next_request(house: BodhiHouse) -> None:
     assert after(command, "--ctx-size") == "1024" and "--keep" not in command
 
 
+def test_aliases_that_launch_the_same_share_one_engine(house: BodhiHouse) -> None:
+    """Two aliases of one file with the same context parameters: one engine, each with its own name."""
+    for name, tokens in (("short", 2), ("long", 12)):
+        params = {"max_tokens": tokens, "temperature": 0}
+        house.create(name, request_params=params, context_params={"n_ctx": 512})
+    short, long = house.chat("short").body, house.chat("long").body
+    assert (short["model"], long["model"]) == ("short", "long")
+    assert short["usage"]["completion_tokens"] <= 2 < long["usage"]["completion_tokens"]
+    assert len(house.server.engines()) == 1
+
+
 def test_copy_and_delete_as_extensions(house: BodhiHouse) -> None:
     """Beyond the document: a second alias of the same file; deleting one keeps its file."""
     house.create("first", request_params={"top_p": 0.5}, context_params={"n_ctx": 512})

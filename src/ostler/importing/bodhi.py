@@ -17,7 +17,14 @@ from ostler.hub.specs import check_relative, check_repo, check_revision
 from ostler.importing.bodhi_home import DATABASE, Unreadable, read_home
 from ostler.importing.report import Outcome, Report, reason_of
 from ostler.library.service import Library
-from ostler.models.alias_params import CONTEXT, CONTEXT_PARAMS, REQUEST, REQUEST_PARAMS, to_ours
+from ostler.models.alias_params import (
+    AT_NEXT_REQUEST,
+    CONTEXT,
+    CONTEXT_PARAMS,
+    REQUEST,
+    REQUEST_PARAMS,
+    to_ours,
+)
 from ostler.models.names import name_like
 from ostler.models.predefined import SHIPPED, PredefinedAlias, read_entry, read_file
 from ostler.models.records import Model, NewModel, Source
@@ -98,6 +105,7 @@ class BodhiImport:
             extra_args=extra,
             request_defaults=to_ours(REQUEST_PARAMS, alias.get(REQUEST), REQUEST, bounded=False),
             origin=ORIGIN,
+            policy=AT_NEXT_REQUEST,
             dialect_data={ORIGIN: {"snapshot": snapshot}},
         )
         return new, notes

@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ostler.core.errors import InvalidField
+from ostler.models.records import NEXT_REQUEST
+
+AT_NEXT_REQUEST: Mapping[str, Any] = {"apply_changes": NEXT_REQUEST}
+"""The policy of aliases: their clients know no other way to apply a change."""
 
 REQUEST, CONTEXT = "request_params", "context_params"
 

@@ -18,7 +18,14 @@ import yaml
 from ostler.core.errors import Invalid, InvalidField, NotFound
 from ostler.core.near import near_names
 from ostler.hub.specs import check_relative, check_repo
-from ostler.models.alias_params import CONTEXT, CONTEXT_PARAMS, REQUEST, REQUEST_PARAMS, to_ours
+from ostler.models.alias_params import (
+    AT_NEXT_REQUEST,
+    CONTEXT,
+    CONTEXT_PARAMS,
+    REQUEST,
+    REQUEST_PARAMS,
+    to_ours,
+)
 from ostler.models.names import check_name
 from ostler.models.records import NewModel, Source
 
@@ -62,6 +69,7 @@ class PredefinedAlias:
             options=self.options,
             request_defaults=self.request_defaults,
             origin="bodhi",
+            policy=AT_NEXT_REQUEST,
         )
 
     def to_json(self) -> dict[str, Any]:

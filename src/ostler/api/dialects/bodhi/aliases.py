@@ -27,7 +27,15 @@ from ostler.api.services import Rooms, Services, Who
 from ostler.core.errors import OstlerError
 from ostler.core.principals import Principal, Role
 from ostler.hub.specs import check_repo
-from ostler.models.alias_params import CONTEXT, CONTEXT_PARAMS, REQUEST, REQUEST_PARAMS, replacing, to_ours
+from ostler.models.alias_params import (
+    AT_NEXT_REQUEST,
+    CONTEXT,
+    CONTEXT_PARAMS,
+    REQUEST,
+    REQUEST_PARAMS,
+    replacing,
+    to_ours,
+)
 from ostler.models.index import ModelNotFound
 from ostler.models.records import Model, NewModel, Source
 from ostler.models.service import NameTaken
@@ -106,6 +114,7 @@ async def create_alias(rooms: Rooms, who: Who, body: AliasIn) -> dict[str, Any]:
         options=options,
         request_defaults=defaults,
         origin=ORIGIN,
+        policy=AT_NEXT_REQUEST,
         dialect_data={ORIGIN: kept},
     )
     return entry_of(await rooms.models.create(new, who)).to_json()
@@ -151,7 +160,7 @@ async def copy_alias(rooms: Rooms, who: Who, alias: AliasName, body: CopyIn) -> 
     if entry.model is not None:
         return entry_of(await rooms.models.copy(entry.model.id, name, who)).to_json()
     source = Source("hub", repo=entry.repo, file=entry.filename, revision=entry.snapshot)
-    new = NewModel(source, name=name, engine=ENGINE, origin=ORIGIN)
+    new = NewModel(source, name=name, engine=ENGINE, origin=ORIGIN, policy=AT_NEXT_REQUEST)
     return entry_of(await rooms.models.create(new, who)).to_json()
 
 
@@ -188,6 +197,8 @@ async def _changes(rooms: Services, entry: Entry, body: AliasChanges) -> dict[st
         )
     elif changes and entry.source == "model":
         changes["source"] = Source("hub", repo=entry.repo, file=entry.filename, revision=entry.snapshot)
+    if "options" in changes or "source" in changes:
+        changes["policy"] = AT_NEXT_REQUEST
     return changes
 
 
