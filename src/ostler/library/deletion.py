@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ostler.library.errors import DeletionFailed, DeletionNotAllowed, FileInUse
@@ -66,7 +67,7 @@ def check_not_in_use(file_set: FileSet, in_use: InUse) -> None:
         if model := in_use(path):
             raise FileInUse(
                 f"{file_set.name} is in use by the model {model}",
-                hint=f"Stop it first: ostler stop {model}",
+                hint=f"Stop it first: ostler stop {quote(model)}",
                 model=model,
                 path=str(path),
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -59,7 +60,7 @@ def pull(
     if json:
         print_json(model)
     else:
-        print(f"Ready: {model['name']}. Chat with it: ostler run {model['name']}")
+        print(f"Ready: {model['name']}. Chat with it: ostler run {quote(model['name'])}")
 
 
 def _print_plan(plan: Json) -> None:

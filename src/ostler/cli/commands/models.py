@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -193,7 +194,7 @@ def add(
     if json:
         print_json(made)
     else:
-        print(f"Added {made['name']}. Chat with it: ostler run {made['name']}")
+        print(f"Added {made['name']}. Chat with it: ostler run {quote(made['name'])}")
 
 
 @with_server
@@ -256,14 +257,14 @@ def create(
     if "source" not in body and not command:
         raise CommandFailed(
             "a model needs a source",
-            hint=f"ostler create {name} --from PATH, or --from org/repo:Q4_K_M",
+            hint=f"ostler create {quote(name)} --from PATH, or --from org/repo:Q4_K_M",
             exit_code=USAGE,
         )
     made = server.client().post("/models", body)
     if json:
         print_json(made)
     else:
-        print(f"Created {made['name']}. Start it with: ostler start {made['name']}")
+        print(f"Created {made['name']}. Start it with: ostler start {quote(made['name'])}")
 
 
 _RECIPE = (
@@ -362,7 +363,7 @@ def _remove_with_files(client: Client, found: Json, yes: bool) -> None:
     if file_set.get("layout") is None:
         raise CommandFailed(
             f"{file_set.get('path')} is not in a folder that Ostler fills, so it is yours to delete",
-            hint=f"ostler rm {name} removes the model and keeps the file",
+            hint=f"ostler rm {quote(name)} removes the model and keeps the file",
             exit_code=NOT_ALLOWED,
         )
     sharing = _others_with(client, found)
@@ -370,7 +371,7 @@ def _remove_with_files(client: Client, found: Json, yes: bool) -> None:
         note(f"The same files serve {', '.join(sharing)}, which cannot start without them.")
     question = f"Delete {human.size(file_set.get('size_bytes'))} at {file_set.get('path')}?"
     if not yes and not confirm(question):
-        raise CommandFailed("nothing was deleted", hint=f"ostler rm {name} keeps the files")
+        raise CommandFailed("nothing was deleted", hint=f"ostler rm {quote(name)} keeps the files")
     deleted = client.delete(f"/files/{file_set['id']}")
     client.delete(model_path(name))
     freed = deleted.get("freed_bytes", file_set.get("size_bytes"))
