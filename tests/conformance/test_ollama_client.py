@@ -412,6 +412,7 @@ def test_a_model_is_made_of_an_uploaded_file_and_goes_with_it(
 def test_a_model_is_made_of_another_and_its_files_are_kept(ask: Ask, server: ServerProcess) -> None:
     assert ask("create", "child", from_="demo", parameters={"num_predict": 2}).status == "success"
     assert ask("generate", "child", "hi").eval_count == 2
+    assert refused(ask, "chat", "child", HI, options={"num_ctx": 100_000})[0] == 400
     assert ask("copy", "child", "grandchild").status == "success"
     assert refused(ask, "copy", "child", "demo")[0] == 409
     ask("generate", "child", keep_alive=0)
