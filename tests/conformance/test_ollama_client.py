@@ -268,6 +268,7 @@ def test_embeddings_one_many_short_and_none(ask: Ask) -> None:
     old = ask("embeddings", "embedder", "hello").embedding
     assert old == pytest.approx(one, abs=1e-3)
     assert ask("embeddings", "embedder", "").embedding == []
+    assert refused(ask, "embed", "embedder", "hello " * 2000)[0] == 400
 
 
 def test_a_model_that_does_not_embed_says_so(ask: Ask) -> None:
