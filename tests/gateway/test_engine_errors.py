@@ -17,8 +17,8 @@ TOO_LONG = (
 )
 FULL = b'{"error":{"code":500,"message":"Context size has been exceeded.","type":"server_error"}}'
 EMBEDDED_TOO_LONG = (
-    b'{"error":{"code":500,"message":"input (2003 tokens) is too large to process. increase the physical batch '
-    b'size (current batch size: 512)","type":"server_error"}}'
+    b'{"error":{"code":500,"message":"input (2003 tokens) is too large to process. increase the physical '
+    b'batch size (current batch size: 512)","type":"server_error"}}'
 )
 VLLM_TOO_LONG = (
     b'{"error":{"message":"This model\'s maximum context length is 256 tokens. However, your prompt contains '
