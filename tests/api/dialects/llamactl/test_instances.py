@@ -300,7 +300,7 @@ async def test_router_mode_is_kept_and_its_start_is_refused(llamactl: Llamactl) 
     )
     failure(await llamactl.get("/api/v1/llama-cpp/r/models"), 501)
     failure(await llamactl("POST", "/api/v1/llama-cpp/r/models/a%2Fb/load", {"model": "a/b"}), 501)
-    failure(await llamactl.get("/llama-cpp/r/props"), 409)
+    failure(await llamactl.get("/llama-cpp/r/props"), 409, "instance_start_failed")
     await llamactl.make("tiny")
     listed = (await llamactl.get("/api/v1/llama-cpp/tiny/models")).json()
     assert [(m["id"], m["status"]["value"]) for m in listed["data"]] == [("tiny", "unloaded")]
