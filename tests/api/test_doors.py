@@ -14,6 +14,7 @@ from ostler.api.app import _NOUNS, build_api
 from ostler.api.dialects.bodhi.mounted import owns as is_bodhis
 from ostler.api.dialects.cortex.mounted import owns as is_cortexs
 from ostler.api.dialects.llamactl.mounted import owns as is_llamactls
+from ostler.api.dialects.ollama.mounted import owns as is_ollamas
 from ostler.api.dialects.spoken import DIALECTS
 from ostler.api.door import Door, router
 from ostler.core.principals import Role
@@ -21,6 +22,7 @@ from tests.api.conftest import Api, MakeApi, problem
 from tests.api.dialects.bodhi.shapes import bodhi_error
 from tests.api.dialects.cortex.shapes import envelope
 from tests.api.dialects.llamactl.shapes import not_let_in
+from tests.api.dialects.ollama.shapes import failure
 
 PARTS = {
     "name": "nothing",
@@ -45,6 +47,7 @@ PARTS = {
     "model": "nothing",
     "alias": "nothing",
     "id": "1",
+    "digest": "sha256:" + "0" * 64,
 }
 
 
@@ -78,6 +81,10 @@ def llamactl_too_low(_path: str, answer: Any, _facts: dict[str, str]) -> None:
     not_let_in(answer, "Invalid API key")
 
 
+def ollama_too_low(_path: str, answer: Any, facts: dict[str, str]) -> None:
+    failure(answer, 403, f"has the role {facts['has']}", f"the role {facts['needs']}")
+
+
 def our_too_low(_path: str, answer: Any, facts: dict[str, str]) -> None:
     assert problem(answer, 403)["facts"] == facts
 
@@ -86,6 +93,7 @@ SPOKEN: tuple[tuple[Callable[[str], bool], Callable[[Any], Any], Callable[..., N
     (is_bodhis, lambda answer: bodhi_error(answer, 401, "unauthorized"), bodhi_too_low),
     (is_cortexs, lambda answer: envelope(answer, 401), cortex_too_low),
     (is_llamactls, not_let_in, llamactl_too_low),
+    (is_ollamas, lambda answer: failure(answer, 401), ollama_too_low),
     (is_ours, lambda answer: problem(answer, 401), our_too_low),
 )
 """Each dialect's paths, its answer to one without a key, and its answer to one whose role is too low."""

@@ -167,6 +167,7 @@ async def test_a_stored_model_is_held_against_the_limit_of_its_container(api: Ap
     await api.model(demo_model, "tight", options={"context_length": 8192}, **limit)
     told = (await api.post("/fit", {"model": "tight", "on": "cpu:8GiB"})).json()
     assert told["fits"] is False and told["host"]["name"] == "a container of 10 MiB (runtime_options.memory)"
+    assert told["warnings"][-1].endswith("where its container may take 10 MiB (runtime_options.memory)")
 
 
 async def test_safetensors_on_the_hub_are_answered_from_their_headers(

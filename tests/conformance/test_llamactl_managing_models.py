@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,6 @@ from typing import Any
 
 import pytest
 
-from ostler.core import settings as settings_module
 from ostler.core.settings import Settings
 from ostler.core.settings_sources import load_settings
 from tests.conformance.curl import Reply, curl
@@ -46,7 +46,30 @@ DELETE = """\
 curl -X DELETE "http://localhost:8080/api/v1/backends/llama-cpp/models?repo=bartowski/Llama-3.2-3B-Instruct-GGUF&tag=Q4_K_M" \\
   -H "Authorization: Bearer YOUR_MANAGEMENT_KEY"
 """  # noqa: E501 - as the document has it
-COMMANDS = [DOWNLOAD, LIST, DELETE]
+CREATE = """\
+curl -X POST http://localhost:8080/api/v1/instances/my-llama-instance \\
+  -H "Content-Type: application/json" \\
+  -H "Authorization: Bearer YOUR_MANAGEMENT_KEY" \\
+  -d '{
+    "backend_type": "llama_cpp",
+    "backend_options": {
+      "model": "~/.cache/llama.cpp/bartowski_Llama-3.2-3B-Instruct-GGUF_model-Q4_K_M.gguf"
+    }
+  }'
+"""
+CREATE_BY_REPO = """\
+curl -X POST http://localhost:8080/api/v1/instances/my-llama-instance \\
+  -H "Content-Type: application/json" \\
+  -H "Authorization: Bearer YOUR_MANAGEMENT_KEY" \\
+  -d '{
+    "backend_type": "llama_cpp",
+    "backend_options": {
+      "hf_repo": "bartowski/Llama-3.2-3B-Instruct-GGUF",
+      "hf_file": "model-Q4_K_M.gguf"
+    }
+  }'
+"""
+COMMANDS = [DOWNLOAD, LIST, DELETE, CREATE, CREATE_BY_REPO]
 
 
 class House:
@@ -124,7 +147,10 @@ def house(standing: House) -> Iterator[House]:
     standing.hub.requests.clear()
     for job in standing.server.ask(f"{MODELS}/jobs")["jobs"]:
         standing.server.ask(f"/api/v1/models/jobs/{job['id']}", method="DELETE")
-    for folder in (standing.home / ".cache").iterdir():
+    for instance in standing.server.ask("/api/v1/instances"):
+        standing.server.ask(f"/api/v1/instances/{instance['name']}/stop", method="POST")
+        standing.server.ask(f"/api/v1/instances/{instance['name']}", method="DELETE")
+    for folder in standing.home.glob(".cache/*"):
         shutil.rmtree(folder)
 
 
@@ -192,7 +218,7 @@ def test_the_default_on_each_system(
     monkeypatch: pytest.MonkeyPatch, platform: str, environment: dict[str, str], folder: str
 ) -> None:
     """Linux, with XDG_CACHE_HOME, macOS and Windows."""
-    monkeypatch.setattr(settings_module.sys, "platform", platform)
+    monkeypatch.setattr(sys, "platform", platform)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert Settings().llama_cache_dir == Path(folder).expanduser()
@@ -371,3 +397,50 @@ def test_the_path_of_a_cached_file(house: House, repo: HubRepo) -> None:
     expected = house.home / ".cache/llama.cpp/bartowski_Llama-3.2-3B-Instruct-GGUF_model-Q4_K_M.gguf"
     (file,) = house.models()[0]["files"]
     assert file["path"] == str(expected) and os.access(expected, os.R_OK)
+
+
+def answers(house: House) -> None:
+    """The instance starts and chats."""
+    started = house.server.ask("/api/v1/instances/my-llama-instance/start", method="POST")
+    assert started["status"] == "running", started
+    body = {"model": "my-llama-instance", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+    assert house.server.ask("/v1/chat/completions", body)["choices"][0]["message"]["content"]
+
+
+def test_an_instance_of_the_cached_file(house: House, repo: HubRepo) -> None:
+    """In the model field, the full path to the cached file: with ~ as the document writes it."""
+    house.download(f"{REPO}:Q4_K_M")
+    made = house.run(CREATE)
+    assert made.status == 201 and made.body["status"] == "stopped", made.text
+    (file,) = house.models()[0]["files"]
+    answers(house)
+    refused = house.run(DELETE)
+    assert refused.status == 409 and "my-llama-instance" in refused.body["details"]
+    assert Path(file["path"]).is_file()
+
+
+def test_the_absolute_path_works_too(house: House, repo: HubRepo) -> None:
+    """Or use the absolute path."""
+    house.download(f"{REPO}:Q4_K_M")
+    assert house.run(CREATE, **{"~/.cache": f"{house.home}/.cache"}).status == 201
+    answers(house)
+
+
+def test_an_instance_by_repo_and_file(house: House, repo: HubRepo) -> None:
+    """Instead of using the model downloader, by hf_repo and hf_file."""
+    made = house.run(CREATE_BY_REPO)
+    assert made.status == 201, made.text
+    answers(house)
+
+
+def test_what_was_downloaded_is_served_by_its_name_at_every_door(house: House, repo: HubRepo) -> None:
+    """(A model pulled by one dialect is seen and served by all others, once and by one name.)"""
+    house.download(f"{REPO}:Q4_K_M")
+    names = [model["id"] for model in house.server.ask("/v1/models")["data"]]
+    assert [name for name in names if REPO in name] == [f"{REPO}:Q4_K_M"], names
+    body = {
+        "model": f"{REPO}:Q4_K_M",
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 4,
+    }
+    assert house.server.ask("/v1/chat/completions", body)["choices"][0]["message"]["content"]

@@ -173,3 +173,8 @@ async def test_requests_are_counted_by_engine(stand: Stand) -> None:
             by_engine = {"path": CHAT, "engine_type": engine}
             assert value("gateway_upstream_latency_by_engine_seconds_count", by_engine) == 1
         assert value("gateway_upstream_health", {"base_url": url}) == 1
+        assert value("gateway_upstream_health_degradation_total", {"base_url": url}) == 0
+        assert value("gateway_ratelimit_allowed_total") == 2
+    await stand.pools.look()
+    assert value("gateway_upstream_health", {"base_url": url}) == 0
+    assert value("gateway_upstream_health_degradation_total", {"base_url": url}) == 1

@@ -51,6 +51,7 @@ class Seen:
     state: InstanceState = InstanceState.RUNNING
     reason: str | None = None
     memory_bytes: int | None = 1234
+    shares: str | None = None
 
 
 @asynccontextmanager

@@ -96,7 +96,7 @@ class Settings(BaseModel):
     )
     reshaped_dir: Path | None = _setting(
         None,
-        "Folder of GGUF files that Ostler merged or split, listed with the others. "
+        "Folder of files that Ostler merged or split or that clients uploaded, listed with the others. "
         "Default: the folder `reshaped` in the data folder.",
     )
     predefined_aliases_file: Path | None = _setting(
@@ -112,13 +112,18 @@ class Settings(BaseModel):
         (), "Further names under which this server may be addressed (the Host header) on loopback."
     )
     allowed_origins: tuple[str, ...] = _setting(
-        (), "Further web origins that may call the API from a browser."
+        (),
+        "Further web origins that may call the API from a browser.",
+        env=("CORS_ALLOW_ORIGINS",),
     )
     trusted_proxies: tuple[str, ...] = _setting(
         (), "Addresses and networks of proxies in front of this server, whose X-Forwarded-For is believed."
     )
     request_body_limit_bytes: int = _setting(
-        64 * MIB, "Largest request body that is accepted; above it the answer is 413.", ge=1024
+        64 * MIB,
+        "Largest request body that is accepted; above it the answer is 413.",
+        env=("REQUEST_MAX_BODY_BYTES",),
+        ge=1024,
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "How much is logged.")
     log_format: Literal["text", "json"] = _setting("text", "Log lines for people (text) or machines (json).")
@@ -135,7 +140,9 @@ class Settings(BaseModel):
         "Hugging Face token for gated and private repos; else the token file of `hf auth login` is used.",
         env=("HF_TOKEN", "HUGGINGFACE_API_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
     )
-    offline: bool = _setting(False, "Make no call to the outside at all.", env=("HF_HUB_OFFLINE",))
+    offline: bool = _setting(
+        False, "Make no call to the outside at all.", env=("HF_HUB_OFFLINE", "OFFLINE_MODE")
+    )
     download_jobs: int = _setting(3, "How many downloads run at once.", live=True, ge=1, le=32)
     download_connections: int = _setting(4, "Connections per download.", live=True, ge=1, le=32)
     download_rate_limit: int = _setting(

@@ -136,31 +136,29 @@ class Uploads:
         waiting: list[bytes] = []
         size = 0
 
-        def write() -> None:
-            with path.open("ab") as file:
-                for piece in waiting:
-                    sha256.update(piece)
-                    file.write(piece)
+        def write(*, is_last: bool = False) -> None:
+            try:
+                with path.open("ab") as file:
+                    for piece in waiting:
+                        sha256.update(piece)
+                        file.write(piece)
+                    if is_last:
+                        file.flush()
+                        os.fsync(file.fileno())
+            except OSError as error:
+                if error.errno in FULL:
+                    raise DiskFull("the disk is full", hint=MAKE_ROOM) from error
+                raise DiskFailed(f"the upload cannot be written: {error.strerror}") from error
             waiting.clear()
 
-        def write_last() -> None:
-            write()
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-        try:
-            async for piece in pieces:
-                waiting.append(piece)
-                size += len(piece)
-                if size >= WRITE_BYTES:
-                    size = 0
-                    await asyncio.to_thread(self._check_room, WRITE_BYTES)
-                    await asyncio.to_thread(write)
-            await asyncio.to_thread(write_last)
-        except OSError as error:
-            if error.errno in FULL:
-                raise DiskFull("the disk is full", hint=MAKE_ROOM) from error
-            raise DiskFailed(f"the upload cannot be written: {error.strerror}") from error
+        async for piece in pieces:
+            waiting.append(piece)
+            size += len(piece)
+            if size >= WRITE_BYTES:
+                size = 0
+                await asyncio.to_thread(self._check_room, WRITE_BYTES)
+                await asyncio.to_thread(write)
+        await asyncio.to_thread(write, is_last=True)
         return sha256.hexdigest()
 
     def _place(self, files: Mapping[str, str]) -> tuple[Path, list[tuple[Path, Path]]]:

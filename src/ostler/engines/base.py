@@ -223,6 +223,17 @@ class Engine(ABC):
         Raises UnknownFlag (with near names), and what `launch_spec` raises.
         """
 
+    def shared_form(self, spec: LaunchSpec) -> LaunchSpec | None:
+        """What of a launch is the same for all models that one engine can serve; None where it serves one.
+
+        Two launches with equal forms differ in nothing but the model's name.
+        """
+        return None
+
+    def served_name(self, spec: LaunchSpec) -> str | None:
+        """What its engine calls its model in every answer; None where that is what was asked for."""
+        return None
+
     def diagnose(
         self, log_tail: Sequence[str], exit_code: int | None = None, *, oom_killed: bool = False
     ) -> Diagnosis | None:

@@ -42,6 +42,9 @@ HINTS = {
 """What to do about a command that cannot be run, by where it was said."""
 
 
+ALIAS = "--alias"
+
+
 class LlamaCpp(ProgramEngine):
     """llama-server, Ostler's own or another.
 
@@ -105,8 +108,19 @@ class LlamaCpp(ProgramEngine):
             spec = replace(spec, env=request.env, devices=("cpu",) if on_cpu else spec.devices)
             spec = in_container(spec, request, paths, image=self.image, shm_bytes=SHM_BYTES)
         arguments = ["--host", HOST_SLOT, "--port", PORT_SLOT, "--model", model]
-        arguments += ["--alias", request.model_name, *self.options.to_args(options)]
+        arguments += [ALIAS, request.model_name, *self.options.to_args(options)]
         return replace(spec, args=(*arguments, *request.extra_args))
+
+    def shared_form(self, spec: LaunchSpec) -> LaunchSpec | None:
+        """Without the alias: llama-server takes requests for any name."""
+        if ALIAS not in spec.args:
+            return None
+        at = spec.args.index(ALIAS)
+        return replace(spec, model_id=0, model_name="", args=(*spec.args[:at], *spec.args[at + 2 :]))
+
+    def served_name(self, spec: LaunchSpec) -> str | None:
+        """Its alias, whatever was asked for (`oaicompat_model` in server-context.cpp)."""
+        return spec.args[spec.args.index(ALIAS) + 1] if ALIAS in spec.args else None
 
     def _configured(self, text: str, source: str) -> tuple[str, ...]:
         return resolve_command(text, HINTS[source])

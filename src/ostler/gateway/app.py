@@ -214,6 +214,7 @@ class Gateway:
         if exchange.path.startswith(MODELS) and exchange.path[len(MODELS) :][:1] in ("", "/"):
             return await self._list(exchange)
         exchange.ticket = self._access.limiter.admit(principal)
+        self._metrics.within_limits += 1
         if translator is not None:
             return await self._translated.serve(exchange, translator, principal)
         if exchange.address is not None:
@@ -247,8 +248,8 @@ class Gateway:
         exchange.body = await read_body(exchange.receive, limit, incoming.content_length)
         exchange.on_client = False
         asked = read_asked(exchange.body, incoming, exchange.query)
-        model = await self._finder.meant(asked.model, principal)
-        exchange.model = model
+        exchange.asked = asked.model
+        exchange.model = model = await self._finder.meant(asked.model, principal)
         if isinstance(model, Model) and is_of_instance(asked.model, model.names):
             exchange.body = with_model(exchange.body, asked, model.name, incoming.content_type)
         wishes = read_wishes(incoming, asked.json, principal)

@@ -11,6 +11,7 @@ from ostler.gateway.errors import ClientGone, Dialect
 from ostler.gateway.headers import Incoming
 from ostler.gateway.metrics import OTHER
 from ostler.gateway.ports import Address, Receive, Send, Ticket, Translation
+from ostler.gateway.renaming import Renaming
 from ostler.models.records import Model
 from ostler.upstreams.pools import ExternalModel
 
@@ -21,12 +22,14 @@ WATCH_AFTER_S = 0.02
 class Exchange:
     """One request and its answer. Times are monotonic seconds.
 
+    `asked` is the model's name as the client gave it; `renaming` brings it into the answer where needed.
     `on_client` is true while the client has to do something (send its body, take what it asked for),
     `turns` counts what it did: `patience.py` reads both.
     """
 
     __slots__ = (
         "address",
+        "asked",
         "began",
         "body",
         "dialect",
@@ -46,6 +49,7 @@ class Exchange:
         "principal",
         "query",
         "receive",
+        "renaming",
         "response_headers",
         "send",
         "status",
@@ -68,7 +72,9 @@ class Exchange:
         self.incoming = _NOTHING
         self.principal: Principal | None = None
         self.ticket: Ticket | None = None
+        self.asked = ""
         self.model: Model | ExternalModel | None = None
+        self.renaming: Renaming | None = None
         self.dialect = Dialect.OPENAI
         self.label = OTHER
         self.body = b""

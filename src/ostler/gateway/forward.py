@@ -19,6 +19,7 @@ from ostler.gateway.exchange import Exchange
 from ostler.gateway.headers import HeaderRules
 from ostler.gateway.metrics import GatewayMetrics
 from ostler.gateway.ports import Destination
+from ostler.gateway.renaming import Renaming, without_length
 from ostler.gateway.upstream import Broken, Connection, Silent, Target, Upstream, serialise
 from ostler.upstreams.pools import ExternalModel
 from ostler.usage.counts import HEAD_BYTES, TAIL_BYTES
@@ -55,6 +56,8 @@ class Forwarder:
             try:
                 waited_s = self._now() - sent_at
                 self._metrics.engine_answered(exchange.label, waited_s, lease.engine, lease.base_url)
+                if lease.served_name is not None and exchange.asked not in ("", lease.served_name):
+                    exchange.renaming = Renaming(lease.served_name, exchange.asked)
                 await self._answer(exchange, connection)
                 if connection.status < 500:
                     self._metrics.engine_succeeded(exchange.label, lease.base_url)
@@ -82,6 +85,8 @@ class Forwarder:
         headers = self._rules.outgoing(connection.headers)
         if exchange.head_sent:
             return await self._pieces(exchange, connection)
+        if exchange.renaming is not None:
+            headers = without_length(headers)
         exchange.streamed = is_stream(headers)
         if not exchange.streamed:
             piece = await connection.read()
@@ -98,6 +103,9 @@ class Forwarder:
     ) -> None:
         """An answer that came in one piece leaves in one piece."""
         exchange.tail.append(body)
+        if exchange.renaming is not None:
+            body = exchange.renaming.feed(body) + exchange.renaming.rest()
+            headers.append((b"content-length", b"%d" % len(body)))
         exchange.on_client = True
         await exchange.start(status, headers)
         await exchange.end(body)
@@ -106,10 +114,14 @@ class Forwarder:
         read = connection.read
         while (piece := await read()) is not None:
             await self._piece(exchange, piece)
-        await exchange.end()
+        await exchange.end(exchange.renaming.rest() if exchange.renaming is not None else b"")
 
     async def _piece(self, exchange: Exchange, piece: bytes) -> None:
         self._note(exchange, piece)
+        if exchange.renaming is not None:
+            piece = exchange.renaming.feed(piece)
+            if not piece:
+                return
         exchange.on_client = True
         await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
         exchange.on_client = False

@@ -50,6 +50,10 @@ class Member(Protocol):
         """What the last look said."""
 
     @property
+    def times_lost(self) -> int:
+        """How often it answered and then no more."""
+
+    @property
     def breaker(self) -> Breaker:
         """Its circuit breaker."""
 
@@ -99,6 +103,7 @@ class GatewayMetrics(Collector):
         self._limited: dict[str, int] = {}
         self._timeouts: dict[tuple[str, str, str], int] = {}
         self.cancellations = 0
+        self.within_limits = 0
         self.in_flight: Callable[[], int] = lambda: 0
         self.members: Callable[[], Iterable[Member]] = tuple
         self.known_urls: Callable[[], Collection[str]] | None = None
@@ -222,6 +227,9 @@ class GatewayMetrics(Collector):
         yield _counter("gateway_key_auth_blocked", "Not let in.", reason, refused)
         yield _counter("gateway_ratelimit_blocked", "Refused for a limit.", ("type",), self._limited)
         yield CounterMetricFamily(
+            "gateway_ratelimit_allowed", "Within their limits.", value=self.within_limits
+        )
+        yield CounterMetricFamily(
             "gateway_stream_blocked", "Streams refused for a limit.", value=self._limited.get("stream", 0)
         )
 
@@ -243,10 +251,15 @@ class GatewayMetrics(Collector):
         opened = CounterMetricFamily(
             "gateway_breaker_open", "How often an upstream was left alone.", labels=["base_url"]
         )
+        lost = CounterMetricFamily(
+            "gateway_upstream_health_degradation", "How often one stopped answering.", labels=["base_url"]
+        )
         for member in self.members():
+            lost.add_metric([member.url], member.times_lost)
             health.add_metric([member.url], 1.0 if member.healthy else 0.0)
             opened.add_metric([member.url], member.breaker.times_opened)
         yield health
+        yield lost
         yield opened
 
 

@@ -113,6 +113,10 @@ class Destination(Protocol):
     def api_key(self) -> str | None:
         """The engine's internal key; never shown to a client."""
 
+    @property
+    def served_name(self) -> str | None:
+        """What the engine calls its model in every answer; None where that is what was asked for."""
+
 
 class Lease(Destination, Protocol):
     """The right to send one request to one running engine of ours."""

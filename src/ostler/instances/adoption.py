@@ -54,7 +54,7 @@ async def adopt(
     settling = []
     for record in records:
         known = found.get((record.runtime, record.id))
-        if known and (known.model_id, known.spec_digest) == (record.model_id, record.spec_digest):
+        if known and (known.model_id, known.spec_digest) == (record.spec.model_id, record.spec_digest):
             taken.append((record.runtime, record.id))
             record = replace(record, handle=known.handle)
         if record.id == newest[record.model_id]:

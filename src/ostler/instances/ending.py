@@ -28,7 +28,7 @@ class Ending(Footing):
         record = self.record
         self._withdraw()
         if record is not None and record.state.is_active:
-            in_flight = self.endpoint.in_flight if self.endpoint else 0
+            in_flight = self._in_flight()
             data = {"in_flight": in_flight, "now": order.now, **order.data}
             note = Note(order.actor, order.reason, data, order.kind)
             await self._move(InstanceState.STOPPING, note, also=self._store_desired(order))
@@ -74,12 +74,12 @@ class Ending(Footing):
     async def _drain(self, order: StopOrder) -> int:
         """Wait for the requests in flight, as long as may be; gives how many are cut off."""
         limit = self._now() + self._house.settings().drain_timeout_s
-        while self.endpoint is not None and self.endpoint.in_flight and not order.now:
+        while self._in_flight() and not order.now:
             left = limit - self._now() if order.cuts_requests else LOOK_AGAIN_S
             if left <= 0:
                 break
             await self._bell.wait((), left)
-        return self.endpoint.in_flight if self.endpoint else 0
+        return self._in_flight()
 
     async def _sweep(self) -> None:
         """Make sure that nothing of the last launch is left. Raises StopFailed."""

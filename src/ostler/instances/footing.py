@@ -49,7 +49,11 @@ class Footing(Standing):
             self.observed = seen
 
     def _is_serving(self) -> bool:
-        return self.endpoint is not None and self.endpoint.in_flight > 0
+        return self._in_flight() > 0
+
+    def _in_flight(self) -> int:
+        """Requests in its engine, those of its guests too."""
+        return sum(one.endpoint.in_flight for one in (self, *self.guests) if one.endpoint is not None)
 
     def _is_asked(self) -> bool:
         return self._stop is not None

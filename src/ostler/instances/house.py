@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ostler.core.clock import Clock
 from ostler.core.errors import OstlerError
@@ -21,11 +22,15 @@ from ostler.instances.store import InstanceStore, Record
 from ostler.models.service import Models
 from ostler.runtimes.base import Runtime
 
+if TYPE_CHECKING:
+    from ostler.instances.sharing import Sharer
+
 
 @dataclass(frozen=True, slots=True)
 class House:
     """The keepers' common tools. `settings` gives the settings that hold now.
 
+    `owners` are those who run a launch that others may share, or are about to, by its `share_key`.
     `gpus_are_chosen`: the server's own environment limits the GPUs that engines see.
     """
 
@@ -41,6 +46,7 @@ class House:
     experience: Experience
     secret: ServerSecret
     gpus_are_chosen: bool = False
+    owners: dict[str, Sharer] = field(default_factory=dict)
 
     def engine_of(self, record: Record) -> Engine:
         """The engine of a launch. Raises UnknownEngine."""

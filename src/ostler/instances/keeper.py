@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from ostler.core.states import InstanceState
 from ostler.instances import orders
 from ostler.instances.errors import ShuttingDown, StartCancelled
 from ostler.instances.life import Life
-from ostler.instances.orders import Attempt, StopOrder
+from ostler.instances.orders import Attempt, GuestsThen, StopOrder
 from ostler.instances.standing import SYSTEM_ACTOR
 from ostler.instances.store import Record
 from ostler.instances.views import StartCause
@@ -75,10 +76,40 @@ class Keeper(Life):
             await attempt.placed.wait()
 
     def ask_restart(self, actor: str, *, is_new_wish: bool = False) -> asyncio.Future[None]:
-        """Stop it and start it anew, in one go."""
-        if self.record is not None and self.record.state.is_active:
-            self.ask_stop(StopOrder("it is started anew", actor))
+        """Stop it and start it anew, in one go.
+
+        Where its launch is still the same, the engine is started anew for all who share it.
+        """
+        order = StopOrder("it is started anew", actor)
+        order.guests = GuestsThen.GO_ON if self.drift else GuestsThen.WAIT
+        if isinstance(self.host, Keeper) and not self.drift:
+            self.host.ask_stop(order)
+            self.host.ask_start(self.host.cause, actor)
+        elif self.state.is_active:
+            self.ask_stop(order)
         return self.ask_start(StartCause.PERSON, actor, is_new_wish=is_new_wish)
+
+    def hold(self) -> None:
+        """Let no new request pass until `let_pass`; those in flight go on."""
+        self.is_held = True
+        self._withdraw()
+
+    def let_pass(self) -> None:
+        """Requests may come again, if it still serves."""
+        self.is_held = False
+        self._bell.ring()
+        endpoint, is_running = self.endpoint, self.state is InstanceState.RUNNING
+        if endpoint is None or not endpoint.closed or not is_running or self._stop is not None:
+            return
+        if self.host is not None and not self.host.is_ready:
+            return
+        endpoint.closed = False
+        self._house.routes.publish(self.model_id, endpoint)
+        self._settle_attempt()
+
+    def renew(self, order: StopOrder) -> None:
+        """End it as it is; who waits for it gets it as it is then."""
+        self._begin_stop(order)
 
     def keep_for(self, cause: StartCause, actor: str) -> None:
         """It is wanted for another reason from now on."""

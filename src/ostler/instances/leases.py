@@ -22,6 +22,7 @@ class Endpoint:
     """One running engine as requests see it. `last_used` is monotonic: the end of the last request that used
     it, rather than only looked at it.
 
+    `served_name` is what the engine calls its model in answers, None where that is what was asked for.
     `keep_alive` is the last wish of a client how long it should stay, `context_length` the tokens that one
     request may have (None where the engine does not say).
     """
@@ -40,6 +41,7 @@ class Endpoint:
         "keep_alive",
         "last_used",
         "limit",
+        "served_name",
     )
 
     def __init__(
@@ -49,6 +51,7 @@ class Endpoint:
         api_key: str,
         *,
         engine: str,
+        served_name: str | None = None,
         time: _Time,
         limit: int | None,
         on_release: Callable[[], None],
@@ -58,6 +61,7 @@ class Endpoint:
         self.base_url = base_url
         self.api_key = api_key
         self.engine = engine
+        self.served_name = served_name
         self.limit = limit
         self.in_flight = 0
         self.closed = False
@@ -88,7 +92,7 @@ class Endpoint:
 class Lease:
     """One request in flight. Send it to `base_url` with `api_key`, then release it, always."""
 
-    __slots__ = ("_endpoint", "_open", "api_key", "base_url", "engine", "instance_id")
+    __slots__ = ("_endpoint", "_open", "api_key", "base_url", "engine", "instance_id", "served_name")
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -97,6 +101,7 @@ class Lease:
         self.base_url = endpoint.base_url
         self.api_key = endpoint.api_key
         self.engine = endpoint.engine
+        self.served_name = endpoint.served_name
 
     def keep_alive(self, wish: KeepAlive) -> None:
         """How long the client wants the model to stay after this request; holds until the next wish.

@@ -14,13 +14,13 @@ from typing import Any
 from ostler.core.errors import Busy, OstlerError
 from ostler.core.states import DesiredState, InstanceState
 from ostler.instances import admission, failures, orders
-from ostler.instances.ending import Ending
 from ostler.instances.errors import NoRoom, StartFailed, WillNotFit
 from ostler.instances.house import House
 from ostler.instances.leases import Endpoint
-from ostler.instances.orders import Attempt, StopOrder
+from ostler.instances.orders import Attempt, GuestsThen, StopOrder
 from ostler.instances.provision import provide_and_place
 from ostler.instances.restarts import backoff_s
+from ostler.instances.sharing import Sharer
 from ostler.instances.standing import FILES, ROOM, SYSTEM_ACTOR
 from ostler.instances.store import Note
 from ostler.instances.views import Failure, StartCause
@@ -40,7 +40,7 @@ _WHY = {
 }
 
 
-class Life(Ending):
+class Life(Sharer):
     """The steps. What may be asked of it is in `Keeper`."""
 
     def __init__(self, model_id: int, house: House) -> None:
@@ -59,9 +59,12 @@ class Life(Ending):
             self._stop.now = self._stop.now or order.now
             self._stop.desired = order.desired or self._stop.desired
             self._stop.cuts_requests = self._stop.cuts_requests or order.cuts_requests
+            self._stop.guests = max(self._stop.guests, order.guests)
         else:
             self._stop = order
             self._withdraw()
+        if order.guests is not GuestsThen.GO_ON:
+            self._withdraw_guests()
         self._go_on()
         return self._stop.done
 
@@ -70,7 +73,9 @@ class Life(Ending):
             while True:
                 state = self.record.state if self.record else InstanceState.STOPPED
                 if self._stop is not None:
-                    await self._end(self._stop)
+                    await self._end_or_leave(self._stop)
+                elif self.host is not None:
+                    await self._be_guest()
                 elif state is InstanceState.LOADING:
                     await self._load()
                 elif state is InstanceState.RUNNING:
@@ -172,6 +177,7 @@ class Life(Ending):
             handle.url,
             house.secret.engine_key(record.id),
             engine=record.spec.engine,
+            served_name=house.engine_of(record).served_name(record.spec),
             time=house.clock,
             limit=self.model.policy.max_concurrency,
             on_release=self._released,
@@ -180,6 +186,7 @@ class Life(Ending):
         self.ready_since = self.endpoint.last_used
         house.routes.publish(self.model_id, self.endpoint)
         self._settle_attempt()
+        self._open_guests()
         house.scheduler.poke()
 
     async def _look_after(self) -> None:
@@ -200,6 +207,7 @@ class Life(Ending):
                 self._begin_stop(order)
         elif turn is not Turn.ASKED:
             self._withdraw()
+            self._withdraw_guests()
             probes = watch.failed_probes
             await self._fail(await failures.explain(watched, turn, seen, when="while serving", limit=probes))
 
@@ -216,13 +224,15 @@ class Life(Ending):
             endpoint.context_length = await watched.probe.context(
                 watched.engine, endpoint.base_url, endpoint.api_key, timeout_s=probe_s
             )
+            self._tell_guests_the_context(endpoint)
 
     async def _fail(self, failure: Failure, *, port_taken: bool = False) -> None:
         """The engine is of no use any more: sweep it, say so, and restart it or give up."""
         record, house, attempt = self._must_record(), self._house, self.attempt
         was_running = record.state is InstanceState.RUNNING
-        served = self.endpoint.in_flight if self.endpoint else 0
+        served = self._in_flight()
         self._withdraw()
+        self._withdraw_guests()
         await house.experience.forget(record.id)
         await self._sweep()
         data: dict[str, Any] = {
@@ -251,7 +261,9 @@ class Life(Ending):
             await self._plan_restart(wait_s, faults, limit)
             return
         self.faults.block_demand(self._now(), settings.restart_backoff_s)
-        self._settle_attempt(StartFailed(record.spec.model_name, failure))
+        given_up = StartFailed(record.spec.model_name, failure)
+        self._settle_attempt(given_up)
+        self._lose_guests(given_up, failure)
 
     async def _plan_restart(self, wait_s: float, faults: int, limit: int) -> None:
         if self.attempt is None:
@@ -285,6 +297,7 @@ class Life(Ending):
         if self.waits_for is not None or not isinstance(error, Busy):
             self.failure = failures.explain_error(error)
         self._settle_attempt(error)
+        self._lose_guests(error, self.failure)
 
     def _break_down(self, error: Exception) -> None:
         """Our own code failed: what is true now is not known, and that is what is said."""
@@ -296,6 +309,7 @@ class Life(Ending):
             f"Ostler itself failed: {error!r}", hint="See the server's log; then start it."
         )
         self._settle_attempt(error)
+        self._lose_guests(error, self.failure)
         stop, self._stop = self._stop, None
         if stop is not None:
             orders.settle(stop.done, error)

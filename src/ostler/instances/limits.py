@@ -45,6 +45,7 @@ def _limited(device: Device, limit_bytes: int, reserve_bytes: int) -> Device:
     )
 
 
-def of_limit(limit_bytes: int) -> str:
-    """The limit in words, with the field that sets it."""
-    return f"its container may take {size_text(limit_bytes)} (runtime_options.memory)"
+def beyond_limit(device_id: str, need_bytes: int, limit_bytes: int) -> str:
+    """One sentence of a need that is larger than the limit, with the field that sets it."""
+    need, limit = size_text(need_bytes), size_text(limit_bytes)
+    return f"it needs {need} on {device_id}, where its container may take {limit} (runtime_options.memory)"

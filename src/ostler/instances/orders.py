@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 from typing import Any
 
 from ostler.core.states import DesiredState
@@ -71,6 +72,18 @@ class Attempt:
         return Attempt(self.cause, self.actor, self.overrides, not_before, self.is_restart, self.may_evict)
 
 
+class GuestsThen(IntEnum):
+    """What a stop of an engine means for other models that share it.
+
+    GO_ON: one of them takes it over. WAIT: it is started anew, and they are served again then. LEAVE: it
+    ends for them too.
+    """
+
+    GO_ON = 0
+    WAIT = 1
+    LEAVE = 2
+
+
 @dataclass
 class StopOrder:
     """A stop that is under way or about to be.
@@ -88,6 +101,7 @@ class StopOrder:
     ignored: frozenset[str] | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     cuts_requests: bool = True
+    guests: GuestsThen = GuestsThen.GO_ON
     done: asyncio.Future[None] = field(default_factory=_future)
 
     def copy(self) -> StopOrder:

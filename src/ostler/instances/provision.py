@@ -7,12 +7,15 @@ from functools import partial
 from ostler.instances import admission
 from ostler.instances.admission import Placed
 from ostler.instances.orders import Attempt
+from ostler.instances.sharing import Sharer
 from ostler.instances.standing import Standing
 from ostler.instances.store import Note
 
 
-async def provide_and_place(standing: Standing, attempt: Attempt) -> Placed:
+async def provide_and_place(standing: Sharer, attempt: Attempt) -> Placed | None:
     """What will run, with all that it needs on this machine and a place in memory.
+
+    None where an engine that does the same runs already: it is a guest there now.
 
     What is fetched (a container image) is fetched before the place is taken, so that nobody leaves for
     one that cannot start yet. Raises what preparing, fetching and admission raise.
@@ -20,6 +23,8 @@ async def provide_and_place(standing: Standing, attempt: Attempt) -> Placed:
     house = standing.house
     # what is wrong is said before it waits
     prepared = await house.preparer.prepare(standing.model, attempt.overrides)
+    if standing.join_or_claim(prepared):
+        return None
     try:
         await prepared.runtime.provide(prepared.spec, partial(_tell, standing, attempt))
     finally:

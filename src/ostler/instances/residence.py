@@ -13,7 +13,7 @@ from ostler.core.settings import Settings
 from ostler.core.states import DesiredState
 from ostler.instances.keeper import Keeper
 from ostler.instances.memory import Engine, Memory
-from ostler.instances.orders import StopOrder
+from ostler.instances.orders import GuestsThen, StopOrder
 from ostler.instances.plan import Candidate, Places, Plan, Resident, plan_room
 from ostler.instances.standing import SYSTEM_ACTOR
 
@@ -52,7 +52,7 @@ class Residence:
     def evict(self, model_id: int, for_name: str) -> bool:
         """Begin to stop one that is idle; False where it is not idle any more."""
         keeper = self._keeper(model_id)
-        if keeper is None or keeper.is_busy or keeper.is_leaving:
+        if keeper is None or keeper.is_in_use or keeper.is_leaving:
             return False
         idle_s = keeper.idle_s()
         reason = f"idle for {idle_s:.0f} s, left to make room for {for_name}"
@@ -82,4 +82,11 @@ class Residence:
 
 
 def _eviction(reason: str, data: dict[str, object]) -> StopOrder:
-    return StopOrder(reason, SYSTEM_ACTOR, kind="instance.evicted", desired=DesiredState.STOPPED, data=data)
+    return StopOrder(
+        reason,
+        SYSTEM_ACTOR,
+        kind="instance.evicted",
+        desired=DesiredState.STOPPED,
+        data=data,
+        guests=GuestsThen.LEAVE,
+    )

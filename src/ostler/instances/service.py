@@ -21,7 +21,7 @@ from ostler.fit.devices import Device, Devices
 from ostler.fit.ledger import Account, Bytes
 from ostler.fit.reading import Shapes
 from ostler.fit.reasons import Choice
-from ostler.instances import dry_runs, upkeep
+from ostler.instances import changes, dry_runs, upkeep
 from ostler.instances.adoption import adopt, stop_unknown, stop_unknown_later
 from ostler.instances.errors import AlreadyRunning
 from ostler.instances.furnishing import furnish
@@ -30,7 +30,7 @@ from ostler.instances.leases import Lease
 from ostler.instances.lending import Lending
 from ostler.instances.looking_ahead import check_ignored
 from ostler.instances.memory_report import memory_report
-from ostler.instances.orders import StopOrder
+from ostler.instances.orders import GuestsThen, StopOrder
 from ostler.instances.standing import SYSTEM_ACTOR
 from ostler.instances.trial import Trial, try_out
 from ostler.instances.views import DryRun, InstanceView, StartCause
@@ -40,6 +40,8 @@ from ostler.models.service import Models
 from ostler.runtimes.base import Runtime
 
 log = logging.getLogger(__name__)
+LOOK_AT_ADOPTED_S = 2.0
+"""How long a server's start waits until it is known what its adopted engines run."""
 
 
 class SettingsHolder(Protocol):
@@ -106,12 +108,13 @@ class Instances:
         await asyncio.gather(*(stop_unknown(self._runtimes, item, grace_s) for item in unknown))
         adopted = [k for k in self._keepers.values() if k.record is not None and k.record.state.is_active]
         await upkeep.learn_needs(self._house, adopted)
-        for keeper in adopted:
-            self._spawn(upkeep.refresh_drift(self._house, keeper))
         for runtime in self._runtimes.values():
             if runtime.trouble is not None:
                 self._spawn(stop_unknown_later(self._house, runtime))
-        self._spawn(self._wanted.start_all())
+        known = asyncio.gather(*(upkeep.refresh_drift(self._house, keeper) for keeper in adopted))
+        # a request that comes first would not know yet that it could share a running engine
+        await asyncio.wait([known], timeout=LOOK_AT_ADOPTED_S)
+        self._spawn(self._start_wanted(known))
         self._spawn(self._wanted.start_refused())
         self._spawn(upkeep.tidy(self._house, self._runtimes))
 
@@ -252,7 +255,7 @@ class Instances:
         self, name: str | int, *, tail: int | None = 100, follow: bool = False
     ) -> AsyncIterator[str]:
         """The log lines of the newest launch, oldest first; empty where it never ran."""
-        record = self._keeper(self._models.get(name).id).record
+        record = self._keeper(self._models.get(name).id).engine_record
         if record is None:
             record = await self._house.store.newest(self._models.get(name).id)
         if record is None or record.handle is None:
@@ -337,6 +340,11 @@ class Instances:
 
     # Within
 
+    async def _start_wanted(self, known: asyncio.Future[Any]) -> None:
+        """What should run is started after it is known which running engines it could share."""
+        await known
+        await self._wanted.start_all()
+
     def _keeper(self, model_id: int) -> Keeper:
         keeper = self._keepers.get(model_id)
         if keeper is None:
@@ -360,13 +368,17 @@ class Instances:
         return before.desired_state is not desired and desired is DesiredState.RUNNING
 
     async def _keep_for_person(self, keeper: Keeper, principal: Principal) -> None:
-        record = keeper.record
+        record = keeper.engine_record
         if record is not None and record.state.is_active and keeper.cause is not StartCause.PERSON:
             keeper.keep_for(StartCause.PERSON, principal.name)
+        else:
+            return
+        if keeper.host is None:
             await self._house.store.set_cause(record.id, StartCause.PERSON, principal.name)
 
     async def _stop_all(self, order: StopOrder) -> list[InstanceView]:
         keepers = [k for k in self._keepers.values() if k.state is not InstanceState.STOPPED]
+        order.guests = GuestsThen.LEAVE
         waits = [k.ask_stop(order.copy()) for k in keepers]
         results = await asyncio.gather(*waits, return_exceptions=True)
         for result in results:
@@ -390,7 +402,8 @@ class Instances:
             del self._keepers[before.id]
         elif before.revision != after.revision and keeper.state.is_active:
             keeper.take_policy(after.policy)
-            self._spawn(upkeep.refresh_drift(self._house, keeper))
+            changes.begin(self._house, keeper)
+            self._spawn(changes.settle(self._house, keeper))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

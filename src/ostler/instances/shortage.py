@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ostler.core.sizes import size_text
 from ostler.fit.ledger import Account, Bytes, Ledger
-from ostler.instances.limits import of_limit
+from ostler.instances.limits import beyond_limit
 
 if TYPE_CHECKING:
     from ostler.instances.plan import Resident
@@ -87,7 +87,7 @@ def _sentence(device: Mapping[str, Any], *, never: bool) -> str:
         return f"it needs {need} on {device['id']}, which is not there"
     limit = device["limit_bytes"]
     if limit is not None and device["need_bytes"] > limit:
-        return f"it needs {need} on {device['id']}, where {of_limit(limit)}"
+        return beyond_limit(device["id"], device["need_bytes"], limit)
     if never:
         kept = f", {size_text(device['reserve_bytes'])} of them kept back" if device["reserve_bytes"] else ""
         return f"it needs {need} on {device['id']}, which has {total} in all{kept}"

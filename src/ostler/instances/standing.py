@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -12,7 +13,7 @@ from ostler.instances.experience import Launch
 from ostler.instances.house import House
 from ostler.instances.leases import Endpoint
 from ostler.instances.memory import Engine
-from ostler.instances.orders import Attempt, StopOrder
+from ostler.instances.orders import Attempt, GuestsThen, StopOrder
 from ostler.instances.plan import Resident
 from ostler.instances.restarts import Faults
 from ostler.instances.store import Record
@@ -32,7 +33,9 @@ class Standing:
     requests that wait for it. `ready_since` is monotonic. `drift`: what runs differs from the recipe.
     `need` is what its launch needs of each device, `launch` what its footprint is kept under.
     `waits_for`: it should run and was refused, and starts when this is so. `progress` says what is fetched
-    for its start.
+    for its start. `host` is whose engine it uses, `guests` are those who use its own (`sharing.py`), and
+    `share_key` is the same for all launches that one engine can serve. `is_held`: no request may pass until
+    it is known what a change of the recipe means.
     """
 
     def __init__(self, model_id: int, house: House) -> None:
@@ -52,6 +55,10 @@ class Standing:
         self.launch: Launch | None = None
         self.waits_for: str | None = None
         self.progress: str | None = None
+        self.host: Standing | None = None
+        self.guests: Sequence[Standing] = []
+        self.share_key: str | None = None
+        self.is_held = False
         self._house = house
         self._stop: StopOrder | None = None
 
@@ -67,12 +74,39 @@ class Standing:
         A start that waits for its place is `starting`; what takes no requests any more, as its end was asked
         for, is `stopping` also in the moment before that is written down.
         """
+        if self.host is not None:
+            return InstanceState.STOPPING if self._stop is not None else self.host.engine_state
         if self.record is not None and self.record.state.is_active:
             return InstanceState.STOPPING if self._stop is not None else self.record.state
         if self.attempt is not None and self.attempt.not_before <= self._now():
             return InstanceState.STARTING
         has_failed = self.failure is not None and self.waits_for != FILES
         return InstanceState.FAILED if has_failed else InstanceState.STOPPED
+
+    @property
+    def engine_state(self) -> InstanceState:
+        """The state for its guests: while it only leaves itself, the engine goes on."""
+        record, order = self.record, self._stop
+        only_leaves = order is not None and order.guests is GuestsThen.GO_ON
+        if only_leaves and record is not None and record.state.is_active:
+            return record.state
+        return self.state
+
+    @property
+    def engine_record(self) -> Record | None:
+        """The newest launch of the engine that it uses."""
+        return self.host.record if self.host is not None else self.record
+
+    @property
+    def has_engine(self) -> bool:
+        """True while there is an engine that it uses, in whatever state."""
+        record = self.engine_record
+        return record is not None and record.state.is_active
+
+    def takes_guests(self, key: str | None) -> bool:
+        """True where its engine runs a launch of this key, or is about to, and will go on."""
+        is_there = self.attempt is not None or self.has_engine
+        return self.host is None and self.share_key == key and self._stop is None and is_there
 
     @property
     def is_ready(self) -> bool:
@@ -95,15 +129,23 @@ class Standing:
         return not self.is_ready or self.claims > 0 or bool(self.endpoint and self.endpoint.in_flight)
 
     @property
+    def is_in_use(self) -> bool:
+        """True while it or one of its guests is busy."""
+        return self.is_busy or any(guest.is_busy for guest in self.guests)
+
+    @property
     def model(self) -> Model:
         """Its recipe as it is now. Raises ModelNotFound."""
         return self._house.models.get(self.model_id)
 
     def idle_s(self) -> float:
-        """Seconds since the end of the last request; 0 while it serves."""
-        if self.endpoint is None or self.is_busy:
-            return 0.0
-        return round(self._now() - self.endpoint.last_used, 3)
+        """Seconds since the end of the last request, a guest's too; 0 while it serves."""
+        return 0.0 if self.is_in_use else round(self._now() - self._last_used(), 3)
+
+    def _last_used(self) -> float:
+        """When the last request ended that its engine served; now, where it serves none yet."""
+        sharers = (self, *self.guests)
+        return max((one.endpoint.last_used for one in sharers if one.endpoint), default=self._now())
 
     def idle_timeout_s(self) -> float | None:
         """Seconds without a request after which it stops, None for never.
@@ -128,19 +170,19 @@ class Standing:
         record = self.record
         if record is None or not record.state.is_active:
             return None
-        model = self.model
+        policies = [one.model.policy for one in (self, *self.guests)]
         return Resident(
             model_id=self.model_id,
-            model_name=model.name,
+            model_name=self.model.name,
             is_leaving=self.is_leaving,
-            is_busy=self.is_busy,
-            may_leave=not model.policy.pinned and model.policy.on_demand,
-            idle_since=self.endpoint.last_used if self.endpoint else self._now(),
-            priority=model.policy.priority,
+            is_busy=self.is_in_use,
+            may_leave=all(not policy.pinned and policy.on_demand for policy in policies),
+            idle_since=self._last_used(),
+            priority=max(policy.priority for policy in policies),
             had_its_turn=self._had_its_turn(),
             idle_s=self.idle_s(),
             load_s=record.load_seconds or 0.0,
-            group=model.policy.group,
+            group=self.model.policy.group,
         )
 
     def engine(self) -> Engine | None:
@@ -160,6 +202,32 @@ class Standing:
 
     def view(self) -> InstanceView:
         """What is shown of it."""
+        return self._guests_view(self.host) if self.host is not None else self._own_view()
+
+    def _guests_view(self, host: Standing) -> InstanceView:
+        """Its host's engine, with what is its own."""
+        model = self.model
+        view = replace(
+            host._own_view(),
+            model_id=model.id,
+            model_name=model.name,
+            state=self.state,
+            shares=host.model.name,
+            shared_with=(),
+            cause=self.cause,
+            actor=self.actor,
+            drift=self.drift,
+            in_flight=self.endpoint.in_flight if self.endpoint else 0,
+            memory_bytes=None,
+            estimated_bytes=None,
+            last_used_at=None,
+            expires_at=None,
+        )
+        if self._stop is not None:
+            view = replace(view, reason=self._stop.reason)
+        return self._with_times(view) if self.is_ready else view
+
+    def _own_view(self) -> InstanceView:
         model, record, state = self.model, self.record, self.state
         is_active = record is not None and record.state.is_active
         is_told_of = is_active or (self.failure is not None and not state.is_active)
@@ -188,6 +256,7 @@ class Standing:
             is_restarting=state is InstanceState.FAILED and self.attempt is not None,
             context_length=self.endpoint.context_length if self.endpoint and is_active else None,
             devices=shown.spec.devices if shown else (),
+            shared_with=tuple(sorted(guest.model.name for guest in self.guests)),
             in_flight=self.endpoint.in_flight if self.endpoint and is_active else 0,
             memory_bytes=self._measured_bytes() if is_active else None,
             estimated_bytes=sum(self.need.estimated.values()) or None if is_active else None,

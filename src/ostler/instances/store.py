@@ -18,6 +18,7 @@ from ostler.core.states import InstanceState
 from ostler.instances.tables import InstanceRow
 from ostler.instances.views import Failure, StartCause
 from ostler.models.index import ModelNotFound
+from ostler.models.records import Model
 from ostler.models.tables import ModelRow
 
 ACTIVE = tuple(state.value for state in InstanceState if state.is_active)
@@ -124,6 +125,25 @@ class InstanceStore:
             await self._note(session, after, note)
             if also is not None:
                 await also(session)
+        return after
+
+    async def hand_over(
+        self, record: Record, model: Model, cause: StartCause, actor: str, note: Note
+    ) -> Record:
+        """Make a launch that of another model; its spec stays as it was launched, but for the name.
+
+        Raises ModelNotFound where that was deleted just now.
+        """
+        spec = replace(record.spec, model_name=model.name)
+        after = replace(record, model_id=model.id, cause=cause, actor=actor, spec=spec)
+        async with self._database.write() as session:
+            if await row_to_change(session, ModelRow, model.id) is None:
+                raise ModelNotFound(f"{model.name} was deleted meanwhile", model=model.name)
+            row = await row_to_change(session, InstanceRow, record.id)
+            if row is not None:
+                row.model_id, row.cause, row.actor = model.id, cause.value, actor
+                row.spec = spec.to_json()
+                await self._note(session, after, replace(note, kind="instance.handed_over"))
         return after
 
     async def set_cause(self, record_id: int, cause: StartCause, actor: str) -> None:

@@ -10,6 +10,8 @@ from ostler.core.errors import OstlerError
 from ostler.instances import seating
 from ostler.instances.house import House
 from ostler.instances.keeper import Keeper
+from ostler.instances.preparing import Prepared
+from ostler.instances.store import Record
 from ostler.runtimes.base import Runtime
 
 log = logging.getLogger(__name__)
@@ -39,8 +41,8 @@ async def _learn_need(house: House, keeper: Keeper) -> None:
 
 
 async def refresh_drift(house: House, keeper: Keeper) -> None:
-    """Does what runs still match the recipe?"""
-    record = keeper.record
+    """Does what runs still match the recipe? Where it does, others may share it."""
+    record = keeper.engine_record
     if record is None or not record.state.is_active:
         return
     try:
@@ -50,7 +52,17 @@ async def refresh_drift(house: House, keeper: Keeper) -> None:
         log.info("what %s would run now is not known: %s", record.spec.model_name, error.message)
         keeper.drift = True
         return
-    keeper.drift = prepared.spec.digest() != record.spec_digest
+    keeper.drift = _differs(prepared, record)
+    if not keeper.drift:
+        keeper.offer(prepared)
+
+
+def _differs(prepared: Prepared, record: Record) -> bool:
+    """An engine that was handed over still bears the name of the model for which it was launched."""
+    wanted, runs = (prepared.engine.shared_form(spec) for spec in (prepared.spec, record.spec))
+    if wanted is not None and runs is not None:
+        return wanted.digest() != runs.digest()
+    return prepared.spec.digest() != record.spec_digest
 
 
 async def tidy(house: House, runtimes: Mapping[str, Runtime]) -> None:

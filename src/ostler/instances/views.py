@@ -54,6 +54,8 @@ class InstanceView:
     it serves. `memory_bytes` is measured, `estimated_bytes` what was expected before it was started,
     both over all devices. `restarts`: after faults, in a row. `load_seconds`: from
     launch to ready. `failure` is `Failure.to_json`. `devices` are those that its engine was given; none: all.
+    `shares` names the model whose engine it uses, `shared_with` those that use its own: state, process and
+    times of such an engine are shown of each, its memory only where it is owned.
     `context_length`: tokens that one request may have, prompt and answer together, as the engine says.
     `is_restarting`: it has failed and is started again by itself.
     """
@@ -86,6 +88,8 @@ class InstanceView:
     devices: tuple[str, ...] = ()
     context_length: int | None = None
     is_restarting: bool = False
+    shares: str | None = None
+    shared_with: tuple[str, ...] = ()
 
     def to_json(self, *, with_url: bool = False) -> dict[str, Any]:
         """A JSON-ready form; times as ISO 8601, the internal URL only where asked for."""

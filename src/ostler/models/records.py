@@ -13,6 +13,7 @@ from ostler.core.near import near_names
 from ostler.core.states import DesiredState
 
 HOST_DEVICE = "cpu"
+ASK, NEXT_REQUEST = "ask", "next_request"
 HUB_TOKEN = "HF_TOKEN"
 """The variable of a model's environment that is the hub's token for its own files, and for nothing else."""
 
@@ -70,7 +71,9 @@ class Policy:
     liked first; "cpu" alone keeps it off GPUs; none: all. `request_timeout_s`: the longest that an answer may
     take which is no stream; `stream_timeout_s`: the longest silence within a stream. `group`: those of one
     group share a limit of how many run at once (setting `group_limits`). `restart_delay_s`: the wait before
-    each restart after a fault, in place of one that grows.
+    each restart after a fault, in place of one that grows. `share`: it may use the running engine of another
+    model with the same launch, and let others use its own. `apply_changes`: changed launch options of one
+    that runs take effect when somebody applies them ("ask") or at the next request ("next_request").
     """
 
     on_demand: bool = True
@@ -86,6 +89,8 @@ class Policy:
     stream_timeout_s: float | None = None
     group: str | None = None
     restart_delay_s: float | None = None
+    share: bool = True
+    apply_changes: str = ASK
 
     def to_json(self) -> dict[str, Any]:
         """Every field."""
@@ -133,7 +138,11 @@ def _check_policy_value(name: str, value: Any) -> None:
                 where, f"{str(value)[:80]!r} cannot be a group", hint="Letters, digits and . _ -, at most 50."
             )
         return
-    if name in ("on_demand", "pinned", "auto_start"):
+    if name == "apply_changes":
+        if value not in (ASK, NEXT_REQUEST):
+            raise InvalidField(where, f"{where} must be {ASK} or {NEXT_REQUEST}, not {value!r}")
+        return
+    if name in ("on_demand", "pinned", "auto_start", "share"):
         if not isinstance(value, bool):
             raise InvalidField(where, f"{where} must be true or false, not {value!r}")
         return

@@ -62,7 +62,10 @@ class ExternalModel:
 
 
 class Member:
-    """One upstream. `names` are the models that it serves: told by it, or given by a person."""
+    """One upstream. `names` are the models that it serves: told by it, or given by a person.
+
+    `times_lost` counts how often it answered and then no more.
+    """
 
     def __init__(self, url: str, engine: str, task: str, breaker: Breaker) -> None:
         self.url = url
@@ -73,6 +76,7 @@ class Member:
         self.told: frozenset[str] = frozenset()
         self.history: deque[Probe] = deque(maxlen=HISTORY)
         self.in_flight = 0
+        self.times_lost = 0
         self.discovered_at = float("-inf")
 
     @property
@@ -92,6 +96,8 @@ class Member:
 
 class PoolLease:
     """One request to one upstream; release it, always."""
+
+    served_name: str | None = None
 
     def __init__(self, member: Member, api_key: str | None) -> None:
         self._member: Member | None = member
@@ -233,6 +239,7 @@ class Pools:
         began = self._clock.monotonic()
         status, _ = await self._get(member, "/health")
         ok = status is not None and status < 500
+        member.times_lost += member.healthy is True and not ok
         member.history.append(Probe(self._clock.now(), ok, status, self._clock.monotonic() - began))
         if ok and began - member.discovered_at >= DISCOVER_EVERY_S:
             status, body = await self._get(member, "/v1/models")

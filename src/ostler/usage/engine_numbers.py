@@ -71,6 +71,10 @@ class SeenInstance(Protocol):
     def memory_bytes(self) -> int | None:
         """What it was seen to hold, over all devices."""
 
+    @property
+    def shares(self) -> str | None:
+        """The model whose engine it uses; that one's numbers are the engine's."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineNumbers:
@@ -159,7 +163,7 @@ class EngineReader:
     async def expositions(self, instances: Iterable[SeenInstance]) -> bytes:
         """What every running engine says of itself, as one text for Prometheus; `model` says whose it is."""
         places = asyncio.Semaphore(AT_ONCE)
-        running = [one for one in instances if one.state is InstanceState.RUNNING]
+        running = [one for one in instances if one.state is InstanceState.RUNNING and one.shares is None]
         said = await asyncio.gather(*(self._said(one, places) for one in running))
         whole = [({"model": one.model_name}, text) for one, text in zip(running, said, strict=True) if text]
         return await asyncio.to_thread(merged, whole)
@@ -183,6 +187,8 @@ class EngineReader:
     async def _of(self, instance: SeenInstance, places: asyncio.Semaphore) -> EngineNumbers:
         if instance.state is not InstanceState.RUNNING or instance.id is None or instance.url is None:
             return _numbers(instance, error=instance.reason)
+        if instance.shares is not None:
+            return _numbers(instance, error=f"it shares the engine of {instance.shares}: see there")
         async with places:
             try:
                 engine = self._engine(instance)

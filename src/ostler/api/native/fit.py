@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from ostler.api.door import needs, router
-from ostler.api.estimates import devices_for
+from ostler.api.estimates import devices_for, with_limit
 from ostler.api.native.fit_here import better_here
 from ostler.api.native.meant import meant
 from ostler.api.services import Rooms, Services, Who
@@ -56,10 +56,12 @@ async def fit(rooms: Rooms, who: Who, body: FitIn) -> dict[str, Any]:
     """
     shape, beside, options = await _what_is_asked(rooms, who, body)
     devices = await rooms.fits.hardware(body.on, body.hardware, body.gpus)
-    if body.model is not None:
-        devices = devices_for(rooms, await meant(rooms, who, body.model), devices)
+    model = None if body.model is None else await meant(rooms, who, body.model)
+    if model is not None:
+        devices = devices_for(rooms, model, devices)
     found = await rooms.fits.answer(shape, options, devices, body.contexts, beside=beside)
     best = await better_here(rooms, who, body, found[0], options)
+    best = best if model is None else with_limit(best, model)
     answer = best.to_json()
     is_here = body.on is None and body.hardware is None
     needed = pooled({p.id: p.total_bytes for p in (*best.devices, best.host)}, devices)

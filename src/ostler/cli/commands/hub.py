@@ -47,7 +47,7 @@ def pull(
     if wanted is None:
         raise CommandFailed(
             f"{spec!r} does not name a repo of the hub",
-            hint="Write org/repo or org/repo:Q4_K_M; find one with: ostler search TEXT",
+            hint="Write org/repo, org/repo:Q4_K_M or a name like llama3:instruct. Look: ostler search TEXT",
             exit_code=USAGE,
         )
     client = server.client()

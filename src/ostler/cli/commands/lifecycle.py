@@ -122,7 +122,8 @@ def restart(server: Server, model: ModelName) -> None:
 def ps(server: Server, json: JsonFlag = False) -> None:
     """List the models that run, and until when.
 
-    SIZE is the memory that the engine was seen to hold, ESTIMATE what was expected before its start.
+    SIZE is the memory that the engine was seen to hold, ESTIMATE what was expected before its start. A model
+    that shares the engine of another says so there.
 
     Example: ostler ps
     """
@@ -145,7 +146,7 @@ def _instance_row(item: Json, no_gpu: bool) -> tuple[str, ...]:
     return (
         item["model_name"],
         str(item["model_id"]),
-        size,
+        f"of {item['shares']}" if item.get("shares") else size,
         human.size(item.get("estimated_bytes")),
         item["engine"],
         _processor(item, no_gpu),

@@ -171,6 +171,8 @@ def _instance_facts(instance: Json) -> list[tuple[str, str | None]]:
         ("memory", measured_beside(memory, instance.get("estimated_bytes")) if memory else None),
         ("requests in flight", _text(instance.get("in_flight"))),
         ("restarts", _text(instance.get("restarts"))),
+        ("shares the engine of", instance.get("shares")),
+        ("shared with", ", ".join(instance.get("shared_with") or ()) or None),
         ("drift", "yes: ostler restart applies the changed recipe" if instance.get("drift") else None),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from ostler.core.principals import LOCAL_ADMIN, Role
@@ -35,14 +36,29 @@ async def test_a_model_is_down_until_it_runs_and_then_says_what_it_takes(api: Ap
     assert told["request_defaults"] == {"temperature": 0} and told["supports_streaming"] is True
 
 
+async def test_the_context_is_what_one_request_may_have(api: Api, model_file: Path) -> None:
+    options = {"context_length": 1024, "parallel_slots": 4}
+    model = await api.model(model_file, "shared", options=options)
+    await api.post("/models/shared/start")
+    async with asyncio.timeout(30):
+        while api.services.instances.view(model.id).context_length is None:
+            await asyncio.sleep(0.05)
+    told = (await api.get("//v1/models/shared/constraints")).json()
+    assert (told["context_size"], told["max_tokens_default"]) == (256, 128)
+
+
 async def test_models_that_run_are_told_to_those_who_may_use_them(guarded: Api) -> None:
-    envelope(await guarded.get("//v1/models/running"), 401, "unauthenticated")
-    answer = await guarded.get("//v1/models/status")
+    for path in ("//v1/models/running", "//v1/models/status"):
+        envelope(await guarded.get(path), 401, "unauthenticated")
+    user = await guarded.as_role(Role.USER)
+    answer = await guarded("GET", "//v1/models/status", headers=user)
     assert answer.json() == {"data": []} and "url" not in answer.text
     await guarded.services.externals.add("elsewhere", "http://127.0.0.1:9", "vllm", "generate", LOCAL_ADMIN)
     await guarded.services.pools.look()
-    (down,) = (await guarded.get("//v1/models/status")).json()["data"]
+    (down,) = (await guarded("GET", "//v1/models/status", headers=user)).json()["data"]
     assert down["state"] == "down" and "127.0.0.1" not in str(down)
+    bounded = await guarded.as_role(Role.USER, models=["other"])
+    assert (await guarded("GET", "//v1/models/status", headers=bounded)).json() == {"data": []}
 
 
 async def test_a_conversation_is_begun_added_to_read_and_deleted(api: Api) -> None:

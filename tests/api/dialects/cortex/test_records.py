@@ -357,3 +357,34 @@ async def test_the_share_of_gpus_is_kept_and_not_passed_on_where_there_is_none(
     options = api.services.models.get(number).options
     assert options.get("gpu_memory_utilization") == (0.7 if devices != "cpu:32GiB" else None)
     assert (await item(api, number))["gpu_memory_utilization"] == 0.7
+
+
+async def test_a_model_whose_paths_are_outside_the_base_folder_of_today_can_be_changed(
+    api: Api, places: dict[str, str]
+) -> None:
+    number, _ = await whole(api, places, LLAMACPP)
+    before = api.services.models.get(number).options
+    folder = model_dir(api) / "elsewhere"
+    folder.mkdir()
+    assert (await api("PUT", f"{MODELS}/base-dir", {"base_dir": str(folder)})).status_code == 200
+    assert (await api("PATCH", f"{MODELS}/{number}", {"temperature": 0.4, "threads": 3})).status_code == 200
+    assert api.services.models.get(number).options == {**before, "threads": 3}
+    refused = await api("PATCH", f"{MODELS}/{number}", {"draft_model_path": f"{model_dir(api)}/draft.gguf"})
+    assert refused.status_code == 400, "a new path is inside the base folder"
+
+
+@pytest.mark.parametrize(
+    ("variable", "instead"),
+    [("CUDA_VISIBLE_DEVICES", "selected_gpus"), ("NCCL_P2P_DISABLE", "nccl_p2p_disable")],
+)
+async def test_a_variable_that_is_not_for_custom_environments_names_what_is_instead(
+    api: Api, places: dict[str, str], variable: str, instead: str
+) -> None:
+    body = {"mode": "offline", "local_path": places[VLLM], "served_model_name": "v"}
+    number = await made(api, body)
+    environment = [{"key": variable, "value": "1"}]
+    refused = await api("PATCH", f"{MODELS}/{number}", {"engine_startup_env_json": environment})
+    error = refused.json()["error"]
+    assert (refused.status_code, error["message"]) == (400, "protected_variable") and instead in error["hint"]
+    if instead.startswith("nccl"):
+        assert (await api("PATCH", "/models/v", {"options": {instead: True}})).status_code == 200

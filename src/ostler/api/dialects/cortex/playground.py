@@ -9,7 +9,7 @@ from fastapi import Path
 from ostler.access.names import may_use
 from ostler.api.dialects.cortex.door import router
 from ostler.api.dialects.cortex.words import EMBED, task_of
-from ostler.api.door import needs, open_to_all
+from ostler.api.door import needs
 from ostler.api.services import Rooms, Services, Who
 from ostler.core.errors import NotFound, OstlerError
 from ostler.core.principals import Principal, Role
@@ -29,15 +29,19 @@ class ModelNotRunning(NotFound):
     hint = "See which run: GET /v1/models/running"
 
 
-@routes.get("/v1/models/status", **open_to_all())
-async def show_status(rooms: Rooms) -> dict[str, Any]:
-    """Every served name, running or down."""
+@routes.get("/v1/models/status", **needs(Role.USER))
+async def show_status(rooms: Rooms, who: Who) -> dict[str, Any]:
+    """Every served name that you may use, running or down."""
     ours = [
         _status(model.name, task_of(model), running=_runs(rooms, model))
         for model in rooms.models.all()
-        if not model.archived
+        if not model.archived and may_use(who, *model.names)
     ]
-    theirs = [_status(name, task, running=healthy) for name, task, _, healthy in _elsewhere(rooms)]
+    theirs = [
+        _status(name, task, running=healthy)
+        for name, task, _, healthy in _elsewhere(rooms)
+        if may_use(who, name)
+    ]
     return {"data": [*ours, *theirs]}
 
 
@@ -70,7 +74,8 @@ async def show_constraints(
 
 
 async def _constraints(rooms: Services, model: Model) -> dict[str, Any]:
-    context = model.options.get("context_length") or await _trained_context(rooms, model)
+    said = rooms.instances.view(model.id).context_length  # what the engine itself says, once it is asked
+    context = said or model.options.get("context_length") or await _trained_context(rooms, model)
     own = "max_model_len" if model.engine == "vllm" else "context_size"
     return {
         "served_model_name": model.name,

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ostler.api.dialects.cortex.errors import Refused
-from ostler.api.dialects.cortex.fields import BY_NAME, DEFAULTS, FIELDS, LLAMACPP, PLACES, VLLM
+from ostler.api.dialects.cortex.fields import BY_NAME, DEFAULTS, FIELDS, LLAMACPP, LORA, PLACES, VLLM
 from ostler.api.dialects.cortex.groups import GROUPS, Documents, arguments_of, environment_of
-from ostler.api.dialects.cortex.translations import inside, shown
+from ostler.api.dialects.cortex.translations import PATH, inside, shown
 from ostler.api.shapes import hide_args, hide_env
 from ostler.core.launch import HIDDEN
 from ostler.hub.specs import parse_spec
@@ -37,12 +37,18 @@ _FORBIDDEN_FLAGS = frozenset(
         *("--disable-log-requests", "--uvicorn-log-level", "--log-level"),
     }
 )
-_PROTECTED_VARIABLES = frozenset(
-    {
-        *("CUDA_VISIBLE_DEVICES", "NCCL_P2P_DISABLE", "NCCL_IB_DISABLE", "NCCL_SHM_DISABLE"),
-        *("HF_HUB_OFFLINE", "VLLM_API_KEY", "PYTORCH_CUDA_ALLOC_CONF"),
-    }
-)
+_OPTION = "It is the option {}, over Ostler's own API: PATCH /ostler/v1/models/NAME."
+_PROTECTED_VARIABLES = {
+    "CUDA_VISIBLE_DEVICES": "Send selected_gpus.",
+    "HF_HUB_OFFLINE": "Engines load what is on disk; Ostler fetches the files of online models.",
+    "VLLM_API_KEY": "Each engine has a key of its own.",
+    "NCCL_P2P_DISABLE": _OPTION.format("nccl_p2p_disable"),
+    "NCCL_IB_DISABLE": _OPTION.format("nccl_ib_disable"),
+    "NCCL_SHM_DISABLE": _OPTION.format("nccl_shm_disable"),
+    "PYTORCH_CUDA_ALLOC_CONF": _OPTION.format("cuda_alloc_conf"),
+}
+"""Variables that are not for custom environments, and what is instead of each."""
+_PATHS = frozenset(field.name for field in FIELDS if field.translation is PATH or field.place == LORA)
 
 
 def new_model_of(
@@ -105,7 +111,9 @@ def changes_of(
     documents = _documents_of(model)
     read = _read(documents, model.engine, models_dir)
     kept, instead = _kept(model, read)
-    before = {**read, SHARE: kept.get(SHARE, read.get(SHARE))}
+    untouched = _PATHS - given.keys()  # they may lie outside the base folder of today
+    before = {name: value for name, value in read.items() if name not in untouched}
+    before[SHARE] = kept.get(SHARE, read.get(SHARE))
     after = {**before, **given, **_replaced_defaults(given)}
     counts = has_gpus or SHARE in documents["options"]
     old, new = (_written(_meant(values, counts), model.engine, models_dir) for values in (before, after))
@@ -187,7 +195,8 @@ def _refuse_forbidden(values: Mapping[str, Any]) -> None:
         if name in _PROTECTED_VARIABLES:
             raise Refused(
                 "protected_variable",
-                f"the variable {name} is not for custom environments: Ostler sets it",
+                f"the variable {name} is not for custom environments",
+                hint=_PROTECTED_VARIABLES[name],
                 variable=name,
             )
 

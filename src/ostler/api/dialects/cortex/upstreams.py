@@ -187,7 +187,9 @@ def _meta_of_ours(rooms: Services, one: EngineNumbers) -> dict[str, Any]:
 
 
 def _url_of(rooms: Services, one: EngineNumbers) -> str | None:
-    return rooms.instances.view(one.model_id).url if one.state is InstanceState.RUNNING else None
+    """Where its engine listens; None where it shares another's, or does not run."""
+    view = rooms.instances.view(one.model_id)
+    return view.url if one.state is InstanceState.RUNNING and view.shares is None else None
 
 
 def _task_of(rooms: Services, name: str) -> str:
