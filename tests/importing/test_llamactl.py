@@ -178,10 +178,13 @@ async def test_files_that_are_none_of_llamactls_are_refused(
 
 
 async def test_the_database_is_found_by_the_configuration(api: Api, llamactl: OldLlamactl) -> None:
-    llamactl.config.write_text("data_dir: ${WHERE}\n")
+    llamactl.config.write_text("data_dir: ${WHERE}\nbackends: {llama_cpp: {cache_dir: /models}}\n")
     body = {"config": str(llamactl.config), "environment": {"WHERE": str(llamactl.folder)}}
     answer = await api("POST", "/import/llamactl", body)
-    assert answer.status_code == 200 and answer.json()["items"] == []
+    assert answer.status_code == 200
+    assert [(item["name"], item["outcome"]) for item in answer.json()["items"]] == [
+        ("backends.llama-cpp.cache_dir", "refused")
+    ]
 
 
 @pytest.mark.parametrize(

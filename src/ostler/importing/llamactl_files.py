@@ -104,7 +104,11 @@ def _read_config(path: Path, environ: Mapping[str, str]) -> dict[str, Any]:
         raise NotLlamactl("config", f"{path} is no YAML: {first}") from error
     if read is not None and not isinstance(read, dict):
         raise NotLlamactl("config", f"{path} is no configuration of llamactl")
-    return read or {}
+    settings: dict[str, Any] = read or {}
+    backends = settings.get("backends")
+    if isinstance(backends, dict) and "llama_cpp" in backends:  # as its documentation writes it
+        settings["backends"] = {"llama-cpp": backends["llama_cpp"], **backends}
+    return settings
 
 
 def _text_of(path: Path) -> str:
