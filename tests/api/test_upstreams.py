@@ -37,7 +37,7 @@ async def test_a_model_elsewhere_is_entered_listed_and_taken_out(api: Api, demo_
         {"url": "http://gpu 1"},
         {"url": "http://gpu-1:99999"},
         {"task": "dance"},
-        {"name": "a b"},
+        {"name": "a "},
         {"name": "../up"},
     ],
 )
