@@ -1,8 +1,8 @@
 """What the gateway adds to a request, for llama.cpp and for vLLM.
 
 The gateway has no branch by engine, so what may differ is what it is given: the engine's name in its counts,
-and the engine's answer. Both are measured, with requests directly and through the gateway in turn, some for
-one engine and some for the other, so that noise of the machine falls on all:
+and the engine's answer. Both are measured, with requests directly and through the gateway, for the one
+and the other, all in turn, so that noise of the machine falls on all:
 
 - `echo`: one upstream that costs nothing, published once as llama.cpp and once as vLLM. Its times are steady
   enough to compare, and the goal is about these.
@@ -39,7 +39,7 @@ from tests.real.vllm_environment import is_complete, vllm_environment
 
 LLAMA, VLLM = "echo", "twin"
 """The models' names in `proxies/ours.py`, which says which is of which engine."""
-ECHO_ROUNDS, REAL_ROUNDS, WARM_UP, BLOCKS = 6_000, 600, 100, 10
+ECHO_ROUNDS, REAL_ROUNDS, WARM_UP = 6_000, 600, 100
 READY_S = 600.0
 SHARED = Path(os.environ.get("OSTLER_SHARED", ROOT.parent / "shared"))
 
@@ -83,21 +83,12 @@ def _gateway(port: int, *urls: str) -> Any:
 
 
 def _compare(llama: int, vllm: int, gateway: int, rounds: int) -> dict[str, Any]:
-    """Ask each engine directly and through the gateway in turn, some rounds of the one, then of the other."""
-    both = {
-        "llamacpp": (Way(llama, LLAMA), Way(gateway, LLAMA)),
-        "vllm": (Way(vllm, VLLM), Way(gateway, VLLM)),
-    }
-    direct: dict[str, list[float]] = {name: [] for name in both}
-    through: dict[str, list[float]] = {name: [] for name in both}
-    for ways in both.values():
-        in_turn(ways, WARM_UP)
-    for _ in range(BLOCKS):
-        for name, ways in both.items():
-            seconds = in_turn(ways, rounds // BLOCKS)
-            direct[name] += seconds[0]
-            through[name] += seconds[1]
-    added = {name: _added(direct[name], through[name]) for name in both}
+    """Ask each engine directly and through the gateway, all four in turn."""
+    ways = (Way(llama, LLAMA), Way(gateway, LLAMA), Way(vllm, VLLM), Way(gateway, VLLM))
+    in_turn(ways, WARM_UP)
+    seconds = in_turn(ways, rounds)
+    direct = {"llamacpp": seconds[0], "vllm": seconds[2]}
+    added = {"llamacpp": _added(seconds[0], seconds[1]), "vllm": _added(seconds[2], seconds[3])}
     one, other = added.values()
     return {
         "rounds": rounds,
