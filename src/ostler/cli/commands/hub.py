@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shlex import quote
+import shlex
 from typing import Annotated
 from urllib.parse import quote
 
@@ -84,7 +84,7 @@ def _tell_ready(model: Json, json: bool) -> None:
     if json:
         print_json(model)
     else:
-        print(f"Ready: {model['name']}. Chat with it: ostler run {quote(model['name'])}")
+        print(f"Ready: {model['name']}. Chat with it: ostler run {shlex.quote(model['name'])}")
 
 
 def _print_plan(plan: Json) -> None:
