@@ -7,6 +7,7 @@ from fastapi.responses import Response
 from ostler.api.dialects.ollama import details
 from ostler.api.dialects.ollama.door import Answer, NamedBody, OllamaBody, router
 from ostler.api.dialects.ollama.names import named, own_name, stored
+from ostler.api.dialects.ollama.residence import unload_idle
 from ostler.api.door import needs
 from ostler.api.native.model_files import in_use, uses
 from ostler.api.services import Rooms, Services, Who
@@ -35,9 +36,12 @@ async def delete_model(rooms: Rooms, who: Who, body: NamedBody) -> Answer:
     """Delete a model by name.
 
     Files go with it only where the name stands for them: what was pulled, or uploaded to make it, into a
-    folder that Ostler fills, and no other model uses. Else they are kept, and the answer says so.
+    folder that Ostler fills, and no other model uses. Else they are kept, and the answer says so. An engine
+    that only requests wanted, and that none uses now, is stopped for it.
     """
     model = await named(rooms, body.its_name, who)
+    if model.id:
+        await unload_idle(rooms, model, who)
     plan = await _its_files(rooms, model, who) if _stands_for_files(model) else None
     if model.id:
         await rooms.models.delete(model.id, who)

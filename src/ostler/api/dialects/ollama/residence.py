@@ -1,13 +1,13 @@
-"""Unloading a model as Ollama's clients ask for it: by an empty request with a keep_alive of 0."""
+"""Unloading models as Ollama's clients ask for it: an empty request with a keep_alive of 0, or a delete."""
 
 from __future__ import annotations
 
 from ostler.api.services import Services
 from ostler.core.errors import NotAllowed
 from ostler.core.principals import Principal, Role
-from ostler.core.states import DesiredState
+from ostler.core.states import DesiredState, InstanceState
 from ostler.instances.keep_alive import KeepAlive
-from ostler.instances.views import StartCause
+from ostler.instances.views import InstanceView, StartCause
 from ostler.models.records import Model
 from ostler.upstreams.pools import ExternalModel
 
@@ -30,8 +30,7 @@ async def unload(rooms: Services, model: Model | ExternalModel, principal: Princ
     if principal.role >= Role.POWER_USER:
         await rooms.instances.stop(model.id, principal)
         return
-    is_kept = view.cause is not StartCause.DEMAND or model.desired_state is DesiredState.RUNNING
-    lease = None if is_kept or model.policy.pinned else rooms.instances.try_lease(model.id)
+    lease = None if _is_kept(model, view) else rooms.instances.try_lease(model.id)
     if lease is None:
         raise KeptByOthers(
             f"{model.name} is kept running, and {principal.name} may not stop it",
@@ -39,3 +38,16 @@ async def unload(rooms: Services, model: Model | ExternalModel, principal: Princ
         )
     lease.keep_alive(KeepAlive.asked(0, principal))
     lease.release()
+
+
+async def unload_idle(rooms: Services, model: Model, principal: Principal) -> None:
+    """Stop it where only requests wanted it and none is there now; else it is left as it is."""
+    view = rooms.instances.view(model.id)
+    if view.state is InstanceState.RUNNING and not view.in_flight and not _is_kept(model, view):
+        await rooms.instances.stop(model.id, principal)
+
+
+def _is_kept(model: Model, view: InstanceView) -> bool:
+    """True where somebody wants it to run beside those who ask it."""
+    is_wanted = view.cause is not StartCause.DEMAND or model.desired_state is DesiredState.RUNNING
+    return is_wanted or model.policy.pinned
