@@ -65,6 +65,23 @@ GOALS: tuple[Goal, ...] = (
     Goal("2,000 file sets listed warm", lambda r: r["library"]["list_2000"]["warm_s"], 0.2, unit=" s"),
     Goal("500 folders named cold", lambda r: r["library"]["folders_500"]["names_s"], 1, unit=" s"),
     Goal("500 folders looked into cold", lambda r: r["library"]["folders_500"]["look_s"], 1, unit=" s"),
+    Goal(
+        "first page of 10,000 files of llama.cpp's cache, warm",
+        lambda r: r["llamactl"]["list_10000"]["page_s"],
+        0.15,
+        unit=" s",
+    ),
+    Goal(
+        "/health while 50 downloads wait and 4 run, p99",
+        lambda r: r["llamactl"]["queue"]["busy_p99_ms"],
+        20,
+        unit=" ms",
+    ),
+    Goal(
+        "the longest that one of 50 downloads was overtaken, in places",
+        lambda r: r["llamactl"]["queue"]["most_overtaken"],
+        4,
+    ),
     Goal("1,000 models listed over Cortex's API", lambda r: r["cortex"]["list_s"], 0.1, unit=" s"),
     Goal(
         "start of llama.cpp in a container to `running`",
