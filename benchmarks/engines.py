@@ -1,8 +1,8 @@
 """What the gateway adds to a request, for llama.cpp and for vLLM.
 
 The gateway has no branch by engine, so what may differ is what it is given: the engine's name in its counts,
-and the engine's answer. Both are measured, with requests in turn over one connection each (directly, then
-through the gateway, for one engine and the other), so that noise of the machine falls on all:
+and the engine's answer. Both are measured, with requests directly and through the gateway in turn, some for
+one engine and some for the other, so that noise of the machine falls on all:
 
 - `echo`: one upstream that costs nothing, published once as llama.cpp and once as vLLM. Its times are steady
   enough to compare, and the goal is about these.
@@ -20,11 +20,12 @@ import http.client
 import json
 import math
 import os
+import random
 import statistics
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +39,8 @@ from tests.real.vllm_environment import is_complete, vllm_environment
 
 LLAMA, VLLM = "echo", "twin"
 """The models' names in `proxies/ours.py`, which says which is of which engine."""
-ECHO_ROUNDS, REAL_ROUNDS, WARM_UP = 6_000, 500, 100
-READY_S = 300.0
+ECHO_ROUNDS, REAL_ROUNDS, WARM_UP, BLOCKS = 6_000, 600, 100, 10
+READY_S = 600.0
 SHARED = Path(os.environ.get("OSTLER_SHARED", ROOT.parent / "shared"))
 
 
@@ -47,7 +48,6 @@ SHARED = Path(os.environ.get("OSTLER_SHARED", ROOT.parent / "shared"))
 class Way:
     """One way to ask: a port, and the model's name there."""
 
-    name: str
     port: int
     model: str
 
@@ -83,34 +83,43 @@ def _gateway(port: int, *urls: str) -> Any:
 
 
 def _compare(llama: int, vllm: int, gateway: int, rounds: int) -> dict[str, Any]:
-    """Ask each engine directly and through the gateway, in turn."""
-    ways = [
-        Way("llamacpp direct", llama, LLAMA),
-        Way("llamacpp", gateway, LLAMA),
-        Way("vllm direct", vllm, VLLM),
-        Way("vllm", gateway, VLLM),
-    ]
-    in_turn(ways, WARM_UP)
-    seconds = in_turn(ways, rounds)
-    added = {name: _added(seconds[f"{name} direct"], seconds[name]) for name in ("llamacpp", "vllm")}
+    """Ask each engine directly and through the gateway in turn, some rounds of the one, then of the other."""
+    both = {
+        "llamacpp": (Way(llama, LLAMA), Way(gateway, LLAMA)),
+        "vllm": (Way(vllm, VLLM), Way(gateway, VLLM)),
+    }
+    direct: dict[str, list[float]] = {name: [] for name in both}
+    through: dict[str, list[float]] = {name: [] for name in both}
+    for ways in both.values():
+        in_turn(ways, WARM_UP)
+    for _ in range(BLOCKS):
+        for name, ways in both.items():
+            seconds = in_turn(ways, rounds // BLOCKS)
+            direct[name] += seconds[0]
+            through[name] += seconds[1]
+    added = {name: _added(direct[name], through[name]) for name in both}
     one, other = added.values()
     return {
         "rounds": rounds,
-        **{name: {"direct_ms": _ms(seconds[f"{name} direct"]), **told} for name, told in added.items()},
+        **{name: {"direct_ms": _ms(direct[name]), **told} for name, told in added.items()},
         "difference_ms": round(abs(one["added_ms"] - other["added_ms"]), 4),
         "difference_margin_ms": round(math.hypot(one["margin_ms"], other["margin_ms"]), 4),
     }
 
 
-def in_turn(ways: Sequence[Way], rounds: int) -> Mapping[str, list[float]]:
-    """Seconds of each request, by the name of the way. The one that begins moves on from round to round."""
-    connections = {way.name: http.client.HTTPConnection("127.0.0.1", way.port, timeout=60) for way in ways}
-    seconds: dict[str, list[float]] = {way.name: [] for way in ways}
-    for number in range(rounds):
-        for place in range(len(ways)):
-            way = ways[(number + place) % len(ways)]
-            seconds[way.name].append(_ask(connections[way.name], way.model))
-    for connection in connections.values():
+def in_turn(ways: Sequence[Way], rounds: int) -> list[list[float]]:
+    """Seconds of each request by way, which are asked in a new order in each round.
+
+    A fixed order would give each the same forerunner, and so to one of them the warmer caches.
+    """
+    connections = [http.client.HTTPConnection("127.0.0.1", way.port, timeout=60) for way in ways]
+    seconds: list[list[float]] = [[] for _ in ways]
+    places, rng = list(range(len(ways))), random.Random(rounds)
+    for _ in range(rounds):
+        rng.shuffle(places)
+        for place in places:
+            seconds[place].append(_ask(connections[place], ways[place].model))
+    for connection in connections:
         connection.close()
     return seconds
 

@@ -16,6 +16,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,10 @@ def free_port() -> int:
 def running(name: str, command: list[str], port: int, *, wait_s: float = 30, **env: str) -> Iterator[Proxy]:
     """A server process, from when it answers to its end."""
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env={**os.environ, **env})
+        environ = {**os.environ, **env}
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=output, stderr=output, env=environ, start_new_session=True
+        )
         try:
             until = time.monotonic() + wait_s
             while True:
@@ -86,6 +90,8 @@ def running(name: str, command: list[str], port: int, *, wait_s: float = 30, **e
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(10)
+            with suppress(ProcessLookupError):  # what it has started shares its session
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def python(module: str, *arguments: str) -> list[str]:

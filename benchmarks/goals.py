@@ -65,6 +65,9 @@ GOALS: tuple[Goal, ...] = (
     Goal("2,000 file sets listed warm", lambda r: r["library"]["list_2000"]["warm_s"], 0.2, unit=" s"),
     Goal("500 folders named cold", lambda r: r["library"]["folders_500"]["names_s"], 1, unit=" s"),
     Goal("500 folders looked into cold", lambda r: r["library"]["folders_500"]["look_s"], 1, unit=" s"),
+    Goal("first page of 10,000 aliases", lambda r: r["bodhi"]["aliases_page_s"], 0.15, unit=" s"),
+    Goal("first page of 10,000 cached files", lambda r: r["bodhi"]["files_page_s"], 0.15, unit=" s"),
+    Goal("first page of 10,000 automatic aliases", lambda r: r["bodhi"]["automatic_page_s"], 0.15, unit=" s"),
     Goal(
         "first page of 10,000 files of llama.cpp's cache, warm",
         lambda r: r["llamactl"]["list_10000"]["page_s"],

@@ -8,8 +8,11 @@ from types import ModuleType
 import pytest
 from fastapi.routing import APIRoute
 
+from ostler.api.dialects.base import Dialect
+from ostler.api.dialects.bodhi.mounted import BODHI
 from ostler.api.dialects.cortex.mounted import CORTEX
-from ostler.api.dialects.llamactl import backends, instances, keys, routers, system
+from ostler.api.dialects.llamactl.mounted import LLAMACTL
+from ostler.api.dialects.ollama.mounted import OLLAMA
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -41,26 +44,31 @@ def test_every_link_between_our_pages_leads_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
 
 
-@pytest.mark.parametrize("noun", [backends, instances, keys, routers, system])
-def test_the_page_of_llamactls_api_has_every_path_of_its_instances(noun: ModuleType) -> None:
-    page = (CHECKOUT / "docs/llamactl.md").read_text()
-    for route in noun.routes.routes:
-        if route.include_in_schema:
-            (method,) = route.methods
-            assert f"`{method} {route.path.replace(':path}', '}')}`" in page
+DIALECT_PAGES: tuple[tuple[Dialect, str, set[str]], ...] = (
+    (CORTEX, "cortex.md", {"/v1/models", "/v1/chat/completions", "/health", "/metrics"}),
+    (BODHI, "bodhi.md", {"/ostler/v1/predefined", "/ostler/v1/settings"}),
+    (LLAMACTL, "llamactl.md", set()),
+    (
+        OLLAMA,
+        "ollama.md",
+        {"/", "/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/ostler/v1/predefined"},
+    ),
+)
+"""Each dialect's page, and the paths that it may name beside its own."""
 
 
-def test_the_page_of_cortexs_api_has_every_path_that_is_served() -> None:
-    rows = set(
-        re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`]*)`", (CHECKOUT / "docs/cortex.md").read_text())
-    )
+@pytest.mark.parametrize(("dialect", "page", "others"), DIALECT_PAGES, ids=[row[1] for row in DIALECT_PAGES])
+def test_the_page_of_a_dialect_has_every_path_that_is_served(
+    dialect: Dialect, page: str, others: set[str]
+) -> None:
+    text = (CHECKOUT / "docs" / page).read_text()
+    rows = set(re.findall(r"`(GET|HEAD|POST|PUT|PATCH|DELETE) (/[^`]*)`", text))
     served = {
         (method, route.path.replace(":path}", "}"))
-        for router in CORTEX.routers
+        for router in dialect.routers
         for route in router.routes
-        if isinstance(route, APIRoute)
+        if isinstance(route, APIRoute) and route.include_in_schema
         for method in route.methods or ()
     }
     assert served <= rows
-    outside = {path for _, path in rows - served}
-    assert outside <= {"/v1/models", "/v1/chat/completions", "/health", "/metrics"}
+    assert {path for _, path in rows - served} <= others

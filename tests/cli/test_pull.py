@@ -53,6 +53,14 @@ def test_pull_shows_its_progress_and_makes_a_model_that_runs(
     assert with_hub.json("list", "org/pulled", "--files")["items"] == []
 
 
+def test_a_predefined_alias_is_pulled_by_its_name(with_hub: Cli, hub: HubServer, demo_model: Path) -> None:
+    hub.add_repo("microsoft/Phi-3-mini-4k-instruct-gguf", {"Phi-3-mini-4k-instruct-fp16.gguf": demo_model})
+    pulled = with_hub("pull", "phi3:mini")
+    assert pulled.code == 0 and "Ready: phi3:mini" in pulled.out, pulled
+    assert with_hub.json("show", "phi3:mini")["options"] == {"parallel_slots": 4}
+    assert with_hub("pull", "phi4:mini").code == 2
+
+
 def test_a_model_on_the_hub_is_inspected_and_shown_without_downloading_it(
     with_hub: Cli, hub: HubServer, demo_model: Path
 ) -> None:

@@ -330,3 +330,9 @@ def test_a_pasted_module_with_a_folder_is_read() -> None:
         ]
     )
     assert parsed.model == "/m" and parsed.options == {"hf_overrides": '{"a": 1}'}
+
+
+def test_its_model_list_says_how_long_a_request_may_be() -> None:
+    engine = Vllm()
+    assert engine.read_context('{"object": "list", "data": [{"id": "small", "max_model_len": 256}]}') == 256
+    assert engine.read_context('{"data": []}') is None

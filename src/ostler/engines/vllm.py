@@ -63,6 +63,7 @@ class Vllm(ProgramEngine):
     options: ClassVar[OptionTable] = TABLE
     options_vary: ClassVar[bool] = True
     secret_env: ClassVar[tuple[str, ...]] = ("VLLM_API_KEY",)
+    context_keys: ClassVar[tuple[str, ...]] = ("max_model_len",)
     known_ends: ClassVar[Rules] = DIAGNOSIS
     health_path: ClassVar[str] = "/health"
     metrics_path: ClassVar[str | None] = "/metrics"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 from urllib.parse import quote
 
@@ -47,7 +48,7 @@ def pull(
     if wanted is None:
         raise CommandFailed(
             f"{spec!r} does not name a repo of the hub",
-            hint="Write org/repo or org/repo:Q4_K_M; find one with: ostler search TEXT",
+            hint="Write org/repo, org/repo:Q4_K_M or a name like llama3:instruct. Look: ostler search TEXT",
             exit_code=USAGE,
         )
     client = server.client()
@@ -83,7 +84,7 @@ def _tell_ready(model: Json, json: bool) -> None:
     if json:
         print_json(model)
     else:
-        print(f"Ready: {model['name']}. Chat with it: ostler run {model['name']}")
+        print(f"Ready: {model['name']}. Chat with it: ostler run {shlex.quote(model['name'])}")
 
 
 def _print_plan(plan: Json) -> None:

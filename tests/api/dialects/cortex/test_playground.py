@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from ostler.core.principals import LOCAL_ADMIN, Role
@@ -33,6 +34,17 @@ async def test_a_model_is_down_until_it_runs_and_then_says_what_it_takes(api: Ap
     told = (await api.get(path)).json()
     assert (told["context_size"], told["max_model_len"], told["max_tokens_default"]) == (256, None, 128)
     assert told["request_defaults"] == {"temperature": 0} and told["supports_streaming"] is True
+
+
+async def test_the_context_is_what_one_request_may_have(api: Api, model_file: Path) -> None:
+    options = {"context_length": 1024, "parallel_slots": 4}
+    model = await api.model(model_file, "shared", options=options)
+    await api.post("/models/shared/start")
+    async with asyncio.timeout(30):
+        while api.services.instances.view(model.id).context_length is None:
+            await asyncio.sleep(0.05)
+    told = (await api.get("//v1/models/shared/constraints")).json()
+    assert (told["context_size"], told["max_tokens_default"]) == (256, 128)
 
 
 async def test_models_that_run_are_told_to_those_who_may_use_them(guarded: Api) -> None:

@@ -137,13 +137,15 @@ async def _get(rooms: Services, id: str) -> Job:
 
 
 def _asked_file(job: Job) -> str:
-    """The file that was asked for, else the first of those that a quantization meant."""
+    """The file that was asked for, else the first of those that a quantization meant, else that itself."""
     selector = str(job.request["spec"]).partition("@")[0].rpartition(":")[2]
-    return selector if selector.lower().endswith(".gguf") else str(job.request["primary"])
+    is_file = selector.lower().endswith(".gguf")
+    return selector if is_file else str(job.request.get("primary") or selector)
 
 
 def _shown(job: Job) -> dict[str, Any]:
-    total = sum(file["size_bytes"] for file in job.request["files"]) or None
+    planned = sum(file["size_bytes"] for file in job.request.get("files", ()))
+    total = planned or job.progress.get("bytes_total") or None
     done = int(job.progress.get("bytes_done") or 0)
     is_done = job.state is JobState.SUCCEEDED
     if is_done:

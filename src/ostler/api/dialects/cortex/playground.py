@@ -74,7 +74,8 @@ async def show_constraints(
 
 
 async def _constraints(rooms: Services, model: Model) -> dict[str, Any]:
-    context = model.options.get("context_length") or await _trained_context(rooms, model)
+    said = rooms.instances.view(model.id).context_length  # what the engine itself says, once it is asked
+    context = said or model.options.get("context_length") or await _trained_context(rooms, model)
     own = "max_model_len" if model.engine == "vllm" else "context_size"
     return {
         "served_model_name": model.name,
