@@ -38,7 +38,10 @@ NOTES = """## How to read it
 - **Load** is the machine's load average when the part began, made by others on it. Above the number of
   cores, times are longer than they are alone; ratios hold.
 """
-PARTS = ("startup", "library", "downloads", "containers", "gateway", "engines", "fit", "cortex", "bodhi")
+PARTS = (
+    *("startup", "library", "downloads", "containers", "gateway", "engines", "fit"),
+    *("cortex", "bodhi", "llamactl"),
+)
 
 
 def main() -> int:

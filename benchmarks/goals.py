@@ -68,6 +68,23 @@ GOALS: tuple[Goal, ...] = (
     Goal("first page of 10,000 aliases", lambda r: r["bodhi"]["aliases_page_s"], 0.15, unit=" s"),
     Goal("first page of 10,000 cached files", lambda r: r["bodhi"]["files_page_s"], 0.15, unit=" s"),
     Goal("first page of 10,000 automatic aliases", lambda r: r["bodhi"]["automatic_page_s"], 0.15, unit=" s"),
+    Goal(
+        "first page of 10,000 files of llama.cpp's cache, warm",
+        lambda r: r["llamactl"]["list_10000"]["page_s"],
+        0.15,
+        unit=" s",
+    ),
+    Goal(
+        "/health while 50 downloads wait and 4 run, p99",
+        lambda r: r["llamactl"]["queue"]["busy_p99_ms"],
+        20,
+        unit=" ms",
+    ),
+    Goal(
+        "the longest that one of 50 downloads was overtaken, in places",
+        lambda r: r["llamactl"]["queue"]["most_overtaken"],
+        4,
+    ),
     Goal("1,000 models listed over Cortex's API", lambda r: r["cortex"]["list_s"], 0.1, unit=" s"),
     Goal(
         "start of llama.cpp in a container to `running`",

@@ -103,7 +103,7 @@ async def _folders_500() -> dict[str, float]:
         )
         settings.data_dir.mkdir()
         names = [f"org-{number:03}/model-{number:03}-Q8_0.gguf" for number in range(FOLDERS)]
-        await asyncio.to_thread(_write_models, folder / "models", names)
+        await asyncio.to_thread(write_models, folder / "models", names)
         database = Database(settings.effective_database_url)
         await upgrade(database)
         library = await _library(database, settings)
@@ -117,7 +117,7 @@ async def _folders_500() -> dict[str, float]:
     return {"folders": len(named), "models": len(view.file_sets), "names_s": names_s, "look_s": look_s}
 
 
-def _write_models(folder: Path, names: Sequence[str]) -> None:
+def write_models(folder: Path, names: Sequence[str]) -> None:
     """Models whose header is read and whose weights are a hole."""
     folder.mkdir(parents=True, exist_ok=True)
     content = write_model(folder / "source.gguf", "Q8_0").read_bytes()
@@ -131,8 +131,8 @@ def _write_models(folder: Path, names: Sequence[str]) -> None:
 
 def _fill(folder: Path) -> None:
     names = [f"model-{number:04}-Q8_0.gguf" for number in range(FILE_SETS // 2)]
-    _write_models(folder / "models", [f"org-{number % 50}/{name}" for number, name in enumerate(names)])
-    _write_models(folder / "blobs", names)
+    write_models(folder / "models", [f"org-{number % 50}/{name}" for number, name in enumerate(names)])
+    write_models(folder / "blobs", names)
     for number, name in enumerate(names):
         put_in_hub_cache(
             folder / "hub", f"org/m-{number:04}", f"{number:040x}", {name: folder / "blobs" / name}

@@ -17,7 +17,7 @@ from ostler.core.principals import Principal
 from ostler.core.settings import Settings
 from ostler.library.cached_models import CachedModelNotFound, CachedModels
 from ostler.library.errors import FileInUse
-from ostler.library.layouts.llama_cache import flat_name, manifest_name, read_manifests
+from ostler.library.layouts.llama_cache import flat_name, manifest_name, read_manifest
 from ostler.library.service import Library
 from tests.library.conftest import Place
 from tests.library.gguf_files import put_in_hub_cache, write_model, write_shards
@@ -71,7 +71,7 @@ def test_names_are_llama_cpps() -> None:
     ["other=a=b=t.json", "manifest=a=b=t.txt", "manifest=t.json", "manifest===.json", "manifest=a==t.json"],
 )
 def test_what_is_no_manifest_by_its_name_is_none(name: str) -> None:
-    assert read_manifests([name], lambda _: b'{"ggufFile": {"rfilename": "m.gguf"}}') == []
+    assert read_manifest(name, b'{"ggufFile": {"rfilename": "m.gguf"}}') is None
 
 
 @pytest.mark.parametrize(
@@ -80,14 +80,15 @@ def test_what_is_no_manifest_by_its_name_is_none(name: str) -> None:
      b'{"ggufFile": {"rfilename": "a\\u0000b"}}', b'{"ggufFile": {"rfilename": "a\\\\b"}}', b"[" * 100_000],
 )  # fmt: skip
 def test_what_is_no_manifest_by_its_contents_is_none(text: bytes) -> None:
-    assert read_manifests(["manifest=a=b=t.json"], lambda _: text) == []
+    assert read_manifest("manifest=a=b=t.json", text) is None
 
 
 def test_a_manifest_means_all_parts_and_never_another_folder() -> None:
     text = (
         b'{"ggufFile": {"rfilename": "../../q/m-00001-of-00003.gguf"}, "mmprojFile": {"rfilename": "p.gguf"}}'
     )
-    (manifest,) = read_manifests(["manifest=a=b=t.json"], lambda _: text)
+    manifest = read_manifest("manifest=a=b=t.json", text)
+    assert manifest is not None
     assert (manifest.repo, manifest.tag) == ("a/b", "t")
     assert manifest.files == (
         "a_b_m-00001-of-00003.gguf",

@@ -20,7 +20,13 @@ from ostler.core.settings import Settings
 from ostler.library.deletion import InUse, carry_out, refuse_if_used
 from ostler.library.filesets import FileSet
 from ostler.library.layouts.base import Removal
-from ostler.library.layouts.llama_cache import Manifest, leads_to_blob, manifests_in, removal_of
+from ostler.library.layouts.llama_cache import (
+    Manifest,
+    leads_to_blob,
+    manifests_among,
+    manifests_in,
+    removal_of,
+)
 from ostler.library.scanning import SeenFile, regular, seen
 from ostler.library.service import Library
 
@@ -36,7 +42,7 @@ class CachedFile:
     """One file. `kind` is gguf, mmproj, preset or other; `name` is that of the file in its folder."""
 
     name: str
-    path: Path
+    path: str
     size_bytes: int
     modified_at_s: int
     kind: str
@@ -67,11 +73,12 @@ class CachedModels:
         self._library = library
         self._events = events
         self._folder = settings.llama_cache_dir
+        self._remembered: dict[SeenFile, Manifest | None] = {}
 
     async def list(self) -> builtins.list[CachedModel]:
         """Every tag of every repo, by name."""
         sets = await self._library.fetched()
-        return await asyncio.to_thread(_list, self._folder, sets)
+        return await asyncio.to_thread(_list, self._folder, sets, self._remembered)
 
     async def delete(self, repo: str, tag: str | None, in_use: InUse, principal: Principal) -> Removal:
         """Delete a tag, or without one the whole repo, in both layouts; what other tags need stays.
@@ -109,9 +116,12 @@ class CachedModels:
         return removal
 
 
-def _list(folder: Path, sets: Iterable[FileSet]) -> list[CachedModel]:
+def _list(
+    folder: Path, sets: Iterable[FileSet], remembered: dict[SeenFile, Manifest | None]
+) -> list[CachedModel]:
     here = _look(folder)
-    flat = [model for manifest in manifests_in(folder) if (model := _flat(folder, manifest, here))]
+    manifests = manifests_among(here, here.__getitem__, remembered)
+    flat = [model for manifest in manifests if (model := _flat(manifest, here))]
     named = {here[file.name].contents for model in flat for file in model.files if file.kind != "preset"}
     merged: dict[tuple[str, str], list[FileSet]] = {}
     for files in sets:
@@ -155,16 +165,16 @@ def _look(folder: Path) -> dict[str, SeenFile]:
     return found
 
 
-def _flat(folder: Path, manifest: Manifest, here: Mapping[str, SeenFile]) -> CachedModel | None:
+def _flat(manifest: Manifest, here: Mapping[str, SeenFile]) -> CachedModel | None:
     """One tag of the flat cache; None where none of its weights are here."""
     kinds = dict.fromkeys(manifest.gguf, "gguf")
     if manifest.mmproj:
         kinds[manifest.mmproj] = "mmproj"
     kinds[manifest.preset] = "preset"
     files = tuple(
-        CachedFile(name, folder / name, here[name].size_bytes, here[name].mtime_ns // 10**9, kind)
+        CachedFile(name, file.path, file.size_bytes, file.mtime_ns // 10**9, kind)
         for name, kind in kinds.items()
-        if name in here
+        if (file := here.get(name)) is not None
     )
     if not any(file.kind == "gguf" for file in files):
         return None
@@ -176,7 +186,7 @@ def _hub(found: Sequence[FileSet]) -> CachedModel:
     newest = max(found, key=lambda files: ("main" in files.refs, files.modified_at))
     modified_at_s = int(newest.modified_at.timestamp())
     files = tuple(
-        CachedFile(file.path.name, file.path, file.size_bytes, modified_at_s, _kind(newest, file.path))
+        CachedFile(file.path.name, str(file.path), file.size_bytes, modified_at_s, _kind(newest, file.path))
         for file in newest.files
     )
     return CachedModel(newest.repo or "", _tag(newest), files, tuple(files.id for files in found))

@@ -70,6 +70,7 @@ class Library:
         self._last_sets: builtins.list[FileSet] | None = None
         self._listing: _Look | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._lists_flat = False
 
     async def start(self) -> None:
         """Make sure that the configured folders are roots, and load what was inspected before.
@@ -77,24 +78,25 @@ class Library:
         Raises NestedRoots where one of them lies inside the other.
         """
         await asyncio.to_thread(_make_own, self._settings.effective_reshaped_dir)
-        await self.list_llama_cache()
+        await self._configure(with_flat=await asyncio.to_thread(self._settings.llama_cache_dir.is_dir))
         await self._inspections.load()
 
     async def list_llama_cache(self) -> None:
-        """Make llama.cpp's flat cache one of the configured roots, if it is there now.
+        """List llama.cpp's flat cache from now on, which something was put into. Raises NestedRoots."""
+        if not self._lists_flat:
+            await self._configure(with_flat=True)
 
-        Raises NestedRoots.
-        """
+    async def _configure(self, *, with_flat: bool) -> None:
         settings = self._settings
         configured = [
             (settings.effective_models_dir, "folder", False),
             (settings.hub_cache_dir, "hub-cache", True),
             (settings.effective_reshaped_dir, "folder", True),
         ]
-        flat = settings.llama_cache_dir
-        if flat != settings.hub_cache_dir and await asyncio.to_thread(flat.is_dir):
-            configured.append((flat, "llama-cache", True))
+        if with_flat and settings.llama_cache_dir != settings.hub_cache_dir:
+            configured.append((settings.llama_cache_dir, "llama-cache", True))
         await self._roots.configure(configured)
+        self._lists_flat = with_flat
 
     async def close(self) -> None:
         """End a look that nobody waits for."""

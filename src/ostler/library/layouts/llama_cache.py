@@ -56,29 +56,53 @@ def manifest_name(repo: str, tag: str) -> str:
     return f"{MANIFEST}{repo.replace('/', '=')}={tag}.json"
 
 
-def read_manifests(
-    names: Iterable[str], read: Callable[[str], bytes], wanted: Callable[[str], bool] = lambda repo: True
-) -> list[Manifest]:
-    """The manifests among the names of a folder, of the repos that are `wanted`.
+def read_manifest(name: str, contents: bytes) -> Manifest | None:
+    """What a file of this name and contents says; None where it is no manifest."""
+    owner = repo_and_tag(name)
+    try:
+        said = json.loads(contents) if owner else None
+    except (ValueError, RecursionError):
+        return None
+    gguf, mmproj = (_file_in(said, key) for key in ("ggufFile", "mmprojFile"))
+    if owner is None or gguf is None:
+        return None
+    repo, tag = owner
+    parts = tuple(flat_name(repo, part) for part in part_names(gguf))
+    return Manifest(name, repo, tag, parts, flat_name(repo, mmproj) if mmproj else None)
 
-    What is none by its contents is passed over. Raises nothing: `read` may raise OSError for one.
+
+def repo_and_tag(name: str) -> tuple[str, str] | None:
+    """What a manifest is of by its name; None for a name that none has."""
+    if not (name.startswith(MANIFEST) and name.endswith(".json")):
+        return None
+    *owner, tag = name[len(MANIFEST) : -len(".json")].split("=")
+    return ("/".join(owner), tag) if owner and all((*owner, tag)) else None
+
+
+def manifests_among(
+    names: Iterable[str],
+    look: Callable[[str], SeenFile],
+    remembered: dict[SeenFile, Manifest | None],
+    wanted: Callable[[str], bool] | None = None,
+) -> list[Manifest]:
+    """The manifests among the names of a folder, of the repos that are wanted; what changed is read anew.
+
+    `look` may raise OSError for a file that went away: it is passed over, as is what is no manifest.
     """
     found = []
     for name in names:
-        if not (name.startswith(MANIFEST) and name.endswith(".json")):
+        if not name.startswith(MANIFEST):
             continue
-        *owner, tag = name[len(MANIFEST) : -len(".json")].split("=")
-        repo = "/".join(owner)
-        if not owner or not all((*owner, tag)) or not wanted(repo):
+        if wanted is not None and ((owner := repo_and_tag(name)) is None or not wanted(owner[0])):
             continue
         try:
-            said = json.loads(read(name))
-        except (OSError, ValueError, RecursionError):
+            file = look(name)
+            if file not in remembered:
+                remembered[file] = read_manifest(name, _read(file.path))
+        except OSError:
             continue
-        gguf, mmproj = (_file_in(said, key) for key in ("ggufFile", "mmprojFile"))
-        if gguf is not None:
-            parts = tuple(flat_name(repo, part) for part in part_names(gguf))
-            found.append(Manifest(name, repo, tag, parts, flat_name(repo, mmproj) if mmproj else None))
+        if (manifest := remembered[file]) is not None:
+            found.append(manifest)
     return found
 
 
@@ -143,11 +167,13 @@ class LlamaCacheLayout:
         """
         entries = {entry.name: entry for entry in walk.entries_of(root)}
         for manifests in self._by_model(root, entries, walk, within).values():
-            names = dict.fromkeys(name for manifest in manifests for name in manifest.files)
+            names = manifests[0].files
+            if len(manifests) > 1:
+                names = tuple(dict.fromkeys(name for manifest in manifests for name in manifest.files))
             files = {name: file for name in names if (file := self._file(root, name, entries, walk))}
             if any(name in files for name in manifests[0].gguf):
                 yield Neighbourhood(manifests[0].gguf[0], [Place(root, "", files)], manifests[0].repo)
-        if within is None or within.startswith(PREFIX):
+        if any(name.startswith(PREFIX) for name in entries) and (within or PREFIX).startswith(PREFIX):
             yield from self._scan_repos(root, walk, within)
 
     def scope(self, relative: str, *, is_folder: bool) -> str:
@@ -185,12 +211,17 @@ class LlamaCacheLayout:
         """The manifests by the file that an engine is given."""
 
         def wanted(repo: str) -> bool:
-            if within is None or within.startswith(PREFIX):
-                return within is None or repo_folder_name(repo).lower() == within.lower()
+            assert within is not None
+            if within.startswith(PREFIX):
+                return repo_folder_name(repo).lower() == within.lower()
             return within.startswith(flat_name(repo, ""))
 
+        def look(name: str) -> SeenFile:
+            return seen(entries[name].path, entries[name].stat(follow_symlinks=False))
+
         found: dict[str, list[Manifest]] = {}
-        for manifest in read_manifests(entries, lambda name: _remembered(entries[name], walk), wanted):
+        is_wanted = None if within is None else wanted
+        for manifest in manifests_among(entries, look, walk.remembered, is_wanted):
             if within is None or within.startswith(PREFIX) or within in manifest.files:
                 found.setdefault(manifest.gguf[0], []).append(manifest)
         return found
@@ -223,7 +254,11 @@ def manifests_in(folder: Path) -> list[Manifest]:
         names = sorted(os.listdir(folder))  # noqa: PTH208
     except OSError:
         return []
-    return read_manifests(names, lambda name: _read(folder / name))
+
+    def look(name: str) -> SeenFile:
+        return seen(str(folder / name), (folder / name).lstat())
+
+    return manifests_among(names, look, {})
 
 
 def leads_to_blob(path: str) -> bool:
@@ -235,17 +270,8 @@ def leads_to_blob(path: str) -> bool:
     return blobs == "blobs" and repo.startswith(PREFIX)
 
 
-def _remembered(entry: os.DirEntry[str], walk: Walk) -> bytes:
-    """A manifest's bytes, read again only where it changed."""
-    file = seen(entry.path, entry.stat(follow_symlinks=False))
-    if file not in walk.remembered:
-        walk.remembered[file] = _read(Path(entry.path))
-    contents: bytes = walk.remembered[file]
-    return contents
-
-
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:  # noqa: PTH123 - thousands of files
         return file.read(MAX_MANIFEST_BYTES)
 
 

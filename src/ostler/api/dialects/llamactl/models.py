@@ -191,7 +191,7 @@ def _model(model: CachedModel, node: str) -> dict[str, Any]:
     files = [
         {
             "name": file.name,
-            "path": str(file.path),
+            "path": file.path,
             "size": file.size_bytes,
             "size_bytes": file.size_bytes,
             "modified": file.modified_at_s,
