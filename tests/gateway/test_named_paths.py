@@ -60,6 +60,7 @@ async def test_the_engine_gets_the_rest_of_the_path_and_the_same_bytes(
         ("GET", f"{PROXY}/a%5cb"),
         ("GET", f"{PROXY}//elsewhere.example"),
         ("GET", "/api/v1/instances/demo"),
+        ("GET", "/api/v1/instances/demo/proxy"),
         ("POST", "/api/v1/instances/demo/start"),
     ],
 )
@@ -119,6 +120,16 @@ async def test_what_does_not_run_is_started_by_llamacpps_routes_and_not_by_the_p
         stand.instances.publish(model.id, stand.engine.url)
         stand.instances.may_start.set()
     assert answer.result().status == 200
+
+
+async def test_looking_how_an_engine_is_does_not_count_as_using_it(stand: Stand) -> None:
+    endpoint = stand.instances.endpoints[1]
+    before = endpoint.last_used
+    for path in (f"{PROXY}/health", f"{PROXY}/slots", "/llama-cpp/demo/props"):
+        assert (await stand.get(path)).status == 200
+    assert endpoint.last_used == before and endpoint.in_flight == 0
+    assert (await stand.post("/llama-cpp/demo/props", "{}")).status == 200
+    assert endpoint.last_used > before
 
 
 async def test_unknown_names_and_other_engines_are_said_in_llamactls_shape(stand: Stand) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -158,11 +160,14 @@ async def test_a_second_time_changes_nothing_more(make_api: MakeApi, filled: Old
         ("broken.yaml", None),
         ("list.yaml", None),
         (None, "text.db"),
+        (None, "other.db"),
     ],
 )
 async def test_files_that_are_none_of_llamactls_are_refused(
     api: Api, llamactl: OldLlamactl, config: str | None, database: str | None
 ) -> None:
+    with closing(sqlite3.connect(llamactl.folder / "other.db")) as connection, connection:
+        connection.execute("CREATE TABLE instances (a TEXT)")
     for name, text in (("broken.yaml", "a: [b"), ("list.yaml", "[1]"), ("text.db", "no database" * 100)):
         (llamactl.folder / name).write_text(text)
     body = {
@@ -173,10 +178,13 @@ async def test_files_that_are_none_of_llamactls_are_refused(
 
 
 async def test_the_database_is_found_by_the_configuration(api: Api, llamactl: OldLlamactl) -> None:
-    llamactl.config.write_text("data_dir: ${WHERE}\n")
+    llamactl.config.write_text("data_dir: ${WHERE}\nbackends: {llama_cpp: {cache_dir: /models}}\n")
     body = {"config": str(llamactl.config), "environment": {"WHERE": str(llamactl.folder)}}
     answer = await api("POST", "/import/llamactl", body)
-    assert answer.status_code == 200 and answer.json()["items"] == []
+    assert answer.status_code == 200
+    assert [(item["name"], item["outcome"]) for item in answer.json()["items"]] == [
+        ("backends.llama-cpp.cache_dir", "refused")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -446,15 +446,15 @@ class Settings(BaseModel):
         return _reserve_by_device(self.device_reserve)
 
     @property
-    def limit_by_group(self) -> dict[str, int]:
-        """How many models run at once, by the group that has a limit."""
-        return _limits_by_group(self.group_limits)
-
-    @property
     def oidc_role_mapping(self) -> dict[str, Role]:
         """Roles here by the provider's."""
         pairs = (text.rpartition("=") for text in self.oidc_roles)
         return {theirs: Role.parse(role) for theirs, _, role in pairs}
+
+    @property
+    def limit_by_group(self) -> dict[str, int]:
+        """How many models run at once, by the group that has a limit."""
+        return _limits_by_group(self.group_limits)
 
     @property
     def is_loopback(self) -> bool:

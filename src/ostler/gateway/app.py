@@ -297,7 +297,8 @@ class Gateway:
             broken = True
             raise
         finally:
-            lease.release(broken=broken)
+            is_look = exchange.address is not None and exchange.address.is_look
+            lease.release(broken=broken, is_use=not is_look)
         return None
 
     async def _list(self, exchange: Exchange) -> None:

@@ -128,8 +128,11 @@ class Lease(Destination, Protocol):
     def keep_alive(self, wish: KeepAlive) -> None:
         """How long the client wants the model to stay after this request."""
 
-    def release(self, *, broken: bool = False) -> None:
-        """The request is over; `broken` when the engine could not be reached or broke off."""
+    def release(self, *, broken: bool = False, is_use: bool = True) -> None:
+        """The request is over; `broken` when the engine could not be reached or broke off.
+
+        `is_use`: the model was used by it, not only looked at.
+        """
 
 
 class SeenInstance(Protocol):
@@ -179,6 +182,10 @@ class Address(Protocol):
     @property
     def may_start(self) -> bool:
         """May it start the model?"""
+
+    @property
+    def is_look(self) -> bool:
+        """Does it only look how the engine is?"""
 
     def let_in(self, principal: Principal) -> None:
         """Raise an error unless this one may ask it."""

@@ -206,7 +206,7 @@ class _Taking:
         for name in ("host", "port"):
             if (value := get("server", name)) is not None:
                 self._by_hand(f"server.{name}", name, value)
-        if folder := get("backends", "llama-cpp", "cache_dir") or get("backends", "llama_cpp", "cache_dir"):
+        if folder := get("backends", "llama-cpp", "cache_dir"):
             note = f"start the server with LLAMACTL_LLAMACPP_CACHE_DIR={shlex.quote(str(folder))}"
             self._report.add("setting", "backends.llama-cpp.cache_dir", Outcome.REFUSED, note)
         nodes = get("nodes")

@@ -19,8 +19,13 @@ from ostler.core.errors import InvalidField
 
 MOST_CONFIG_BYTES = 1024 * 1024
 DATABASE = "llamactl.db"
-TABLES = ("instances", "api_keys", "key_permissions")
 NEEDED = "instances"
+TABLES: Mapping[str, frozenset[str]] = {
+    NEEDED: frozenset({"id", "name", "status", "options_json"}),
+    "api_keys": frozenset({"id", "key_hash", "name", "permission_mode"}),
+    "key_permissions": frozenset({"key_id", "instance_id"}),
+}
+"""The tables that are read, with the columns that every version has."""
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*?)\s*")
 
@@ -99,7 +104,11 @@ def _read_config(path: Path, environ: Mapping[str, str]) -> dict[str, Any]:
         raise NotLlamactl("config", f"{path} is no YAML: {first}") from error
     if read is not None and not isinstance(read, dict):
         raise NotLlamactl("config", f"{path} is no configuration of llamactl")
-    return read or {}
+    settings: dict[str, Any] = read or {}
+    backends = settings.get("backends")
+    if isinstance(backends, dict) and "llama_cpp" in backends:  # as its documentation writes it
+        settings["backends"] = {"llama-cpp": backends["llama_cpp"], **backends}
+    return settings
 
 
 def _text_of(path: Path) -> str:
@@ -172,9 +181,10 @@ def _rows(connection: sqlite3.Connection, path: Path) -> dict[str, Sequence[Row]
     there = {row["name"] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if NEEDED not in there:
         raise NotLlamactl("database", f"{path} is no database of llamactl: it has no table {NEEDED}")
-    return {
-        name: [dict(row) for row in connection.execute(f"SELECT * FROM {name} ORDER BY 1")]
-        if name in there
-        else ()
-        for name in TABLES
-    }
+    found: dict[str, Sequence[Row]] = {}
+    for name, columns in TABLES.items():
+        rows = connection.execute(f"SELECT * FROM {name} ORDER BY 1") if name in there else None
+        if rows is not None and not columns <= {column[0] for column in rows.description}:
+            raise NotLlamactl("database", f"{path} is no database of llamactl: {name} has other columns")
+        found[name] = [] if rows is None else [dict(row) for row in rows]
+    return found

@@ -19,7 +19,8 @@ class _Time(Protocol):
 
 
 class Endpoint:
-    """One running engine as requests see it. `last_used` is monotonic: the end of the last request.
+    """One running engine as requests see it. `last_used` is monotonic: the end of the last request that used
+    it, rather than only looked at it.
 
     `served_name` is what the engine calls its model in answers, None where that is what was asked for.
     `keep_alive` is the last wish of a client how long it should stay, `context_length` the tokens that one
@@ -78,10 +79,11 @@ class Endpoint:
         self.in_flight += 1
         return Lease(self)
 
-    def give_back(self, broken: bool) -> None:
+    def give_back(self, broken: bool, is_use: bool = True) -> None:
         """One request less; called by the lease."""
         self.in_flight -= 1
-        self.last_used = self._time.monotonic()
+        if is_use:
+            self.last_used = self._time.monotonic()
         self._on_release()
         if broken:
             self._on_broken()
@@ -109,14 +111,15 @@ class Lease:
         if self._open:
             self._endpoint.keep_alive = wish
 
-    def release(self, *, broken: bool = False) -> None:
+    def release(self, *, broken: bool = False, is_use: bool = True) -> None:
         """The request is over. `broken`: the engine did not answer, so it is looked at at once.
 
-        A second release does nothing.
+        `is_use`: it used the model; one that only looked how it is leaves it as idle as it was. A second
+        release does nothing.
         """
         if self._open:
             self._open = False
-            self._endpoint.give_back(broken)
+            self._endpoint.give_back(broken, is_use)
 
 
 class WaitingLine:

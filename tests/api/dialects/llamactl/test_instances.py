@@ -163,6 +163,42 @@ async def test_a_failed_start_says_why_and_the_status_is_failed(llamactl: Llamac
     assert (await llamactl.get(f"{ROOT}/other")).json()["status"] == "failed"
 
 
+async def test_an_instance_of_vllm_and_one_in_a_container_are_models_of_that_kind(llamactl: Llamactl) -> None:
+    sent = {
+        "backend_type": "vllm",
+        "backend_options": {"model": "org/model", "max_model_len": 4096, "tensor_parallel_size": 2},
+        "docker_enabled": True,
+        "command_override": "/opt/vllm",
+    }
+    made = await llamactl("POST", f"{ROOT}/big", sent)
+    assert made.status_code == 201, made.text
+    options = made.json()["options"]
+    assert {name: options[name] for name in sent} == sent
+    model = llamactl.services.models.get("big")
+    assert (model.engine, model.runtime, model.engine_command) == ("vllm", "docker", None)
+    assert model.source.repo == "org/model" and model.options["context_length"] == 4096
+    failure(await llamactl.get("/llama-cpp/big/props"), 404)
+    plain = {**sent, "docker_enabled": False, "command_override": "/opt/venv/bin/vllm"}
+    assert (await llamactl("PUT", f"{ROOT}/big", plain)).status_code == 200
+    model = llamactl.services.models.get("big")
+    assert (model.runtime, model.engine_command) == ("process", "/opt/venv/bin/vllm")
+
+
+async def test_who_only_manages_may_not_say_what_runs_on_the_host(make_llamactl: MakeLlamactl) -> None:
+    llamactl = await make_llamactl(host="0.0.0.0")
+    key = await llamactl.key(Role.MANAGER)
+    for more in (
+        {"command_override": "/bin/sh"},
+        {"environment": {"LD_PRELOAD": "/tmp/x.so"}},
+        {"backend_options": {"model": "/etc/passwd"}},
+        {"backend_options": {"log_file": "/etc/cron.d/x"}},
+        {"backend_options": {"unknown": "1"}},
+    ):
+        sent = await llamactl("POST", f"{ROOT}/a", llamactl.options(**more), headers=key)
+        failure(sent, 403, "permission_denied")
+    assert (await llamactl("POST", f"{ROOT}/a", llamactl.options(), headers=key)).status_code == 201
+
+
 async def test_files_of_the_hub_are_fetched_at_a_start(
     make_llamactl: MakeLlamactl, hub_server: HubServer, demo_model: Path
 ) -> None:
@@ -300,7 +336,7 @@ async def test_router_mode_is_kept_and_its_start_is_refused(llamactl: Llamactl) 
     )
     failure(await llamactl.get("/api/v1/llama-cpp/r/models"), 501)
     failure(await llamactl("POST", "/api/v1/llama-cpp/r/models/a%2Fb/load", {"model": "a/b"}), 501)
-    failure(await llamactl.get("/llama-cpp/r/props"), 409)
+    failure(await llamactl.get("/llama-cpp/r/props"), 409, "instance_start_failed")
     await llamactl.make("tiny")
     listed = (await llamactl.get("/api/v1/llama-cpp/tiny/models")).json()
     assert [(m["id"], m["status"]["value"]) for m in listed["data"]] == [("tiny", "unloaded")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -29,6 +29,14 @@ _POST = frozenset(
         *("reranking", "tokenize"),
     }
 )
+_LOOKS = frozenset({"/health", "/metrics", "/slots", "/props", "/models", "/v1/models"})
+_NOT_STARTED = frozenset(
+    {
+        *("start_failed", "start_blocked", "start_cancelled", "still_loading", "not_on_demand", "no_room"),
+        *("will_not_fit", "no_model_file", "model_file_gone", "model_files_missing", "model_file_broken"),
+    }
+)
+"""Codes of errors after which a request's model is not there to answer it."""
 _ENGINE = "llamacpp"
 _CLEAN = re.compile(r"(?:/[A-Za-z0-9._~@:+,=!$&'()*;%-]*)+")
 
@@ -49,6 +57,11 @@ class Addressed:
     is_managing: bool
     scope: Scope
 
+    @property
+    def is_look(self) -> bool:
+        """Pages that show how an engine is ask this every minute; that is no reason to keep it."""
+        return self.scope["method"] in ("GET", "HEAD") and self.engine_path in _LOOKS
+
     def let_in(self, principal: Principal) -> None:
         """Raise NotForManagement for a key of inference at a path that manages."""
         if self.is_managing and principal.role < Role.MANAGER:
@@ -61,7 +74,10 @@ class Addressed:
 
     def tell(self, error: OstlerError) -> tuple[int, bytes]:
         """The status and the body of a failure."""
-        answer = shape(trouble_of(error), self.scope)
+        trouble = trouble_of(error)
+        if error.code in _NOT_STARTED:
+            trouble = replace(trouble, code="instance_start_failed")
+        answer = shape(trouble, self.scope)
         return answer.status_code, bytes(answer.body)
 
 
@@ -79,7 +95,7 @@ class Forwarded:
         parts = text.removeprefix(PROXY if is_managing else LLAMA_CPP).split("/")
         for name, rest in _splits(parts):
             if is_managing:
-                found = rest[1:] if rest[0] == "proxy" else None
+                found = rest[1:] if rest[0] == "proxy" and len(rest) > 1 else None
             else:
                 found = rest if _is_served(scope["method"], rest) else None
             if found is not None and (engine_path := _clean(found)) is not None:
