@@ -180,7 +180,8 @@ class Sharer(Ending):
             return False
         store, given = self._house.store, False
         while (heir := self._heir()) is not None:
-            note = Note(order.actor, f"{heir.model.name} goes on with the engine of {self.model.name}", {})
+            why = f"{heir.model.name} goes on with the engine of {self.model.name}"
+            note = Note(order.actor, why, {}, "instance.handed_over")
             moved = await store.hand_over(record, heir.model, heir.cause, heir.actor, note)
             given = True
             if heir.host is self and not heir.is_leaving:
@@ -188,7 +189,7 @@ class Sharer(Ending):
                 self._house.scheduler.release(self.model_id)
                 return True
         if given:  # all of them left meanwhile
-            note = Note(order.actor, "nobody else wants it any more", {})
+            note = Note(order.actor, "nobody else wants it any more", {}, "instance.handed_over")
             self.record = await store.hand_over(record, self.model, self.cause, self.actor, note)
         return False
 
