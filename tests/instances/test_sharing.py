@@ -75,6 +75,19 @@ async def test_options_for_one_launch_give_it_its_own_engine(house: Fake) -> Non
     assert len(house.runtime.world.alive) == 2
 
 
+async def test_a_dry_run_says_whose_engine_it_would_share(house: Fake) -> None:
+    house.settings.change(max_running=1)
+    first, second = await add(house, "first"), await add(house, "second")
+    alone = await house.instances.dry_run("second")
+    assert not alone.has("shares_engine")
+    await start(house, first)
+    run = await house.instances.dry_run("second")
+    assert run.has("shares_engine") and run.fits and not run.would_stop and not run.errors
+    assert not (await house.instances.dry_run("first")).has("shares_engine")
+    await house.models.update(second.id, {"options": {"context_length": 64}}, LOCAL_ADMIN)
+    assert not (await house.instances.dry_run("second")).has("shares_engine")
+
+
 async def test_starts_at_the_same_moment_are_one_engine(house: Fake) -> None:
     models = [await add(house, f"m{n}") for n in range(5)]
     await asyncio.gather(*(start(house, model) for model in models))

@@ -14,12 +14,13 @@ from ostler.downloads.plan import DownloadPlan
 from ostler.fit.ledger import Bytes
 from ostler.fit.need import Need
 from ostler.fit.reading import Read
-from ostler.instances import admission, seating, shortage
+from ostler.instances import admission, seating, sharing, shortage
 from ostler.instances.errors import WillNotFit
 from ostler.instances.house import House
 from ostler.instances.limits import own_limits
 from ostler.instances.looking_ahead import of_error
 from ostler.instances.plan import Candidate, Plan, Resident, Verdict
+from ostler.instances.standing import Standing
 from ostler.instances.views import DryRun
 from ostler.models.records import FITS_NOT, Model
 from ostler.runtimes.docker_images import ImageMissing
@@ -53,7 +54,10 @@ async def dry_run(
     """What a start would do now; the same whether it runs already or not. Never raises OstlerError."""
     run = await house.preparer.dry_run(model, overrides)
     is_missing = any(run.has(code) for code in MISSING)
-    if all(found.can_ignore for found in run.findings if found.is_error):
+    is_sound = all(found.can_ignore for found in run.findings if found.is_error)
+    if is_sound and (host := sharing.host_for(house, model, run.spec)) is not None:
+        run = replace(run, fits=True, findings=(*run.findings, _shared(host)))
+    elif is_sound:
         run = await _with_fit(house, run, model, overrides)
     elif is_missing and hub is not None and model.source.kind == "hub":
         run = await _with_download(house, run, model, overrides, hub)
@@ -148,6 +152,14 @@ async def _preview(house: House, candidate: Candidate) -> tuple[Plan, list[Resid
     holders = [r for r in house.scheduler.holders() if r.model_id != candidate.model_id]
     by_id = {resident.model_id: resident for resident in holders}
     return plan, holders, [by_id[id] for id in (*plan.evict, *plan.finish) if id in by_id]
+
+
+def _shared(host: Standing) -> Finding:
+    name = host.model.name
+    text = (
+        f"it would share the running engine of {name}, which launches the same, and take no memory of its own"
+    )
+    return Finding("shares_engine", Severity.INFO, Category.MEMORY, "Shares an engine", text)
 
 
 def _by_engine(run: DryRun, need: Need) -> list[Finding]:

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ostler.core.errors import OstlerError
+from ostler.core.launch import LaunchSpec
 from ostler.core.states import DesiredState, InstanceState
+from ostler.engines.base import Engine
 from ostler.instances.ending import Ending
 from ostler.instances.house import House
 from ostler.instances.leases import Endpoint
@@ -25,6 +28,7 @@ from ostler.instances.preparing import Prepared
 from ostler.instances.standing import SYSTEM_ACTOR, Standing
 from ostler.instances.store import Also, Note, Record
 from ostler.instances.views import Failure, StartCause
+from ostler.models.records import Model
 
 
 class Sharer(Ending):
@@ -180,7 +184,8 @@ class Sharer(Ending):
             return False
         store, given = self._house.store, False
         while (heir := self._heir()) is not None:
-            note = Note(order.actor, f"{heir.model.name} goes on with the engine of {self.model.name}", {})
+            why = f"{heir.model.name} goes on with the engine of {self.model.name}"
+            note = Note(order.actor, why, {}, "instance.handed_over")
             moved = await store.hand_over(record, heir.model, heir.cause, heir.actor, note)
             given = True
             if heir.host is self and not heir.is_leaving:
@@ -188,7 +193,7 @@ class Sharer(Ending):
                 self._house.scheduler.release(self.model_id)
                 return True
         if given:  # all of them left meanwhile
-            note = Note(order.actor, "nobody else wants it any more", {})
+            note = Note(order.actor, "nobody else wants it any more", {}, "instance.handed_over")
             self.record = await store.hand_over(record, self.model, self.cause, self.actor, note)
         return False
 
@@ -299,11 +304,22 @@ class Sharer(Ending):
 
 
 def share_key(prepared: Prepared) -> str | None:
-    """What is the same for two launches that one engine can serve; None where each needs its own.
+    """What is the same for two launches that one engine can serve; None where each needs its own."""
+    return _key_of(prepared.engine, prepared.spec)
 
-    Only processes: a container bears the id of its model.
-    """
-    if prepared.spec.runtime != "process":
+
+def host_for(house: House, model: Model, spec: Mapping[str, Any] | None) -> Sharer | None:
+    """Whose engine a start of this spec (in JSON) would share; None where it would have its own."""
+    if spec is None or not model.policy.share:
         return None
-    common = prepared.engine.shared_form(prepared.spec)
+    launch = LaunchSpec.from_json(spec)
+    key = _key_of(house.preparer.engine(launch.engine), launch)
+    owner = house.owners.get(key) if key is not None else None
+    is_other = owner is not None and owner.model_id != model.id and owner.takes_guests(key)
+    return owner if is_other else None
+
+
+def _key_of(engine: Engine, spec: LaunchSpec) -> str | None:
+    """Only processes share: a container bears the id of its model."""
+    common = engine.shared_form(spec) if spec.runtime == "process" else None
     return common.digest() if common is not None else None

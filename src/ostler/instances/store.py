@@ -143,7 +143,7 @@ class InstanceStore:
             if row is not None:
                 row.model_id, row.cause, row.actor = model.id, cause.value, actor
                 row.spec = spec.to_json()
-                await self._note(session, after, replace(note, kind="instance.handed_over"))
+                await self._note(session, after, note)
         return after
 
     async def set_cause(self, record_id: int, cause: StartCause, actor: str) -> None:
