@@ -57,7 +57,7 @@ DIALECT_PAGES: tuple[tuple[Dialect, str, set[str]], ...] = (
 """Each dialect's page, and the paths that it may name beside its own."""
 
 
-@pytest.mark.parametrize(("dialect", "page", "others"), DIALECT_PAGES, ids=lambda value: str(value)[:12])
+@pytest.mark.parametrize(("dialect", "page", "others"), DIALECT_PAGES, ids=[row[1] for row in DIALECT_PAGES])
 def test_the_page_of_a_dialect_has_every_path_that_is_served(
     dialect: Dialect, page: str, others: set[str]
 ) -> None:

@@ -32,6 +32,15 @@ def test_a_file_is_taken_in_where_it_lies_and_shown(cli: Cli, own_file: Path) ->
     assert cli.json("ls", "added/")["items"][0]["name"] == "added/one:q8"
 
 
+def test_a_name_with_blanks_is_quoted_where_a_command_is_shown(cli: Cli, own_file: Path) -> None:
+    assert "ostler run 'two words'" in cli.ok("add", str(own_file), "--name", "two words")
+    assert cli.json("show", "two words")["name"] == "two words"
+    assert "two words" in cli.ok("list", "two words")
+    taken = cli("create", "two words", "--from", str(own_file))
+    assert "ostler show 'two words'" in taken.err
+    cli.ok("rm", "two words")
+
+
 def test_a_relative_path_means_the_folder_of_the_one_who_types(
     cli: Cli, own_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -305,13 +305,13 @@ def test_update_a_model_alias(house: BodhiHouse) -> None:
 def test_an_automatic_alias_that_is_changed_becomes_ones_own(house: BodhiHouse) -> None:
     """A user alias stands before an automatic one of the same name; deleting it brings that back."""
     path = f"/bodhi/v1/models/{quote(AUTOMATIC, safe='')}"
+    assert house.good("PUT", path, {})["source"] == "model"
     assert house.power("DELETE", path).status == 404
     changed = house.good("PUT", path, {"request_params": {"max_tokens": 2}})
     assert (changed["source"], changed["snapshot"]) == ("user", house.commit)
     assert house.chat(AUTOMATIC).body["usage"]["completion_tokens"] <= 2
     assert house.good("GET", "/bodhi/v1/models")["total"] == 1
-    house.admin("POST", f"/ostler/v1/models/{quote(AUTOMATIC)}/stop")
-    assert house.power("DELETE", path).status == 200
+    assert house.power("DELETE", path).status == 200 and house.server.engines() == []
     assert house.good("GET", path)["source"] == "model"
 
 
@@ -325,6 +325,17 @@ def test_an_edit_takes_effect_at_the_next_request(house: BodhiHouse) -> None:
     assert house.chat("edited").status == 200
     command = house.command()
     assert after(command, "--ctx-size") == "1024" and "--keep" not in command
+
+
+def test_aliases_that_launch_the_same_share_one_engine(house: BodhiHouse) -> None:
+    """Two aliases of one file with the same context parameters: one engine, each with its own name."""
+    for name, tokens in (("short", 2), ("long", 12)):
+        params = {"max_tokens": tokens, "temperature": 0}
+        house.create(name, request_params=params, context_params={"n_ctx": 512})
+    short, long = house.chat("short").body, house.chat("long").body
+    assert (short["model"], long["model"]) == ("short", "long")
+    assert short["usage"]["completion_tokens"] <= 2 < long["usage"]["completion_tokens"]
+    assert len(house.server.engines()) == 1
 
 
 def test_copy_and_delete_as_extensions(house: BodhiHouse) -> None:

@@ -7,6 +7,7 @@ test_cortex_model_management.py, single fields and folders in tests/api/dialects
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.conformance.cortex_house import CortexHouse, after
+from tests.library.gguf_files import write_shards
 from tests.real.docker_engine import DockerEngine
 
 real = pytest.mark.real
@@ -120,6 +122,30 @@ def test_no_gpu_layers_are_none(cortex: CortexHouse) -> None:
     assert cortex.client.change(number, ngl=3).status == 200
     assert cortex.client.change(number, ngl=0).status == 200
     assert cortex.client.models()[number]["ngl"] == 0
+
+
+def test_the_file_that_was_chosen_is_served_also_beside_parts_of_another(cortex: CortexHouse) -> None:
+    folder = cortex.models_dir / "mixed"
+    if not folder.exists():
+        folder.mkdir()
+        write_shards(folder, "another-Q4_0", 2)
+        shutil.copy(cortex.models_dir / "demo" / "demo-Q8_0.gguf", folder)
+        cortex.untouched()
+    for name in ("demo-Q8_0.gguf", "another-Q4_0-00001-of-00002.gguf"):
+        number = cortex.create(name, local_path=f"mixed/{name}")
+        assert after("--model", cortex.client.dry_run(number)["command"]).endswith(f"/mixed/{name}")
+        assert cortex.client.models()[number]["local_path"] == f"mixed/{name}"
+
+
+def test_a_change_of_request_defaults_holds_at_once(cortex: CortexHouse) -> None:
+    number = cortex.create("quick", custom_request_json={"max_tokens": 3, "temperature": 0})
+    cortex.client.run(number)
+    ask = {"model": "quick", "messages": [{"role": "user", "content": "Tell me a story."}]}
+    assert cortex.client.good("POST", "/v1/chat/completions", ask)["usage"]["completion_tokens"] <= 3
+    assert cortex.client.change(number, custom_request_json={"max_tokens": 5, "temperature": 0}).status == 200
+    assert cortex.client.get("/v1/models/quick/constraints")["request_defaults"]["max_tokens"] == 5
+    assert cortex.client.models()[number]["restart_required"] is False
+    assert 3 < cortex.client.good("POST", "/v1/chat/completions", ask)["usage"]["completion_tokens"] <= 5
 
 
 def test_two_starts_at_once_are_one(cortex: CortexHouse) -> None:

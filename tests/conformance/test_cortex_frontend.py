@@ -360,6 +360,8 @@ def test_every_page_finds_what_it_reads(house: CortexHouse) -> None:
         assert_has(meta, name, HEALTH[0])
     pages.walk(*HEALTH, *SYSTEM, *PLAYGROUND)
     completions = {"model": "demo", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8}
+    asked = pages.client("POST", "/v1/chat/completions", completions)
+    assert (asked.status, asked.headers["access-control-allow-credentials"]) == (200, "true")
     *pieces, end = pages.client.streamed("/v1/chat/completions", completions)
     assert end == "[DONE]" and json.loads(pieces[0])["choices"]
     pages.walk(*USAGE, *ACCESS, *ENDING, *DEPLOYMENT)

@@ -268,6 +268,7 @@ def test_embeddings_one_many_short_and_none(ask: Ask) -> None:
     old = ask("embeddings", "embedder", "hello").embedding
     assert old == pytest.approx(one, abs=1e-3)
     assert ask("embeddings", "embedder", "").embedding == []
+    assert refused(ask, "embed", "embedder", "hello " * 2000)[0] == 400
 
 
 def test_a_model_that_does_not_embed_says_so(ask: Ask) -> None:
@@ -412,6 +413,7 @@ def test_a_model_is_made_of_an_uploaded_file_and_goes_with_it(
 def test_a_model_is_made_of_another_and_its_files_are_kept(ask: Ask, server: ServerProcess) -> None:
     assert ask("create", "child", from_="demo", parameters={"num_predict": 2}).status == "success"
     assert ask("generate", "child", "hi").eval_count == 2
+    assert refused(ask, "chat", "child", HI, options={"num_ctx": 100_000})[0] == 400
     assert ask("copy", "child", "grandchild").status == "success"
     assert refused(ask, "copy", "child", "demo")[0] == 409
     ask("generate", "child", keep_alive=0)

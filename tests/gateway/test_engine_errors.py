@@ -16,6 +16,10 @@ TOO_LONG = (
     b'tokens), try increasing it","type":"exceed_context_size_error","n_prompt_tokens":40002,"n_ctx":1024}}'
 )
 FULL = b'{"error":{"code":500,"message":"Context size has been exceeded.","type":"server_error"}}'
+EMBEDDED_TOO_LONG = (
+    b'{"error":{"code":500,"message":"input (2003 tokens) is too large to process. increase the physical '
+    b'batch size (current batch size: 512)","type":"server_error"}}'
+)
 VLLM_TOO_LONG = (
     b'{"error":{"message":"This model\'s maximum context length is 256 tokens. However, your prompt contains '
     b'6027 characters","type":"BadRequestError","param":"input_text","code":400}}'
@@ -32,6 +36,7 @@ NO_TEMPLATE = (
         (503, LOADING, 503, "service_unavailable", "model_loading", "30"),
         (503, NO_SLOT, 429, "rate_limit_error", "slot_unavailable", "5"),
         (400, TOO_LONG, 400, "invalid_request_error", "context_length_exceeded", None),
+        (500, EMBEDDED_TOO_LONG, 400, "invalid_request_error", "context_length_exceeded", None),
         (500, FULL, 400, "invalid_request_error", "context_length_exceeded", None),
         (400, VLLM_TOO_LONG, 400, "invalid_request_error", "context_length_exceeded", None),
         (400, NO_TEMPLATE, 400, "invalid_request_error", "chat_template_missing", None),

@@ -18,6 +18,9 @@ from tests.api.conftest import Api, MakeApi, api, make_api, problem  # noqa: F40
 from tests.server import running_ostler
 from tests.unchanged import fingerprints
 
+BOMB = "l0: &l0 [x, x]\n" + "".join(f"l{n}: &l{n} [*l{n - 1}, *l{n - 1}]\n" for n in range(1, 40))
+"""A text of a few hundred bytes that stands for a terabyte when it is written out."""
+
 COMMIT = "5007652f7a641fe7170e0bad4f63839419bd9213"
 FILES = {
     "aliases/testalias.yaml": f"""\
@@ -39,6 +42,7 @@ context_params: ["--ctx-size 2048", "--seed -1 --port 99"]
     "aliases/broken.yaml": "alias: [",
     "aliases/empty.yaml": "",
     "aliases/hostile.yaml": "alias: x\nrepo: ../..\nfilename: ../../etc/passwd\n",
+    "aliases/bomb.yaml": f"{BOMB}alias: boom\nrepo: *l39\nfilename: *l39\n",
     "aliases/notes.txt": "no alias",
     "models.yaml": "- {alias: my:own, repo: org/own-GGUF, filename: own.gguf}\n- {alias: bad}\n",
     "settings.yaml": "BODHI_KEEP_ALIVE_SECS: 1200\nBODHI_PORT: 1135\nBODHI_EXEC_VARIANT: cpu\n",
@@ -82,6 +86,7 @@ async def test_everything_is_taken_or_it_is_said_why_not(api: Api, home: Path, d
         "broken.yaml": "refused",
         "empty.yaml": "refused",
         "x": "refused",
+        "boom": "refused",
         "my:own": "taken",
         "entry 2": "refused",
         "BODHI_KEEP_ALIVE_SECS": "taken",
@@ -117,6 +122,13 @@ async def test_twice_is_once_and_a_dry_run_is_nothing(api: Api, home: Path, demo
     assert {name for name, (outcome, _) in again.items() if outcome == "there"} == {
         name for name, (outcome, _) in first.items() if outcome == "taken"
     }
+
+
+async def test_what_would_never_end_written_out_is_not_written_out(api: Api, home: Path) -> None:
+    (home / "settings.yaml").write_text(f"{BOMB}HF_HOME: *l39\nBODHI_KEEP_ALIVE_SECS: *l39\n")
+    (home / "models.yaml").write_text("- {alias: a, repo: org/x, filename: a.gguf}\n- &a [*a, *a]\n")
+    told = await take(api, home)
+    assert told["HF_HOME"][0] == told["BODHI_KEEP_ALIVE_SECS"][0] == "refused"
 
 
 async def test_a_file_of_the_operators_own_is_left_alone(

@@ -187,7 +187,7 @@ async def test_nothing_goes_while_one_of_its_names_is_used(
     os.link(source, model)
     for used in (model, snapshot / "m-Q8_0.gguf"):
         with pytest.raises(FileInUse):
-            await cached.delete("org/m", None, lambda path, used=used: "m" if path == used else None, manager)
+            await cached.delete("org/m", None, {used: "m"}.get, manager)
     assert model.is_file() and (snapshot / "m-Q8_0.gguf").is_file()
     source.unlink()
     await cached.delete("org/m", "latest", nobody, manager)

@@ -45,6 +45,8 @@ async def test_an_operators_entry_is_added_and_wins_over_ours(tmp_path: Path) ->
         ("- {alias: a, repo: org/x, filename: ../a.gguf}", "leads out"),
         ("- {alias: a, repo: org/x, filename: a.gguf, request_params: {temperature: 3}}", "from 0 to 2"),
         ("- {alias: a, repo: org/x, filename: a.gguf, context_params: {n_ctx: big}}", "whole number"),
+        ("- {alias: a, repo: org/x, filename: a.gguf, description: [x]}", "must be texts"),
+        ("- {alias: a, repo: org/x, filename: a.gguf, request_params: {user: &a [x, x]}}", "not a list"),
         ("- !!python/object/apply:os.getcwd []", "not valid YAML"),
     ],
 )

@@ -95,7 +95,17 @@ PYTHON
     }
 }
 
+# A provider of sign-ins, in an environment of its own.
+CANAILLE_AT="$CACHE/venv-canaille"
+install_canaille() {
+    echo "installing Canaille"
+    .venv/bin/python -m venv "$CANAILLE_AT" &&
+        "$CANAILLE_AT/bin/python" -m pip install --quiet --disable-pip-version-check 'canaille[front,oidc]>=0.3' ||
+        { echo "Canaille could not be installed"; rm -rf "$CANAILLE_AT"; }
+}
+
 install_packages
+[ -n "${OSTLER_TEST_CANAILLE:-}" ] || [ -x "$CANAILLE_AT/bin/python" ] || install_canaille
 [ -n "${OSTLER_TEST_VLLM:-}" ] || [ -e "$VLLM_AT/.complete" ] || install_vllm
 if ! command -v llama-server >/dev/null; then
     [ -x "$WANTED_AT" ] || [ -x "$KEPT" ] || build_llama_server

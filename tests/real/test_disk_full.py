@@ -62,3 +62,25 @@ async def test_a_disk_that_fills_fails_the_job_and_what_came_is_used_once_there_
     over = await bed.jobs.wait(job.id, 30)
     assert over.result is not None and Path(over.result["path"]).read_bytes() == DATA
     assert 0 < over.result["fetched_bytes"] <= len(DATA) - (1 << 20)
+
+
+async def test_a_disk_that_fills_while_files_get_their_flat_names_lists_no_model_until_there_is_room(
+    make_bed: MakeBed, hub_server: HubServer, small_disk: Path
+) -> None:
+    hub_server.add_repo("org/tiny-GGUF", {"tiny-Q8_0.gguf": DATA})
+    bed = await make_bed(llama_cache_dir=small_disk / "flat")
+    other_program = small_disk / "other-program"
+    with pytest.raises(OSError, match="No space left"):
+        other_program.write_bytes(bytes(8 << 20))
+    job = await bed.downloads.pull_tag("org/tiny-GGUF", "Q8_0", principal=LOCAL_ADMIN)
+    over = await bed.jobs.wait(job.id, 30)
+    assert over.state is JobState.FAILED and over.error is not None, over
+    assert over.error["code"] == "disk_full" and over.error["hint"]
+    assert list(small_disk.glob("flat/manifest*")) == []
+    other_program.unlink()
+    await bed.jobs.retry(job.id, LOCAL_ADMIN)
+    over = await bed.jobs.wait(job.id, 30)
+    assert over.result is not None and over.result["fetched_bytes"] == 0, over.error
+    model = Path(over.result["path"])
+    assert model.read_bytes() == DATA and model.is_symlink(), "on another disk it is a link to the blob"
+    assert [path.name for path in small_disk.glob("flat/.ostler-*")] == []

@@ -117,4 +117,9 @@ def test_embeddings(client: ollama.Client) -> None:
     (short,) = client.embed("embedder", "hello", dimensions=8).embeddings
     assert len(short) == 8
     assert len(client.embeddings("embedder", "hello").embedding) == len(answer.embeddings[0])
+    long = "hello " * 1000
+    assert len(client.embed("embedder", long).embeddings) == 1
+    with pytest.raises(ollama.ResponseError) as refused:
+        client.embed("embedder", long, truncate=False)
+    assert refused.value.status_code == 400
     client.generate("embedder", keep_alive=0)

@@ -25,9 +25,11 @@ from ostler.access.headers import Credentials, RawHeaders, read_credentials
 from ostler.access.key_records import KeyNameTaken
 from ostler.access.keys import Keys, looks_like_key
 from ostler.access.limits import Limiter
+from ostler.access.oidc.identities import Identities
+from ostler.access.oidc.service import OidcSignIn
 from ostler.access.organisations import Organisations
 from ostler.access.sessions import LIFETIME, Session, Sessions
-from ostler.access.users import Users, WrongPassword
+from ostler.access.users import User, Users, WrongPassword
 from ostler.core.clock import Clock
 from ostler.core.database import Database
 from ostler.core.errors import NotAllowed, Unauthenticated
@@ -77,6 +79,7 @@ class Access:
         self.users = Users(database, events, clock, hasher)
         self.organisations = Organisations(database, events, clock)
         self.sessions = Sessions(secret, clock, self.users)
+        self.oidc = OidcSignIn(settings, Identities(database, self.users), secret, clock)
         self.limiter = Limiter(clock)
         self._attempts = Attempts(clock)
         self._events = events
@@ -103,6 +106,7 @@ class Access:
                 await self._upkeep
             self._upkeep = None
         await self.keys.write_used()
+        await self.oidc.close()
 
     def admit(
         self,
@@ -200,6 +204,19 @@ class Access:
             log.warning("a sign-in as %.100r from %s failed", name, address)
             raise
         self._attempts.succeeded(name, address)
+        return await self._open_session(user, lifetime)
+
+    async def sign_in_by_provider(
+        self, answer: Mapping[str, str], cookie: str | None
+    ) -> tuple[str, Session, str]:
+        """End a sign-in that `oidc.begin` began: cookie, session, and the own path to go on to.
+
+        Raises what `OidcSignIn.finish` raises.
+        """
+        user, then = await self.oidc.finish(answer, cookie)
+        return (*await self._open_session(user, LIFETIME), then)
+
+    async def _open_session(self, user: User, lifetime: timedelta) -> tuple[str, Session]:
         await self._events.record(NewEvent("user.signed_in", "user", user.id, user.name, user.name))
         return self.sessions.open(user, lifetime)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Text, false
+from sqlalchemy import ForeignKey, Text, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ostler.core.database import Base
@@ -50,8 +50,18 @@ class KeyRow(Base):
     last_used_at: Mapped[datetime | None]
 
 
+class IdentityRow(Base):
+    """Whom a provider of sign-ins means by a subject."""
+
+    __tablename__ = "identities"
+
+    issuer: Mapped[str] = mapped_column(Text, primary_key=True)
+    subject: Mapped[str] = mapped_column(Text, primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+
+
 class UserRow(Base):
-    """A person who signs in with a password (argon2)."""
+    """A person who signs in, with a password (argon2) or by a provider."""
 
     __tablename__ = "users"
     __table_args__ = {"sqlite_autoincrement": True}

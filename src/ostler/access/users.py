@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from secrets import token_urlsafe
 from typing import Any, Literal
 
 from argon2 import PasswordHasher
@@ -116,6 +117,11 @@ class Users:
         row = self._new_row(name, role, await self._hash_checked(password))
         row.org_id = org_id
         return await self._store(row, principal)
+
+    async def create_without_password(self, name: str, role: Role, principal: Principal) -> User:
+        """Add a person whom no password lets in, until an administrator sets one. Raises as `create` does."""
+        principal.require(Role.ADMIN, "add people")
+        return await self._store(self._new_row(name, role, await self._hash(token_urlsafe())), principal)
 
     async def take_over(
         self,

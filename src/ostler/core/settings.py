@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from ipaddress import ip_network
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
 from ostler.core.errors import Invalid
+from ostler.core.principals import Role
 from ostler.core.sizes import parse_size
 
 MIB = 1024 * 1024
@@ -118,6 +120,34 @@ class Settings(BaseModel):
     )
     trusted_proxies: tuple[str, ...] = _setting(
         (), "Addresses and networks of proxies in front of this server, whose X-Forwarded-For is believed."
+    )
+    oidc_issuer: str | None = _setting(
+        None,
+        "Address of the provider for sign-in by OpenID Connect, as it calls itself; https unless on this "
+        "machine.",
+    )
+    oidc_client_id: str | None = _setting(None, "Name under which the provider knows this server.")
+    oidc_client_secret: SecretStr | None = _setting(
+        None, "Secret that the provider shares with this server; none for a public client."
+    )
+    oidc_scopes: tuple[str, ...] = _setting(
+        ("openid", "profile", "email"), "Scopes that are asked for at the provider."
+    )
+    oidc_role_claim: str = _setting(
+        "groups", "Claim that holds the provider's roles or groups of a person; `a.b` for b within a."
+    )
+    oidc_roles: tuple[str, ...] = _setting(
+        (),
+        "Which of the provider's roles lead to which role here, as `theirs=role`; the highest counts, at "
+        "each sign-in. None: roles are given here.",
+    )
+    oidc_default_role: Literal["none", "user", "power_user", "manager", "admin"] = _setting(
+        "user", "Role of people to whom `oidc_roles` gives none; `none` does not let them in."
+    )
+    oidc_redirect_uri: str | None = _setting(
+        None,
+        "Address to which the provider sends people back: this server's, with the path "
+        "`/ostler/v1/session/oidc/callback`. Default on this machine: the address that was asked.",
     )
     request_body_limit_bytes: int = _setting(
         64 * MIB,
@@ -359,6 +389,25 @@ class Settings(BaseModel):
                 raise ValueError("each must begin with http:// or https://")
         return tuple(url.rstrip("/").removesuffix("/v1") for url in urls)
 
+    @field_validator("oidc_issuer", "oidc_redirect_uri")
+    @classmethod
+    def _safe_address(cls, url: str | None) -> str | None:
+        if url is not None and not re.match(
+            r"https://[^/]|http://(127\.0\.0\.1|localhost|\[::1\])([:/]|$)", url
+        ):
+            raise ValueError("must begin with https://; http:// only on this machine")
+        return url
+
+    @field_validator("oidc_roles")
+    @classmethod
+    def _known_roles(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        for text in texts:
+            theirs, equals, role = text.rpartition("=")
+            if not equals or not theirs:
+                raise ValueError("each must be theirs=role, such as staff=power_user")
+            Role.parse(role)
+        return texts
+
     @field_validator("hf_endpoint")
     @classmethod
     def _endpoint(cls, url: str) -> str:
@@ -395,6 +444,12 @@ class Settings(BaseModel):
     def reserve_by_device(self) -> dict[str, int]:
         """The reserve in bytes by the id of the device; "" for all that are not named."""
         return _reserve_by_device(self.device_reserve)
+
+    @property
+    def oidc_role_mapping(self) -> dict[str, Role]:
+        """Roles here by the provider's."""
+        pairs = (text.rpartition("=") for text in self.oidc_roles)
+        return {theirs: Role.parse(role) for theirs, _, role in pairs}
 
     @property
     def limit_by_group(self) -> dict[str, int]:

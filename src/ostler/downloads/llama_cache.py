@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ostler.downloads.order import OrderedFile
 from ostler.downloads.partial import sync_folder
-from ostler.downloads.placing import Placing
+from ostler.downloads.placing import Placing, single_name
 from ostler.library.layouts.llama_cache import ETAG, flat_name, manifest_name, repo_folder_name
 from ostler.library.paths import safe_join
 
@@ -44,7 +44,7 @@ class FlatPlace:
 
     def name_of(self, file: OrderedFile) -> Path:
         """Where a file is found by its flat name. Raises UnsafePath."""
-        return safe_join(self.folder, flat_name(self.repo, file.path))
+        return self.folder / single_name(flat_name(self.repo, file.path))
 
     def is_complete(self, placing: Placing) -> bool:
         """True when every name is there and means the same bytes as in the hub cache. Blocking."""
@@ -98,7 +98,7 @@ class FlatPlace:
         ]
 
     def _write(self, name: str, contents: bytes) -> None:
-        path = safe_join(self.folder, name)
+        path = self.folder / single_name(name)
         if not path.is_file() or path.read_bytes() != contents:
             _into_place(path, partial(_write_through, contents))
 

@@ -24,7 +24,7 @@ Link = Callable[[str, Path], None]
 
 def repo_folder(cache_dir: Path, repo: str) -> Path:
     """Where a model repo lives in the cache. Raises UnsafePath."""
-    return safe_join(cache_dir, _single("models--" + repo.replace("/", "--")))
+    return safe_join(cache_dir, single_name("models--" + repo.replace("/", "--")))
 
 
 class Placing:
@@ -33,13 +33,13 @@ class Placing:
     def __init__(self, repo_dir: Path, commit: str, *, link: Link = os.symlink) -> None:
         self.repo_dir = repo_dir
         self._link = link
-        self._inside = f"snapshots/{_single(commit)}"
+        self._inside = f"snapshots/{single_name(commit)}"
         self._commit = commit
         self.snapshot = safe_join(repo_dir, self._inside)
 
     def blob(self, file: OrderedFile) -> Path:
         """Where the file's contents go (it may be a link into a store that other programs share)."""
-        return safe_join(self.repo_dir, "blobs") / _single(file.etag)
+        return safe_join(self.repo_dir, "blobs") / single_name(file.etag)
 
     def pointer(self, file: OrderedFile) -> Path:
         """Where the file is found by its name."""
@@ -47,7 +47,7 @@ class Placing:
         if "" in file.path.split("/") or file.path[1:2] == ":":
             raise UnsafePath(f"{file.path!r} is not a relative path", path=file.path)
         parent = safe_join(self.repo_dir, f"{self._inside}/{folder}" if folder else self._inside)
-        return parent / _single(name)
+        return parent / single_name(name)
 
     def has_contents(self, file: OrderedFile) -> bool:
         """True when the contents are here already, in the right size."""
@@ -103,7 +103,7 @@ class Placing:
             fresh.replace(pointer)
 
 
-def _single(name: str) -> str:
+def single_name(name: str) -> str:
     """The name of one file or folder, unchanged. Raises UnsafePath."""
     if "/" in name or "\\" in name or name in ("", ".", "..") or not name.isprintable():
         raise UnsafePath(f"{name!r} cannot be the name of a file")

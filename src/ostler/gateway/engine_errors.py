@@ -2,7 +2,8 @@
 
 Each rule names what an engine really says: llama-server (tools/server, b11434: "Loading model" and
 "no slot available" with 503, `exceed_context_size_error` with 400, "Context size has been exceeded." with
-500) and vLLM ("maximum context length" with 400, Transformers' words on chat templates).
+500, for embeddings "input (700 tokens) is too large to process" with 500) and vLLM ("maximum context
+length" with 400, Transformers' words on chat templates).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ RULES = (
     Rule((503,), "no slot available", 429, "rate_limit_error", "slot_unavailable", 5),
     Rule((400,), "exceed_context_size_error", 400, "invalid_request_error", "context_length_exceeded"),
     Rule((500,), "context size has been exceeded", 400, "invalid_request_error", "context_length_exceeded"),
+    Rule((500,), "is too large to process", 400, "invalid_request_error", "context_length_exceeded"),
     Rule((400,), "maximum context length", 400, "invalid_request_error", "context_length_exceeded"),
     Rule(
         (400,),

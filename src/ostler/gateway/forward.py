@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from shlex import quote
 
 from ostler.core.errors import OstlerError
 from ostler.gateway.engine_errors import retell
@@ -161,7 +162,7 @@ class Forwarder:
         name = self._count_failure(exchange)
         log.warning("request %s: the engine of %s broke off: %s", exchange.request_id, name, broken.reason)
         ours = not isinstance(exchange.model, ExternalModel)
-        hint = f"It is restarted if its policy says so. Its last words: ostler logs {name}"
+        hint = f"It is restarted if its policy says so. Its last words: ostler logs {quote(name)}"
         error = EngineGone(
             f"the engine of {name} broke off: {broken.reason}",
             retry_after_s=RETRY_AFTER_S,

@@ -17,7 +17,15 @@ from ostler.hub.specs import check_relative, check_repo, check_revision
 from ostler.importing.bodhi_home import DATABASE, Unreadable, read_home
 from ostler.importing.report import Outcome, Report, reason_of
 from ostler.library.service import Library
-from ostler.models.alias_params import CONTEXT, CONTEXT_PARAMS, REQUEST, REQUEST_PARAMS, to_ours
+from ostler.models.alias_params import (
+    AT_NEXT_REQUEST,
+    CONTEXT,
+    CONTEXT_PARAMS,
+    REQUEST,
+    REQUEST_PARAMS,
+    shown,
+    to_ours,
+)
 from ostler.models.names import name_like
 from ostler.models.predefined import SHIPPED, PredefinedAlias, read_entry, read_file
 from ostler.models.records import Model, NewModel, Source
@@ -78,10 +86,10 @@ class BodhiImport:
 
     async def _new_model(self, alias: Mapping[str, Any]) -> tuple[NewModel, list[str]]:
         """The record of an alias's file, and what a person should know of it."""
-        name, repo, file = (str(alias.get(key) or "") for key in ("alias", "repo", "filename"))
+        name, repo, file = (_text(alias, key) for key in ("alias", "repo", "filename"))
         if not name:
             raise InvalidField("alias", "the file does not say what the alias is called")
-        snapshot = str(alias.get("snapshot") or "main")
+        snapshot = _text(alias, "snapshot") or "main"
         source = Source(
             "hub", repo=check_repo(repo), file=check_relative(file), revision=check_revision(snapshot)
         )
@@ -98,6 +106,7 @@ class BodhiImport:
             extra_args=extra,
             request_defaults=to_ours(REQUEST_PARAMS, alias.get(REQUEST), REQUEST, bounded=False),
             origin=ORIGIN,
+            policy=AT_NEXT_REQUEST,
             dialect_data={ORIGIN: {"snapshot": snapshot}},
         )
         return new, notes
@@ -109,7 +118,7 @@ class BodhiImport:
         """
         if not isinstance(given, list):
             return to_ours(CONTEXT_PARAMS, given, CONTEXT, bounded=False), (), ()
-        words = " ".join(str(line) for line in given).split()
+        words = " ".join(line for line in given if isinstance(line, str)).split()
         if not words:
             return {}, (), ()
         parsed = self._engines.get(ENGINE).options.parse_command(["llama-server", *words])
@@ -196,8 +205,16 @@ def _is_same(model: Model, new: NewModel) -> bool:
     )
 
 
-def _name_in(content: Any) -> str | None:
-    return str(content["alias"]) if isinstance(content, Mapping) and content.get("alias") else None
+def _name_in(content: Any) -> str:
+    name = content.get("alias") if isinstance(content, Mapping) else None
+    return name if isinstance(name, str) else ""
+
+
+def _text(alias: Mapping[str, Any], key: str) -> str:
+    value = alias.get(key) or ""
+    if not isinstance(value, str):
+        raise InvalidField(key, f"{key} must be a text, not {shown(value)}")
+    return value
 
 
 def _object(content: Any) -> Mapping[str, Any]:
@@ -211,13 +228,17 @@ def _object(content: Any) -> Mapping[str, Any]:
 def _settings(content: Any, report: Report) -> Mapping[str, Any]:
     if isinstance(content, Unreadable):
         report.add("setting", "settings.yaml", Outcome.REFUSED, f"the file {content.reason}")
-    return {str(k): v for k, v in content.items()} if isinstance(content, Mapping) else {}
+    if not isinstance(content, Mapping):
+        return {}
+    # What is nested is no setting of BodhiApp's, and written out it might never end.
+    plain = {key: value if isinstance(value, str | int | float) else None for key, value in content.items()}
+    return {key: value for key, value in plain.items() if isinstance(key, str)}
 
 
 def _keep_alive(value: Any) -> int:
     """Seconds without a request; never (-1) is 0 here. Raises InvalidField."""
     if isinstance(value, bool) or not isinstance(value, int) or value < -1:
-        raise InvalidField("BODHI_KEEP_ALIVE_SECS", f"{str(value)[:50]!r} is no number of seconds")
+        raise InvalidField("BODHI_KEEP_ALIVE_SECS", f"{shown(value)} is no number of seconds")
     if value == 0:
         raise InvalidField(
             "BODHI_KEEP_ALIVE_SECS",

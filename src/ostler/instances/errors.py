@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 from ostler.core.errors import Busy, Conflict, EngineError, Kind, OstlerError
@@ -16,7 +17,7 @@ class StartFailed(EngineError):
     def __init__(self, model_name: str, failure: Failure) -> None:
         super().__init__(
             f"{model_name} did not start: {failure.reason}",
-            hint=failure.hint or f"See the whole log with: ostler logs {model_name}",
+            hint=failure.hint or f"See the whole log with: ostler logs {quote(model_name)}",
             model=model_name,
             failure=failure.to_json(),
         )
@@ -28,7 +29,7 @@ class StartBlocked(Conflict):
 
     def __init__(self, model_name: str, findings: Sequence[Finding]) -> None:
         first, codes = findings[0], ",".join(found.code for found in findings)
-        anyway = f"Start it all the same with: ostler start {model_name} --ignore {codes}"
+        anyway = f"Start it all the same with: ostler start {quote(model_name)} --ignore {codes}"
         can_ignore = all(found.can_ignore for found in findings)
         super().__init__(
             f"{model_name} would not start: {'; '.join(found.message for found in findings)}",
@@ -85,11 +86,11 @@ class WillNotFit(OstlerError):
         fitting: int | None = None,
         leave_open: Sequence[str] = (),
     ) -> None:
-        anyway = f"Start it all the same with: ostler start {model_name} --ignore-fit"
+        anyway = f"Start it all the same with: ostler start {quote(model_name)} --ignore-fit"
         way_out = f"It would fit with the option context_length={fitting}. " if fitting else ""
         if leave_open:
             words = " ".join(f"{name}=" for name in leave_open)
-            way_out = f"Left open, this is chosen to fit: ostler set {model_name} {words} "
+            way_out = f"Left open, this is chosen to fit: ostler set {quote(model_name)} {words} "
         super().__init__(
             f"{model_name} does not fit: {reason}",
             hint=way_out + anyway,

@@ -65,6 +65,15 @@ class Keeper(Life):
             self._settle_attempt(StartCancelled(f"{name} was stopped by {order.actor} while it started"))
         return self._begin_stop(order)
 
+    async def context_length(self) -> int | None:
+        """The tokens that one request may have, asked of the engine where it was not asked yet."""
+        if isinstance(self.host, Keeper):
+            return await self.host.context_length()
+        endpoint = self.endpoint
+        if endpoint is not None and endpoint.context_length is None:
+            await self._learn_context(self._watched())
+        return endpoint.context_length if endpoint is not None else None
+
     async def start_with_server(self, cause: StartCause) -> None:
         """Start it because it should run; a failure is tried again, and nobody is pushed out.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from shlex import quote
 
 from ostler.core.principals import Principal
 from ostler.core.states import InstanceState
@@ -80,7 +81,7 @@ class Lending:
         if not model.policy.on_demand or model.archived:
             raise NotOnDemand(
                 f"{model.name} is {keeper.state.value}, and requests may not start it",
-                hint=f"Start it with: ostler start {model.name}",
+                hint=f"Start it with: ostler start {quote(model.name)}",
                 model=model.name,
                 state=keeper.state.value,
             )
@@ -108,7 +109,7 @@ class Lending:
         return StillLoading(
             f"{model.name} is {state.value} and was not ready within {timeout_s:g} s",
             retry_after_s=RETRY_AFTER_S,
-            hint=f"It goes on starting. See how far it is with: ostler logs {model.name}",
+            hint=f"It goes on starting. See how far it is with: ostler logs {quote(model.name)}",
             model=model.name,
             state=state.value,
         )

@@ -211,13 +211,6 @@ class Life(Sharer):
             probes = watch.failed_probes
             await self._fail(await failures.explain(watched, turn, seen, when="while serving", limit=probes))
 
-    async def context_length(self) -> int | None:
-        """The tokens that one request may have, asked of the engine where it was not asked yet."""
-        endpoint = self.endpoint
-        if endpoint is not None and endpoint.context_length is None:
-            await self._learn_context(self._watched())
-        return endpoint.context_length if endpoint is not None else None
-
     async def _learn_context(self, watched: Watched) -> None:
         endpoint, probe_s = self.endpoint, self._house.settings().probe_timeout_s
         if endpoint is not None and endpoint.context_length is None:

@@ -12,6 +12,7 @@ import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from shlex import quote
 from typing import Protocol
 
 from ostler.core.clock import Clock
@@ -243,7 +244,7 @@ def _refusal(candidate: Candidate, plan: Plan) -> OstlerError:
     limit = "group_limits" if "of the group" in plan.reason else "max_running"
     hint = f"Stop a model (ostler ps, ostler stop NAME) or raise the setting {limit}."
     if plan.facts:
-        hint = f"Stop a model (ostler ps, ostler stop NAME), or: ostler start {name} --ignore-fit"
+        hint = f"Stop a model (ostler ps, ostler stop NAME), or: ostler start {quote(name)} --ignore-fit"
     return NoRoom(
         f"there is no room for {name}: {plan.reason}",
         retry_after_s=RETRY_AFTER_S,

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from dataclasses import replace
+from shlex import quote
 from typing import Any, Protocol
 
 from ostler.core.clock import Clock
@@ -167,7 +168,7 @@ class Instances:
         if overrides and keeper.state.is_active:
             raise AlreadyRunning(
                 f"{model.name} is {keeper.state.value} already",
-                hint=f"Stop it first: ostler stop {model.name}",
+                hint=f"Stop it first: ostler stop {quote(model.name)}",
             )
         keep = keep or not model.policy.on_demand
         desired = DesiredState.RUNNING if keep else model.desired_state

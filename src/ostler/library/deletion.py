@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ostler.library.errors import DeletionFailed, DeletionNotAllowed, FileInUse
@@ -70,7 +71,7 @@ def refuse_if_used(what: str, paths: Collection[Path], in_use: InUse) -> None:
         if model := in_use(path):
             raise FileInUse(
                 f"{what} is in use by the model {model}",
-                hint=f"Stop it first: ostler stop {model}",
+                hint=f"Stop it first: ostler stop {quote(model)}",
                 model=model,
                 path=str(path),
             )

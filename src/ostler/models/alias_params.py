@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ostler.core.errors import InvalidField
+from ostler.models.records import NEXT_REQUEST
+
+AT_NEXT_REQUEST: Mapping[str, Any] = {"apply_changes": NEXT_REQUEST}
+"""The policy of aliases: their clients know no other way to apply a change."""
 
 REQUEST, CONTEXT = "request_params", "context_params"
 
@@ -32,7 +36,7 @@ class Param:
             return _texts(field, value)
         wanted: tuple[type, ...] = (int, float) if self.kind is float else (self.kind,)
         if isinstance(value, bool) or type(value) not in wanted:
-            raise InvalidField(field, f"{self.name} must be {_KINDS[self.kind]}, not {str(value)[:80]!r}")
+            raise InvalidField(field, f"{self.name} must be {_KINDS[self.kind]}, not {shown(value)}")
         low, high = (self.minimum, self.maximum) if bounded else (None, None)
         if (low is not None and value < low) or (high is not None and value > high):
             bounds = f"from {low:g} to {high:g}" if high is not None else f"at least {low:g}"
@@ -89,6 +93,15 @@ def to_theirs(params: Sequence[Param], ours: Mapping[str, Any]) -> dict[str, Any
 def replacing(params: Sequence[Param], given: Any, where: str) -> dict[str, Any]:
     """The change that puts an object in place of what is there: null for each key that it leaves out."""
     return {**{param.ours: None for param in params}, **to_ours(params, given, where)}
+
+
+def shown(value: object) -> str:
+    """A value as it may stand in a message. What is nested is only named: YAML may fold what never ends."""
+    if value is None or isinstance(value, str | int | float):
+        return repr(str(value)[:80])
+    return (
+        "a list" if isinstance(value, list) else "an object" if isinstance(value, dict) else "something else"
+    )
 
 
 def _texts(field: str, value: Any) -> list[str]:

@@ -17,8 +17,15 @@ import yaml
 
 from ostler.core.errors import Invalid, InvalidField, NotFound
 from ostler.core.near import near_names
-from ostler.hub.specs import check_relative, check_repo
-from ostler.models.alias_params import CONTEXT, CONTEXT_PARAMS, REQUEST, REQUEST_PARAMS, to_ours
+from ostler.hub.specs import check_relative, check_repo, check_revision
+from ostler.models.alias_params import (
+    AT_NEXT_REQUEST,
+    CONTEXT,
+    CONTEXT_PARAMS,
+    REQUEST,
+    REQUEST_PARAMS,
+    to_ours,
+)
 from ostler.models.names import check_name
 from ostler.models.records import NewModel, Source
 
@@ -62,6 +69,7 @@ class PredefinedAlias:
             options=self.options,
             request_defaults=self.request_defaults,
             origin="bodhi",
+            policy=AT_NEXT_REQUEST,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -180,17 +188,19 @@ def read_entry(entry: Any) -> PredefinedAlias:
     """One entry of a file. Raises InvalidField, BadSpec."""
     if not isinstance(entry, Mapping):
         raise InvalidField("alias", "an alias must have alias, repo and filename")
-    texts = {name: entry.get(name) for name in ("alias", "repo", "filename")}
+    texts: dict[str, Any] = {name: entry.get(name) for name in ("alias", "repo", "filename")}
     for name, value in texts.items():
         if not isinstance(value, str) or not value:
             raise InvalidField(name, f"{name} is missing or no text")
-    description, revision = entry.get("description") or "", entry.get("snapshot")
+    description, revision = entry.get("description") or "", entry.get("snapshot") or "main"
+    if not isinstance(description, str) or not isinstance(revision, str):
+        raise InvalidField("alias", "description and snapshot must be texts")
     return PredefinedAlias(
         check_name(texts["alias"]),
-        check_repo(str(texts["repo"])),
-        check_relative(str(texts["filename"])),
-        str(description),
-        None if revision in (None, "", "main") else str(revision),
+        check_repo(texts["repo"]),
+        check_relative(texts["filename"]),
+        description,
+        None if revision == "main" else check_revision(revision),
         to_ours(REQUEST_PARAMS, entry.get(REQUEST), REQUEST),
         to_ours(CONTEXT_PARAMS, entry.get(CONTEXT), CONTEXT),
     )

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import PurePath
+from shlex import quote
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -385,7 +386,7 @@ class Models:
             if other is not None and other.id != own_id:
                 raise NameTaken(
                     f"the name {name} belongs to another model",
-                    hint=f"Choose another name, or look at it with: ostler show {other.name}",
+                    hint=f"Choose another name, or look at it with: ostler show {quote(other.name)}",
                     model=other.name,
                 )
 
@@ -408,7 +409,9 @@ class Models:
         for guard in self._guards:
             reason = guard(model)
             if reason is not None:
-                raise ModelInUse(reason, hint=f"Stop it first: ostler stop {model.name}", model=model.name)
+                raise ModelInUse(
+                    reason, hint=f"Stop it first: ostler stop {quote(model.name)}", model=model.name
+                )
 
     async def _note(
         self, session: AsyncSession, kind: str, model: Model, principal: Principal, data: dict[str, Any]

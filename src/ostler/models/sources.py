@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ostler.core.errors import Conflict, InvalidField, NotAllowed, NotFound
@@ -156,4 +157,5 @@ def _expanded(text: str) -> Path:
 def _get_back(model: Model) -> str:
     if model.source.kind == "hub":
         return f"Fetch them with: ostler pull {model.source.label}"
-    return f"Put the file back at {model.source.path}, or point the model elsewhere: ostler show {model.name}"
+    elsewhere = f"point the model elsewhere: ostler show {quote(model.name)}"
+    return f"Put the file back at {model.source.path}, or {elsewhere}"

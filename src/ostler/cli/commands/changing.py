@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -38,5 +39,5 @@ def set_options(
 def _how_to_go_on(changed: Json) -> str:
     name = changed["name"]
     if changed.get("state") in ("running", "loading", "starting"):
-        return f"It runs on as it was; take it up with: ostler restart {name}"
-    return f"Start it with: ostler start {name}"
+        return f"It runs on as it was; take it up with: ostler restart {quote(name)}"
+    return f"Start it with: ostler start {quote(name)}"

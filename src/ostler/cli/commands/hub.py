@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 from urllib.parse import quote
 
@@ -83,7 +84,7 @@ def _tell_ready(model: Json, json: bool) -> None:
     if json:
         print_json(model)
     else:
-        print(f"Ready: {model['name']}. Chat with it: ostler run {model['name']}")
+        print(f"Ready: {model['name']}. Chat with it: ostler run {shlex.quote(model['name'])}")
 
 
 def _print_plan(plan: Json) -> None:

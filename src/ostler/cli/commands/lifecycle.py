@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -75,7 +76,7 @@ def start(
     elif not wait:
         print(f"{name} is starting. See how far it is: ostler ps")
     else:
-        print(f"{name} is running. Chat with it: ostler run {name}")
+        print(f"{name} is running. Chat with it: ostler run {quote(name)}")
 
 
 def _say(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -199,7 +200,7 @@ def add(
     if json:
         print_json(made)
     else:
-        print(f"Added {made['name']}. Chat with it: ostler run {made['name']}")
+        print(f"Added {made['name']}. Chat with it: ostler run {quote(made['name'])}")
 
 
 @with_server
@@ -262,14 +263,14 @@ def create(
     if "source" not in body and not command:
         raise CommandFailed(
             "a model needs a source",
-            hint=f"ostler create {name} --from PATH, or --from org/repo:Q4_K_M",
+            hint=f"ostler create {quote(name)} --from PATH, or --from org/repo:Q4_K_M",
             exit_code=USAGE,
         )
     made = server.client().post("/models", body)
     if json:
         print_json(made)
     else:
-        print(f"Created {made['name']}. Start it with: ostler start {made['name']}")
+        print(f"Created {made['name']}. Start it with: ostler start {quote(made['name'])}")
 
 
 _RECIPE = (
@@ -368,7 +369,7 @@ def _remove_with_files(client: Client, found: Json, yes: bool) -> None:
     if file_set.get("layout") is None:
         raise CommandFailed(
             f"{file_set.get('path')} is not in a folder that Ostler fills, so it is yours to delete",
-            hint=f"ostler rm {name} removes the model and keeps the file",
+            hint=f"ostler rm {quote(name)} removes the model and keeps the file",
             exit_code=NOT_ALLOWED,
         )
     sharing = _others_with(client, found)
@@ -376,7 +377,7 @@ def _remove_with_files(client: Client, found: Json, yes: bool) -> None:
         note(f"The same files serve {', '.join(sharing)}, which cannot start without them.")
     question = f"Delete {human.size(file_set.get('size_bytes'))} at {file_set.get('path')}?"
     if not yes and not confirm(question):
-        raise CommandFailed("nothing was deleted", hint=f"ostler rm {name} keeps the files")
+        raise CommandFailed("nothing was deleted", hint=f"ostler rm {quote(name)} keeps the files")
     deleted = client.delete(f"/files/{file_set['id']}")
     if found["id"]:  # an automatic one went with its files
         client.delete(model_path(name))

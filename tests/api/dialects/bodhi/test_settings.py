@@ -8,8 +8,10 @@ import pytest
 
 from ostler.access.sessions import COOKIE
 from ostler.core.principals import Role
+from tests.access.provider import CLIENT, SECRET, FakeProvider, go
 from tests.api.conftest import Api, MakeApi
 from tests.api.dialects.bodhi.shapes import bodhi_error
+from tests.gateway.conftest import serving
 
 PASSWORD = "a long password"
 
@@ -153,3 +155,27 @@ async def test_on_loopback_the_local_person_has_tokens_too(api: Api) -> None:
     assert [item["name"] for item in listed["data"]] == ["local"]
     bearer = {"Authorization": f"Bearer {made['token']}"}
     assert (await api("GET", "//bodhi/v1/user", headers=bearer)).json()["role"] == "power_user"
+
+
+async def test_without_a_provider_it_is_said_how_people_sign_in(guarded: Api) -> None:
+    bodhi_error(await guarded.post("//bodhi/v1/auth/initiate"), 501)
+    bodhi_error(await guarded.post("//bodhi/v1/auth/callback", {"code": "x", "state": "y"}), 501)
+    person = await signed_in(guarded, "user")
+    at_home = await guarded("POST", "//bodhi/v1/auth/initiate", headers=person)
+    assert (at_home.status_code, at_home.json()) == (200, {"location": "/"})
+
+
+async def test_a_browser_goes_from_bodhis_door_to_the_provider_and_comes_back_signed_in(
+    make_api: MakeApi,
+) -> None:
+    provider = FakeProvider()
+    async with serving(provider) as provider.url:
+        known = {"oidc_issuer": provider.url, "oidc_client_id": CLIENT, "oidc_client_secret": SECRET}
+        api = await make_api(host="0.0.0.0", **known)
+        begun = await api.post("//bodhi/v1/auth/initiate")
+        assert begun.status_code == 201
+        there = await api.get(f"/{begun.json()['location']}")
+        assert there.status_code == 303 and there.headers["location"].startswith(provider.url)
+        await go(api.client, provider.authorise(there.headers["location"]))
+        who = (await api.get("//bodhi/v1/user")).json()
+        assert (who["logged_in"], who["token_type"], who["role"]) == (True, "session", "user")

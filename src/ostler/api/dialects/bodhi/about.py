@@ -11,7 +11,8 @@ from ostler.access.sessions import COOKIES
 from ostler.api.dialects.bodhi.door import BodhiBody, router
 from ostler.api.dialects.bodhi.errors import AlreadySetUp
 from ostler.api.dialects.bodhi.tokens import SCOPE_PREFIX
-from ostler.api.door import admitted, open_to_all
+from ostler.api.door import PREFIX, admitted, open_to_all
+from ostler.api.native.sign_in import PATH as SIGN_IN_PATH
 from ostler.api.services import Rooms
 from ostler.api.session_cookies import forget_cookie
 from ostler.core.errors import OstlerError, Unsupported
@@ -26,7 +27,7 @@ MIN_NAME = 10
 
 
 class NoSuchSignIn(Unsupported):
-    """This server does not sign people in by another server."""
+    """This server does not sign people in that way."""
 
     hint = "Sign in with name and password: POST /ostler/v1/session."
 
@@ -85,17 +86,22 @@ async def log_out(response: Response) -> dict[str, str]:
 
 
 @routes.post("/bodhi/v1/auth/initiate", **open_to_all())
-async def begin_sign_in(rooms: Rooms, request: Request) -> dict[str, str]:
-    """Where to go to sign in; home, for one who has."""
+async def begin_sign_in(rooms: Rooms, request: Request, response: Response) -> dict[str, str]:
+    """Where a browser goes to sign in by the provider (201); home, for one who has (200)."""
     if (await show_user(rooms, request))["token_type"] == "session":
         return {"location": HOME_PAGE}
-    raise NoSuchSignIn("this server signs people in by name and password")
+    if not rooms.access.oidc.is_configured:
+        raise NoSuchSignIn("this server signs people in by name and password")
+    response.status_code = 201
+    return {"location": f"{PREFIX}{SIGN_IN_PATH}"}
 
 
 @routes.post("/bodhi/v1/auth/callback", **open_to_all())
 async def end_sign_in() -> dict[str, str]:
-    """Refused: nobody is signed in by another server here."""
-    raise NoSuchSignIn("this server signs people in by name and password")
+    """Refused: the provider sends browsers back to Ostler's own path, where the session begins."""
+    raise NoSuchSignIn(
+        "sign-ins do not end here", hint=f"The provider sends browsers to {PREFIX}{SIGN_IN_PATH}/callback."
+    )
 
 
 @routes.post("/bodhi/v1/auth/request-access", **open_to_all())

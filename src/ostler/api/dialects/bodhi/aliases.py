@@ -18,6 +18,7 @@ from ostler.api.dialects.bodhi.entries import (
     all_looked_up,
     entry_of,
     find_entry,
+    looked_up,
     requested_snapshot,
 )
 from ostler.api.dialects.bodhi.errors import AliasMismatch, AliasMissing
@@ -25,11 +26,19 @@ from ostler.api.dialects.bodhi.files_here import commit_of
 from ostler.api.door import needs
 from ostler.api.services import Rooms, Services, Who
 from ostler.core.errors import OstlerError
-from ostler.core.principals import Principal, Role
+from ostler.core.principals import Role
 from ostler.hub.specs import check_repo
-from ostler.models.alias_params import CONTEXT, CONTEXT_PARAMS, REQUEST, REQUEST_PARAMS, replacing, to_ours
+from ostler.models.alias_params import (
+    AT_NEXT_REQUEST,
+    CONTEXT,
+    CONTEXT_PARAMS,
+    REQUEST,
+    REQUEST_PARAMS,
+    replacing,
+    to_ours,
+)
 from ostler.models.index import ModelNotFound
-from ostler.models.records import Model, NewModel, Source
+from ostler.models.records import NewModel, Source
 from ostler.models.service import NameTaken
 
 routes = router("models")
@@ -106,6 +115,7 @@ async def create_alias(rooms: Rooms, who: Who, body: AliasIn) -> dict[str, Any]:
         options=options,
         request_defaults=defaults,
         origin=ORIGIN,
+        policy=AT_NEXT_REQUEST,
         dialect_data={ORIGIN: kept},
     )
     return entry_of(await rooms.models.create(new, who)).to_json()
@@ -121,16 +131,17 @@ async def change_alias(rooms: Rooms, who: Who, alias: AliasName, body: AliasChan
         raise AliasMismatch(f"the path says {alias!r} and the body {body.alias!r}")
     entry = await find_entry(rooms, who, alias)
     changes = await _changes(rooms, entry, body)
-    model = await _stored(rooms, entry, who)
-    if changes:
-        data = {**model.dialect_data, ORIGIN: changes.pop(ORIGIN, {"snapshot": requested_snapshot(model)})}
-        model = await rooms.models.update(model.id, {**changes, "dialect_data": data}, who)
-    return (await find_entry(rooms, who, model.name)).to_json()
+    if not changes:
+        return entry.to_json()
+    model = entry.model or await rooms.automatic.adopt(entry.name, who)
+    data = {**model.dialect_data, ORIGIN: changes.pop(ORIGIN, {"snapshot": requested_snapshot(model)})}
+    model = await rooms.models.update(model.id, {**changes, "dialect_data": data}, who)
+    return (await looked_up(rooms, entry_of(model))).to_json()
 
 
 @routes.delete("/bodhi/v1/models/{alias:path}", **needs(Role.POWER_USER))
 async def delete_alias(rooms: Rooms, who: Who, alias: AliasName) -> dict[str, Any]:
-    """Delete an alias of the user's own, never its file; one that is running is refused with 409."""
+    """Stop an alias of the user's own and delete it, never its file."""
     entry = await find_entry(rooms, who, alias)
     if entry.model is None or entry.source == "model":
         raise ModelNotFound(
@@ -138,6 +149,7 @@ async def delete_alias(rooms: Rooms, who: Who, alias: AliasName) -> dict[str, An
             hint="DELETE /bodhi/v1/modelfiles deletes the file, where that is allowed.",
             alias=alias,
         )
+    await rooms.instances.stop(entry.model.id, who)
     await rooms.models.delete(entry.model.id, who)
     return entry.to_json()
 
@@ -151,7 +163,7 @@ async def copy_alias(rooms: Rooms, who: Who, alias: AliasName, body: CopyIn) -> 
     if entry.model is not None:
         return entry_of(await rooms.models.copy(entry.model.id, name, who)).to_json()
     source = Source("hub", repo=entry.repo, file=entry.filename, revision=entry.snapshot)
-    new = NewModel(source, name=name, engine=ENGINE, origin=ORIGIN)
+    new = NewModel(source, name=name, engine=ENGINE, origin=ORIGIN, policy=AT_NEXT_REQUEST)
     return entry_of(await rooms.models.create(new, who)).to_json()
 
 
@@ -188,9 +200,6 @@ async def _changes(rooms: Services, entry: Entry, body: AliasChanges) -> dict[st
         )
     elif changes and entry.source == "model":
         changes["source"] = Source("hub", repo=entry.repo, file=entry.filename, revision=entry.snapshot)
+    if "options" in changes or "source" in changes:
+        changes["policy"] = AT_NEXT_REQUEST
     return changes
-
-
-async def _stored(rooms: Services, entry: Entry, who: Principal) -> Model:
-    """The alias's record; one that is automatic gets one."""
-    return entry.model or await rooms.automatic.adopt(entry.name, who)

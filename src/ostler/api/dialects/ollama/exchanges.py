@@ -167,6 +167,7 @@ class Embedding(Translated):
         self._is_old = isinstance(asked, EmbeddingsIn)
         self._options = options.check(asked.options)
         self._dimensions: int | None = None
+        self._cuts = False
         if isinstance(asked, EmbeddingsIn):
             self._input = [asked.prompt] if asked.prompt else []
         else:
@@ -177,6 +178,7 @@ class Embedding(Translated):
             if asked.dimensions is not None and asked.dimensions < 1:
                 raise InvalidField("dimensions", "dimensions must be a number from 1 on")
             self._dimensions = asked.dimensions
+            self._cuts = asked.truncate is not False
 
     def call(self, model: Served, engine: str, context_length: int | None) -> Call | None:
         """The engine's path and body. Raises InvalidField."""
@@ -184,7 +186,10 @@ class Embedding(Translated):
         options.check_context(self._options, context_length, model.name)
         if not self._input:
             return None
-        return EMBEDDINGS, {"model": model.name, "input": self._input, "encoding_format": "float"}
+        body: dict[str, Any] = {"model": model.name, "input": self._input, "encoding_format": "float"}
+        if self._cuts and engine != options.LLAMACPP:  # llama.cpp knows no such wish, and refuses
+            body["truncate_prompt_tokens"] = -1
+        return EMBEDDINGS, body
 
     def event(self, data: bytes) -> list[bytes]:
         """Embeddings come whole."""
