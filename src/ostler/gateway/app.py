@@ -227,6 +227,7 @@ class Gateway:
         let_in_by_path(exchange, address, principal)
         model = exchange.model = await self._finder.at_path(address.model, principal)
         expect_by_path(address, model, self._instances)
+        exchange.asked = model.name
         settings = self._settings()
         limit = settings.request_body_limit_bytes
         exchange.body = await read_body(exchange.receive, limit, exchange.incoming.content_length)

@@ -229,7 +229,7 @@ async def test_an_engine_that_dies_is_restarting_and_then_runs_again(llamactl: L
             seen += [status] if seen[-1:] != [status] else []
             await asyncio.sleep(0.02)
     assert "failed" not in seen and "stopped" not in seen
-    await llamactl.make("once", auto_restart=False, idle_timeout=0)
+    await llamactl.make("once", auto_restart=False, idle_timeout=0, backend_options={"ctx_size": 256})
     await llamactl.do("once", "start")
     os.kill(llamactl.services.instances.view(2).pid or 0, signal.SIGKILL)
     async with asyncio.timeout(60):
@@ -292,7 +292,7 @@ async def test_names_are_taken_once_and_limits_hold(make_llamactl: MakeLlamactl)
     llamactl = await make_llamactl(max_models=2, max_running=1)
     await llamactl.make("a", idle_timeout=0)
     failure(await llamactl("POST", f"{ROOT}/a", llamactl.options()), 409, "create_failed")
-    await llamactl.make("b")
+    await llamactl.make("b", backend_options={"ctx_size": 256})
     told = failure(await llamactl("POST", f"{ROOT}/c", llamactl.options()), 409, "create_failed")
     assert "2 models" in told["details"]
     await llamactl.do("a", "start")
@@ -306,8 +306,8 @@ async def test_names_are_taken_once_and_limits_hold(make_llamactl: MakeLlamactl)
 async def test_one_of_a_full_group_leaves_for_another_of_it(make_llamactl: MakeLlamactl) -> None:
     llamactl = await make_llamactl(group_limits="chat=1")
     await llamactl.make("a", group="chat", idle_timeout=0)
-    await llamactl.make("b", group="chat")
-    await llamactl.make("other", group="not a group!")
+    await llamactl.make("b", group="chat", backend_options={"ctx_size": 256})
+    await llamactl.make("other", group="not a group!", backend_options={"ctx_size": 128})
     for name in ("a", "other", "b"):
         await llamactl.do(name, "start")
     listed = (await llamactl.get(ROOT)).json()
