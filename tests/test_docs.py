@@ -47,7 +47,14 @@ def test_every_link_between_our_pages_leads_somewhere(page: Path) -> None:
 DIALECT_PAGES: tuple[tuple[Dialect, str, set[str]], ...] = (
     (CORTEX, "cortex.md", {"/v1/models", "/v1/chat/completions", "/health", "/metrics"}),
     (BODHI, "bodhi.md", {"/ostler/v1/predefined", "/ostler/v1/settings"}),
-    (LLAMACTL, "llamactl.md", {"/llama-cpp/{name}/", "/v1/models"}),
+    (
+        LLAMACTL,
+        "llamactl.md",
+        {
+            *("/llama-cpp/{name}/", "/v1/models", "/api/v1/models", "/api/v1/models/download"),
+            *("/api/v1/models/jobs", "/api/v1/models/jobs/{job_id}"),
+        },
+    ),
     (
         OLLAMA,
         "ollama.md",
