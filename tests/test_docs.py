@@ -47,7 +47,7 @@ def test_every_link_between_our_pages_leads_somewhere(page: Path) -> None:
 DIALECT_PAGES: tuple[tuple[Dialect, str, set[str]], ...] = (
     (CORTEX, "cortex.md", {"/v1/models", "/v1/chat/completions", "/health", "/metrics"}),
     (BODHI, "bodhi.md", {"/ostler/v1/predefined", "/ostler/v1/settings"}),
-    (LLAMACTL, "llamactl.md", set()),
+    (LLAMACTL, "llamactl.md", {"/v1/models", "/llama-cpp/{name}/"}),
     (
         OLLAMA,
         "ollama.md",
