@@ -87,11 +87,12 @@ class LlamactlRouter(APIRouter):
         )
 
     def at(self, method: str, *paths: str, **more: Any) -> Callable[[Callable[..., Any]], Any]:
-        """A decorator: one handler at several paths, the first of them documented."""
+        """A decorator: one handler at several paths; those that end in a slash are not documented."""
 
         def register(handler: Callable[..., Any]) -> Callable[..., Any]:
-            for number, path in enumerate(paths):
-                self.add_api_route(path, handler, methods=[method], include_in_schema=number == 0, **more)
+            for path in paths:
+                shown = not path.endswith("/")
+                self.add_api_route(path, handler, methods=[method], include_in_schema=shown, **more)
             return handler
 
         return register
