@@ -178,7 +178,9 @@ async def test_readiness_says_what_is_wrong(api: Api) -> None:
 
 
 async def test_the_documentation_works_without_any_other_server(api: Api) -> None:
-    assert (await api.get("//")).headers["location"] == "docs"
+    browser = {"accept": "text/html,*/*"}
+    assert (await api("GET", "//", headers=browser)).headers["location"] == "docs"
+    assert (await api.get("//")).text == "Ostler is running"
     page = await api.get("//docs")
     assert page.status_code == 200 and "script-src 'self'" in page.headers["content-security-policy"]
     wanted = re.findall(r'(?:src|href)="([^"]+)"', page.text)
