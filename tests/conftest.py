@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from importlib import resources
 from pathlib import Path
@@ -18,6 +16,7 @@ from ostler.core.events import EventLog
 from ostler.core.migrate import upgrade
 from ostler.core.principals import Principal, Role
 from tests.postgresql import PostgreSQL, find_programs, running_postgresql
+from tests.schema_file import place_database
 
 pytest_plugins = ["tests.fixtures_hub", "tests.fixtures_real"]
 
@@ -86,26 +85,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.new_database()
 
 
-@pytest.fixture(scope="session")
-def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file with the current schema, to copy: migrating anew for each test takes long."""
-    file = tmp_path_factory.mktemp("schema") / "ostler.db"
-
-    async def migrate() -> None:
-        database = Database(f"sqlite+aiosqlite:///{file}")
-        await upgrade(database)
-        await database.close()
-
-    asyncio.run(migrate())
-    return file
-
-
 @pytest.fixture
-async def database(database_url: str, migrated_file: Path, tmp_path: Path) -> AsyncIterator[Database]:
+async def database(database_url: str, tmp_path: Path) -> AsyncIterator[Database]:
     """A fresh database with the current schema."""
     database = Database(database_url)
     if database.is_sqlite:
-        shutil.copy(migrated_file, tmp_path / "ostler.db")
+        place_database(tmp_path)
     else:
         await upgrade(database)
     yield database

@@ -12,6 +12,7 @@ from typing import Any
 from ostler.app import Ostler, Server, address, build, listen
 from ostler.core.settings_sources import load_settings
 from ostler.runtimes.base import Runtime
+from tests.schema_file import place_database
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ async def running_ostler(
         **settings,
     }
     data_dir.mkdir(parents=True, exist_ok=True)
+    if "database_url" not in settings:
+        place_database(data_dir)
     loaded = load_settings(flags=flags, environ={})
     ostler = build(loaded, runtimes=runtimes)
     listening = listen(loaded.values.host, loaded.values.port)

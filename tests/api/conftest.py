@@ -18,6 +18,7 @@ from ostler.app import build
 from ostler.core.principals import LOCAL_ADMIN, SYSTEM, Role
 from ostler.core.settings_sources import load_settings
 from ostler.models.records import Model, NewModel
+from tests.schema_file import place_database
 
 API = "/ostler/v1"
 
@@ -73,6 +74,7 @@ async def make_api(tmp_path: Path) -> AsyncIterator[MakeApi]:
                 "cortex_runtime": "docker",  # else it depends on the machine
                 **settings,
             }
+            place_database(data_dir)
             ostler = build(load_settings(flags=flags, environ=environ or {}))
             await ending.enter_async_context(ostler.running())
             transport = httpx2.ASGITransport(app=build_api(ostler.services))

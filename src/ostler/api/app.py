@@ -90,13 +90,10 @@ def build_api(services: Services) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    for noun in _NOUNS:
-        app.include_router(noun.routes)
-    app.include_router(health.routes)
-    app.include_router(docs.routes)
-    for dialect in DIALECTS:
-        for router in dialect.routers:
-            app.include_router(router)
+    spoken = [router for dialect in DIALECTS for router in dialect.routers]
+    for router in (*(noun.routes for noun in _NOUNS), health.routes, docs.routes, *spoken):
+        # The routes themselves: include_router would make each anew, at the first request that looks at it.
+        app.router.routes.extend(router.routes)
     shape_of = shapes_of(DIALECTS)
     errors.install(app, shape_of)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
