@@ -22,7 +22,12 @@ async def test_they_swap_on_demand_under_load_of_both(tmp_path: Path, demo_model
     ) as running:
         services = running.ostler.services
         for name in ("left", "right"):
-            new = NewModel({"path": str(demo_model)}, name=name, request_defaults={"temperature": 0})
+            new = NewModel(
+                {"path": str(demo_model)},
+                name=name,
+                request_defaults={"temperature": 0},
+                policy={"share": False},  # else one engine would serve both
+            )
             await services.models.create(new, LOCAL_ADMIN)
 
         async def ask(model: str) -> None:
