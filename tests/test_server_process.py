@@ -13,6 +13,8 @@ import pytest
 
 from tests.serving import ServerProcess
 
+pytestmark = pytest.mark.real
+
 CHAT = {"model": "demo", "messages": [{"role": "user", "content": "What is the capital of France?"}]}
 ANSWER = "The capital of France is Paris."
 

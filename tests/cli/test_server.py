@@ -17,6 +17,8 @@ from ostler.cli.failures import CommandFailed
 from ostler.core.server_lock import ServerLock
 from tests.cli.conftest import COMMAND, Cli
 
+pytestmark = pytest.mark.real
+
 
 @pytest.mark.parametrize(
     ("text", "url"),

@@ -20,6 +20,8 @@ from huggingface_hub import scan_cache_dir
 from tests.conformance.bodhi_house import FP16, OVER, PASSWORD, Q4, REPO, BodhiHouse, Reply
 from tests.conformance.typescript import Fetch, blocks, constants, fetches, literal
 
+pytestmark = pytest.mark.real
+
 AUTOMATIC = f"{REPO}:q4"
 TABLE_ROW = re.compile(r"^\| `([\w:-]+)` \| ([^|]+) \| ([^|]+) \|", re.MULTILINE)
 

@@ -19,7 +19,7 @@ from tests.conformance.cortex_house import CortexHouse, after
 from tests.library.gguf_files import write_shards
 from tests.real.docker_engine import DockerEngine
 
-real = pytest.mark.real
+pytestmark = pytest.mark.real
 LLAMA = {"mode": "offline", "engine_type": "llamacpp", "local_path": "demo", "served_model_name": "x"}
 ARGS, ENV = "engine_startup_args_json", "engine_startup_env_json"
 
@@ -167,7 +167,6 @@ def test_nothing_is_routed_to_port_0(cortex: CortexHouse, url: str) -> None:
     assert cortex.client.chat("nowhere").status == 404
 
 
-@real
 def test_two_starts_are_one_container(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     number = in_containers.create("twice")
     with ThreadPoolExecutor(4) as people:
@@ -178,7 +177,6 @@ def test_two_starts_are_one_container(in_containers: CortexHouse, docker_engine:
     assert docker_engine.containers() == [f"llamacpp-model-{number}"]
 
 
-@real
 def test_a_start_while_the_daemon_is_down(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     number = in_containers.create("early")
     docker_engine.stop()
@@ -192,7 +190,6 @@ def test_a_start_while_the_daemon_is_down(in_containers: CortexHouse, docker_eng
     in_containers.client.run(number)
 
 
-@real
 def test_a_server_that_starts_while_the_daemon_is_down(
     in_containers: CortexHouse, docker_engine: DockerEngine
 ) -> None:
@@ -212,7 +209,6 @@ def test_a_server_that_starts_while_the_daemon_is_down(
     assert docker_engine.containers() == [f"llamacpp-model-{number}"]
 
 
-@real
 def test_a_container_that_is_removed_by_hand(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     number = in_containers.create("gone")
     in_containers.client.run(number)
@@ -222,7 +218,6 @@ def test_a_container_that_is_removed_by_hand(in_containers: CortexHouse, docker_
     assert in_containers.client.chat("gone").status == 200
 
 
-@real
 def test_a_container_that_ends_at_once(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     number = in_containers.create("short", **{ARGS: [{"flag": "--no-such-flag", "type": "flag"}]})
     in_containers.client.do(number, "start", override="true")

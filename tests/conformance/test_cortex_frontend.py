@@ -19,6 +19,8 @@ from tests.conformance.conftest import PROCESSES
 from tests.conformance.cortex_client import Answer, CortexClient
 from tests.conformance.cortex_house import CortexHouse
 
+pytestmark = pytest.mark.real
+
 ORIGIN = "http://frontend.test:3001"
 WHO = {"username": "owner", "password": "a long password"}
 NOW_AND_THEN = ("id", "name", "served_model_name", "task", "engine_type", "state", "archived", "port")

@@ -26,7 +26,7 @@ from tests.conformance.cortex_client import CortexClient
 from tests.conformance.cortex_house import CortexHouse, after
 from tests.real.docker_engine import LLAMA_IMAGE, DockerEngine
 
-real = pytest.mark.real
+pytestmark = pytest.mark.real
 CHECKOUT = Path(__file__).parents[2]
 PLAN_FIELDS = {
     "ngl": None,
@@ -78,7 +78,6 @@ def test_gguf_is_for_llama_cpp(cortex: CortexHouse) -> None:
 VLLM = {"mode": "offline", "engine_type": "vllm", "local_path": "hf", "served_model_name": "qwen"}
 
 
-@real
 @pytest.mark.timeout(900)
 def test_both_engines_live_the_same_life(with_both: CortexHouse) -> None:
     """Seamless admin experience: same workflows, and OpenAI-compatible endpoints for both engines."""
@@ -127,7 +126,6 @@ def assert_openai(client: CortexClient, served: str) -> None:
 # 1. Architecture
 
 
-@real
 def test_the_engine_chooses_the_image(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     """Engine selection: model creation → engine type field → image; vLLM's is vllm/vllm-openai:latest."""
     llama, vllm = in_containers.create("llama"), in_containers.client.create(**VLLM, name="qwen")
@@ -253,7 +251,6 @@ def test_the_file_is_found(cortex: CortexHouse, local_path: str, ending: str) ->
     assert after("--model", command).endswith(ending)
 
 
-@real
 def test_a_container_as_the_plan_draws_it(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     """Name, image, read-only /models, environment, 8000/tcp on an ephemeral port, network, labels, shm.
 
@@ -282,7 +279,6 @@ def test_a_container_as_the_plan_draws_it(in_containers: CortexHouse, docker_eng
     assert host["RestartPolicy"]["Name"] == "no"
 
 
-@real
 def test_an_older_container_of_it_gives_way(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     """Stop existing container (same pattern as vLLM): a start after a change makes it anew under its name."""
     number = in_containers.create("demo")
@@ -297,7 +293,6 @@ def test_an_older_container_of_it_gives_way(in_containers: CortexHouse, docker_e
     assert after("--ctx-size", docker_engine.inspect(name)["Args"]) == "1024"
 
 
-@real
 def test_a_stop_removes_the_container(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     """Stop container regardless of engine type: stopped within its grace, and removed."""
     number = in_containers.create("demo")
@@ -400,7 +395,6 @@ def test_an_unsaved_form_is_estimated(cortex: CortexHouse) -> None:
 # 5. Image
 
 
-@real
 def test_health_is_llama_servers_own(in_containers: CortexHouse) -> None:
     """Health endpoint: 200 once ready (the plan's wrapper is not needed)."""
     number = in_containers.create("demo")
@@ -480,7 +474,6 @@ def test_memory_is_never_given_away_twice(small_gpu: CortexHouse) -> None:
     assert small_gpu.client.state(number) == "stopped"
 
 
-@real
 def test_two_containers_have_port_8000_each(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     """8.4 Both engines need to expose port 8000 in containers: ephemeral ports outside."""
     numbers = [in_containers.create("one"), in_containers.create("two")]
@@ -508,7 +501,6 @@ def test_bodies_without_llama_fields_go_on(cortex: CortexHouse) -> None:
 # 10. Success: functional
 
 
-@real
 def test_containers_start_and_stop_reliably(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     """llama.cpp containers start/stop reliably: again and again, each time by every state."""
     number = in_containers.create("demo")

@@ -23,7 +23,7 @@ from tests.real.docker_engine import EMPTY_IMAGE, LLAMA_IMAGE, DockerEngine, lla
 from tests.real.image_registry import Registry, serving
 from tests.real.test_docker_contract import PYTHON
 
-real = pytest.mark.real
+pytestmark = pytest.mark.real
 CHECKOUT = Path(__file__).parents[2]
 STAND_IN = f"/py/bin/python{sys.version_info[0]}.{sys.version_info[1]} -S -E /stand_in.py"
 
@@ -45,7 +45,6 @@ def test_records_are_stored(cortex: CortexHouse) -> None:
     assert {name: before[name] for name in flags} == flags
 
 
-@real
 def test_llama_containers_have_their_models_number(
     in_containers: CortexHouse, docker_engine: DockerEngine
 ) -> None:
@@ -56,7 +55,6 @@ def test_llama_containers_have_their_models_number(
     assert in_containers.client.models()[number]["container_name"] == f"llamacpp-model-{number}"
 
 
-@real
 @pytest.mark.timeout(900)
 def test_vllm_containers_have_their_models_number(
     in_containers: CortexHouse, docker_engine: DockerEngine, vllm: Path, shared: Path
@@ -137,7 +135,6 @@ def test_a_whole_life(cortex: CortexHouse) -> None:
 # State machine, each edge on a real container
 
 
-@real
 def test_the_way_up_and_the_way_down(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     """stopped - Start Click → starting - Container Up → loading → running - Stop → stopping → stopped."""
     number = in_containers.create("demo")
@@ -150,7 +147,6 @@ def test_the_way_up_and_the_way_down(in_containers: CortexHouse, docker_engine: 
     assert docker_engine.containers() == []
 
 
-@real
 def test_an_error_before_the_start(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     """Error at any stage → failed: an image that is not here is found before there is anything that fails."""
     number = in_containers.create("demo", engine_image="ghcr.io/nobody/nothing:1")
@@ -161,7 +157,6 @@ def test_an_error_before_the_start(in_containers: CortexHouse, docker_engine: Do
     assert docker_engine.containers() == []
 
 
-@real
 def test_an_error_while_starting(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     """Error at any stage → failed: the container cannot be made, as its name is somebody else's."""
     number = in_containers.create("demo")
@@ -175,7 +170,6 @@ def test_an_error_while_starting(in_containers: CortexHouse, docker_engine: Dock
     in_containers.client.run(number)
 
 
-@real
 def test_an_error_while_loading(in_containers: CortexHouse) -> None:
     """Error at any stage → failed: the engine ends while it loads; a start from there goes up again."""
     number = in_containers.create(
@@ -189,7 +183,6 @@ def test_an_error_while_loading(in_containers: CortexHouse) -> None:
     assert in_containers.told("demo")[3:] == ["starting", "loading", "running"]
 
 
-@real
 def test_an_error_while_running(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     """Error at any stage → failed: the engine dies; a stop from there ends in stopped."""
     number = in_containers.create("demo")
@@ -204,7 +197,6 @@ def test_an_error_while_running(in_containers: CortexHouse, docker_engine: Docke
     assert in_containers.told("demo") == ["starting", "loading", "running", "failed", "stopped"]
 
 
-@real
 def test_a_stop_while_the_daemon_is_away(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     """Error at any stage: a stop while the daemon is away goes on, and is never called stopped before it is.
 
@@ -223,7 +215,6 @@ def test_a_stop_while_the_daemon_is_away(in_containers: CortexHouse, docker_engi
     assert docker_engine.containers() == []
 
 
-@real
 def test_an_error_while_stopping(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     """Error at any stage → failed: the daemon refuses to take the container away; a stop from there stops."""
     number = in_containers.create("demo")
@@ -242,7 +233,6 @@ def test_an_error_while_stopping(in_containers: CortexHouse, docker_engine: Dock
 # States
 
 
-@real
 def test_stopped(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     """`stopped`: No container running, ready to start."""
     number = in_containers.create("demo")
@@ -263,7 +253,6 @@ def slow(house: CortexHouse, *manners: str) -> int:
     return number
 
 
-@real
 def test_starting(online_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     """`starting`: Container creation initiated. Its image is on its way; a stop ends it from here, too."""
     server = llama_server()
@@ -281,7 +270,6 @@ def test_starting(online_containers: CortexHouse, docker_engine: DockerEngine) -
     docker_engine.docker("rmi", "--force", registry.image)
 
 
-@real
 def test_loading(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     """`loading`: Container running, model loading into GPU memory. A stop ends it from here, too."""
     number = slow(in_containers, "--load-s", "-1")
@@ -293,7 +281,6 @@ def test_loading(in_containers: CortexHouse, docker_engine: DockerEngine) -> Non
     assert in_containers.told("demo") == ["starting", "loading", "stopping", "stopped"]
 
 
-@real
 def test_running(in_containers: CortexHouse) -> None:
     """`running`: Model ready for inference requests."""
     number = in_containers.create("demo")
@@ -304,7 +291,6 @@ def test_running(in_containers: CortexHouse) -> None:
     assert (tested["success"], tested["test_type"], tested["error"]) == (True, "chat", None)
 
 
-@real
 @pytest.mark.timeout(600)
 def test_running_without_a_chat_template(with_both: CortexHouse) -> None:
     """`running`: Model ready for inference requests; one that cannot chat is tried out by completions."""
@@ -324,7 +310,6 @@ def test_running_without_a_chat_template(with_both: CortexHouse) -> None:
     assert tested["request"]["prompt"] == "Hello" and tested["response"]["choices"][0]["text"]
 
 
-@real
 def test_stopping(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     """`stopping`: Graceful shutdown in progress."""
     number = slow(in_containers, "--ignore-term")
@@ -337,7 +322,6 @@ def test_stopping(in_containers: CortexHouse, docker_engine: DockerEngine) -> No
     assert docker_engine.containers() == []
 
 
-@real
 def test_failed(in_containers: CortexHouse) -> None:
     """`failed`: Error occurred, check logs for diagnostics."""
     number = in_containers.create(
@@ -393,7 +377,6 @@ def test_deleting_a_running_model(cortex: CortexHouse) -> None:
     cortex.assert_untouched()
 
 
-@real
 def test_deleting_ends_the_container(in_containers: CortexHouse, docker_engine: DockerEngine) -> None:
     """Delete: container is stopped, and it saw the files read-only."""
     number = in_containers.create("demo")
@@ -494,7 +477,6 @@ def test_the_log_with_its_diagnosis(cortex: CortexHouse) -> None:
     assert not (found["diagnosis"] or {}).get("detected"), "nothing is wrong with it"
 
 
-@real
 def test_logs_of_a_container(in_containers: CortexHouse) -> None:
     """`GET /admin/models/{id}/logs` returns recent container logs: also after the container is gone."""
     number = in_containers.create("demo")
@@ -519,7 +501,6 @@ def test_a_dry_run_shows_the_command_of_llama_cpp(cortex: CortexHouse) -> None:
     assert cortex.client.state(number) == "stopped"
 
 
-@real
 @pytest.mark.timeout(300)
 def test_a_dry_run_shows_the_command_of_vllm(with_both: CortexHouse) -> None:
     """Returns the vLLM or llama.cpp command that would be executed: vLLM's."""
@@ -616,7 +597,6 @@ def assert_numbers(item: dict[str, Any]) -> None:
     assert {"num_requests_swapped", "gpu_cache_usage_pct", "cpu_cache_usage_pct"} <= set(item)
 
 
-@real
 def test_containers_have_numbers(in_containers: CortexHouse) -> None:
     """Running models expose metrics: those in containers too, whatever network the server is on."""
     in_containers.client.run(in_containers.create("demo"))

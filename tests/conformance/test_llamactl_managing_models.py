@@ -27,6 +27,8 @@ from tests.hub.repos import HubRepo
 from tests.hub.server import HubServer, folder_files
 from tests.serving import ServerProcess
 
+pytestmark = pytest.mark.real
+
 REPO = "bartowski/Llama-3.2-3B-Instruct-GGUF"
 MODELS = "/api/v1/backends/llama-cpp/models"
 

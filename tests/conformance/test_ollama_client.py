@@ -22,6 +22,8 @@ import pytest
 from tests.hub.server import HubServer
 from tests.serving import ServerProcess
 
+pytestmark = pytest.mark.real
+
 HI = [{"role": "user", "content": "hi"}]
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(32)).decode()
 Ask = Callable[..., Any]
