@@ -69,6 +69,21 @@ async def test_a_record_comes_back_as_it_was(database: Database, log: UsageLog) 
     assert page.total == 2
 
 
+async def test_a_flush_waits_for_what_is_being_stored(database: Database, log: UsageLog) -> None:
+    writer = UsageWriter(database, flush_s=0)
+    await writer.start()
+    async with database.write():  # so that nobody else writes
+        writer.record(a_record())
+        while writer.waiting:
+            await asyncio.sleep(0)
+        flushing = asyncio.create_task(writer.flush())
+        await asyncio.sleep(0)
+        assert not flushing.done()
+    await flushing
+    assert (await log.find()).total == 1
+    await writer.close()
+
+
 async def test_more_than_one_batch_is_stored_whole_and_in_order(database: Database, log: UsageLog) -> None:
     count = BATCH * 2 + 7
     await stored(database, *(a_record(status=200 + n % 100, path=f"/{n}") for n in range(count)))

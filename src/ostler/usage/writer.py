@@ -42,6 +42,7 @@ class UsageWriter:
         self._queue: deque[RequestRecord] = deque()
         self._arrived = asyncio.Event()
         self._closing = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._dropped_told = 0
         self.dropped = 0
@@ -78,8 +79,8 @@ class UsageWriter:
         self._task = None
 
     async def flush(self) -> None:
-        """Store what is there now."""
-        while self._queue and await self._write_batch():
+        """Store what is there now; what is being stored already is waited for."""
+        while await self._write_batch() and self._queue:
             pass
 
     async def _run(self) -> None:
@@ -105,6 +106,10 @@ class UsageWriter:
 
     async def _write_batch(self) -> bool:
         """Store the oldest records; False when the database refused and they stay in the queue."""
+        async with self._writing:
+            return not self._queue or await self._write_oldest()
+
+    async def _write_oldest(self) -> bool:
         batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
         try:
             async with self._database.write() as session:
