@@ -6,10 +6,13 @@ import asyncio
 from pathlib import Path
 
 import openai
+import pytest
 
 from ostler.core.principals import LOCAL_ADMIN
 from ostler.models.records import NewModel
 from tests.server import running_ostler
+
+pytestmark = pytest.mark.real
 
 CLIENTS, REQUESTS = 3, 12
 QUESTION = "What is the capital of France?"

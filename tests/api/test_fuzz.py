@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from ostler.app import Ostler
 from tests.server import running_ostler
 
+pytestmark = pytest.mark.real
+
 STREAMS = ("/events", "/logs")
 STATUSES_OF_OURS = {501, 503, 507}
 EXAMPLES = 6

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Cli
 from tests.hub.server import HubServer
+
+pytestmark = pytest.mark.real
 
 
 def test_a_file_is_told_by_device_with_a_verdict(cli: Cli, demo_model: Path) -> None:

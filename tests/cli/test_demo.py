@@ -10,6 +10,8 @@ import pytest
 from tests.cli.conftest import Cli
 from tests.cli.terminal import CTRL_C
 
+pytestmark = pytest.mark.real
+
 ANSWER = "The capital of France is Paris."
 
 

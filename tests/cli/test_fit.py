@@ -11,6 +11,8 @@ import pytest
 
 from tests.cli.conftest import Cli
 
+pytestmark = pytest.mark.real
+
 TIGHT = {"OSTLER_DEVICES": "cpu:10MiB", "OSTLER_DEVICE_RESERVE": "0", "OSTLER_OFFLINE": "1"}
 
 

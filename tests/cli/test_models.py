@@ -10,6 +10,8 @@ import pytest
 
 from tests.cli.conftest import Cli
 
+pytestmark = pytest.mark.real
+
 
 @pytest.fixture
 def own_file(tmp_path: Path, demo_model: Path) -> Path:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from ostler.cli.targets import file_source, hub_spec
 from tests.cli.conftest import Cli
 from tests.cli.terminal import CTRL_C
 from tests.hub.server import HubServer
+
+pytestmark = pytest.mark.real
 
 QUESTION = "What is the capital of France?"
 

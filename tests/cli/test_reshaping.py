@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Cli
+
+pytestmark = pytest.mark.real
 
 
 def test_a_split_model_is_merged_and_serves(cli: Cli, shared: Path) -> None:

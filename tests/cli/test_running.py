@@ -12,6 +12,8 @@ from tests.cli.conftest import Cli
 from tests.cli.held_server import FIRST, HeldServer
 from tests.cli.terminal import CTRL_C, CTRL_D
 
+pytestmark = pytest.mark.real
+
 QUESTION = "What is the capital of France?"
 ANSWER = "The capital of France is Paris."
 

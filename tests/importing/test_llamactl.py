@@ -17,6 +17,8 @@ from tests.api.conftest import Api, MakeApi, problem
 from tests.importing.conftest import OldLlamactl
 from tests.unchanged import fingerprints
 
+pytestmark = pytest.mark.real
+
 TOKEN, SECOND = "llamactl-" + "a" * 64, "llamactl-" + "b" * 64
 MANAGEMENT = "llamactl-mgmt-" + "c" * 64
 CONFIG = """

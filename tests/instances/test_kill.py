@@ -21,6 +21,8 @@ from ostler.core.principals import LOCAL_ADMIN
 from ostler.runtimes.process import ProcessRuntime
 from tests.instances.conftest import House, running_house
 
+pytestmark = pytest.mark.real
+
 CHECKOUT = Path(__file__).parents[2]
 
 

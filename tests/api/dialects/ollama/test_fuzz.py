@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from tests.serving import ServerProcess
 
+pytestmark = pytest.mark.real
+
 PATHS = ("chat", "generate", "embed", "embeddings", "show", "pull", "push", "create", "copy", "delete")
 NOT_HERE = {501, 503, 507}
 """What is known and cannot be done: pushing, asking a hub while offline."""
