@@ -18,6 +18,8 @@ from tests.access.provider import CLIENT, SECRET, FakeProvider, go
 from tests.api.conftest import Api, MakeApi, problem
 from tests.gateway.conftest import serving
 
+pytestmark = pytest.mark.real
+
 SIGN_IN = "//ostler/v1/session/oidc"
 Made = Callable[..., Awaitable[Api]]
 

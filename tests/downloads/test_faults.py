@@ -17,6 +17,8 @@ from tests.downloads.conftest import Bed, MakeBed
 from tests.hub.repos import HubRepo
 from tests.hub.server import HubServer
 
+pytestmark = pytest.mark.real
+
 DATA = os.urandom(1_500_000)
 SPEC = "org/tiny-GGUF:Q8_0"
 FILE = "tiny-Q8_0.gguf"

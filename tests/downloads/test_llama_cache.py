@@ -17,6 +17,8 @@ from tests.downloads.conftest import Bed, MakeBed
 from tests.hub.repos import HubRepo
 from tests.hub.server import HubServer
 
+pytestmark = pytest.mark.real
+
 DATA = os.urandom(300_000)
 MORE = os.urandom(200_000)
 REPO = "org/tiny-GGUF"

@@ -18,6 +18,8 @@ from ostler.runtimes.process import ProcessRuntime
 from tests.fit.small_models import Sizes, write_model
 from tests.instances.conftest import House, running_house
 
+pytestmark = pytest.mark.real
+
 
 @pytest.fixture
 async def real(database: Database, tmp_path: Path, models_dir: Path) -> AsyncIterator[House]:

@@ -18,6 +18,8 @@ from ostler.library.gguf_gaps import MAX_BYTES, MAX_PIECES, read_gguf_header_in_
 from ostler.library.gguf_header import ArraySummary
 from tests.library.gguf_files import Tensor, gguf_header, model_metadata, model_tensors, write_gguf
 
+pytestmark = pytest.mark.real
+
 TENSORS = [
     Tensor("token_embd.weight", (256, 512)),
     *(Tensor(f"blk.{n}.ffn_up.weight", (256, 512)) for n in range(300)),

@@ -16,6 +16,8 @@ from tests.api.dialects.llamactl.conftest import ROOT, Llamactl, MakeLlamactl
 from tests.api.dialects.llamactl.shapes import failure, not_let_in
 from tests.hub.server import HubServer
 
+pytestmark = pytest.mark.real
+
 HELLO = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
 
 
