@@ -20,8 +20,6 @@ from ostler.gateway.elsewhere import carry_elsewhere
 from ostler.gateway.errors import (
     ClientGone,
     Dialect,
-    EngineGone,
-    EngineSilent,
     SilentClient,
     WrongMethod,
     envelope,
@@ -46,7 +44,6 @@ from ostler.gateway.ports import (
     AutomaticNames,
     Doorkeeper,
     EngineLeases,
-    Lease,
     ModelNames,
     Receive,
     RequestLimits,
@@ -57,7 +54,7 @@ from ostler.gateway.ports import (
 from ostler.gateway.routes import MODELS, PREFIX, check_scope, dialect_of, route_of
 from ostler.gateway.translated import Translated, TranslatingForwarder
 from ostler.gateway.upstream import Upstream
-from ostler.gateway.waiting import wait_for_lease
+from ostler.gateway.waiting import Leased
 from ostler.gateway.wishes import Wishes, read_wishes
 from ostler.models.records import Model
 from ostler.upstreams.pools import ExternalModel, Pools
@@ -135,13 +132,11 @@ class Gateway:
         self._addresses = addresses
         self._patience = Patience()
         self._exchanges = self._patience.exchanges
-        self._loop: asyncio.AbstractEventLoop | None = None
         metrics.in_flight = lambda: len(self._exchanges)
         metrics.members = lambda: self._pools.members
 
     async def start(self) -> None:
         """Begin to look after clients and connections."""
-        self._loop = asyncio.get_running_loop()
         await self._patience.start()
 
     async def close(self) -> None:
@@ -183,8 +178,7 @@ class Gateway:
         except Exception as error:  # the last door: nobody above would tell the client
             log.exception("request %s to %s failed", exchange.request_id, exchange.path)
             if not exchange.head_sent:
-                text = "Something went wrong in Ostler; its log says what."
-                body = envelope(exchange.dialect, 500, text)
+                body = envelope(exchange.dialect, 500, "Something went wrong in Ostler; its log says what.")
                 await exchange.answer(500, [], body)
             exchange.error = repr(error)
         finally:
@@ -235,8 +229,7 @@ class Gateway:
         wants_stream = asks_for_stream(exchange)
         if wants_stream and exchange.ticket is not None:
             exchange.ticket.begin_stream()
-        loop = self._loop or asyncio.get_running_loop()
-        await while_client_stays(exchange, loop, self._carry(exchange, settings, Wishes(), wants_stream))
+        await while_client_stays(exchange, self._carry(exchange, settings, Wishes(), wants_stream))
 
     async def _route(self, exchange: Exchange, principal: Principal) -> None:
         """Find the model, and carry the request to its engine."""
@@ -263,8 +256,7 @@ class Gateway:
             wants_stream = (defaults.get("stream") if stream is None else stream) is True
         if wants_stream and exchange.ticket is not None:
             exchange.ticket.begin_stream()
-        loop = self._loop or asyncio.get_running_loop()
-        await while_client_stays(exchange, loop, self._carry(exchange, settings, wishes, wants_stream))
+        await while_client_stays(exchange, self._carry(exchange, settings, wishes, wants_stream))
 
     async def _carry(
         self, exchange: Exchange, settings: Settings, wishes: Wishes, wants_stream: bool
@@ -276,30 +268,18 @@ class Gateway:
             return await carry_elsewhere(
                 exchange, model, self._pools, self._forwarder, self._metrics, settings
             )
-        lease: Lease | None = self._instances.try_lease(model.id)
-        if lease is None:
-            lease = await wait_for_lease(
-                exchange,
-                self._instances,
-                model,
-                principal,
-                settings,
-                is_batch=wishes.is_batch,
-                wants_stream=wants_stream,
-            )
-        if wishes.keep_alive is not None:
-            lease.keep_alive(wishes.keep_alive)
-        exchange.instance_id = lease.instance_id
-        broken = False
-        try:
+        async with Leased(
+            exchange,
+            self._instances,
+            model,
+            principal,
+            settings,
+            is_batch=wishes.is_batch,
+            wants_stream=wants_stream,
+            keep_alive=wishes.keep_alive,
+        ) as lease:
             limits = limits_of(model.policy, settings.upstream_timeout_s, wants_stream=wants_stream)
             await forward_within(self._forwarder, exchange, lease, limits)
-        except (EngineGone, EngineSilent):
-            broken = True
-            raise
-        finally:
-            is_look = exchange.address is not None and exchange.address.is_look
-            lease.release(broken=broken, is_use=not is_look)
         return None
 
     async def _list(self, exchange: Exchange) -> None:

@@ -130,11 +130,9 @@ class Exchange:
 _NOTHING = Incoming("-")
 
 
-async def while_client_stays(
-    exchange: Exchange, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]
-) -> None:
+async def while_client_stays(exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
     """Do the work, and end it as soon as the client has gone. Raises ClientGone then."""
-    watch = ClientWatch(exchange.receive, loop)
+    watch = ClientWatch(exchange.receive, asyncio.get_running_loop())
     try:
         await work
     except asyncio.CancelledError:

@@ -7,7 +7,6 @@ every request.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
@@ -16,15 +15,15 @@ from ostler.core.principals import Principal
 from ostler.core.settings import Settings
 from ostler.gateway.bodies import parse_object, read_body, with_defaults
 from ostler.gateway.elsewhere import carry_elsewhere
-from ostler.gateway.errors import BadBody, Dialect, EngineGone, EngineSilent
+from ostler.gateway.errors import BadBody, Dialect
 from ostler.gateway.exchange import Exchange, while_client_stays
 from ostler.gateway.forward import Forwarder, as_bytes, bounded, is_stream
 from ostler.gateway.limits import forward_within, limits_of
 from ostler.gateway.metrics import GatewayMetrics
-from ostler.gateway.ports import Destination, EngineLeases, Lease, Translation, Translator
+from ostler.gateway.ports import Destination, EngineLeases, Translation, Translator
 from ostler.gateway.routes import Route, check_scope, expect_post
 from ostler.gateway.upstream import Connection, Target
-from ostler.gateway.waiting import wait_for_lease
+from ostler.gateway.waiting import Leased
 from ostler.instances.keep_alive import KeepAlive
 from ostler.models.records import Model
 from ostler.upstreams.pools import ExternalModel, Pools
@@ -80,7 +79,7 @@ class Translated:
         if translation.wants_stream and exchange.ticket is not None:
             exchange.ticket.begin_stream()
         work = self._answer(exchange, translation, model, principal, settings)
-        await while_client_stays(exchange, asyncio.get_running_loop(), work)
+        await while_client_stays(exchange, work)
 
     async def _answer(
         self,
@@ -101,16 +100,16 @@ class Translated:
             return await carry_elsewhere(
                 exchange, model, self._pools, self._forwarder, self._metrics, settings
             )
-        lease: Lease | None = self._instances.try_lease(model.id)
-        if lease is None:
-            lease = await wait_for_lease(
-                exchange, self._instances, model, principal, settings, is_batch=False, wants_stream=False
-            )
-        if keep_alive is not None:
-            lease.keep_alive(keep_alive)
-        exchange.instance_id = lease.instance_id
-        broken = False
-        try:
+        async with Leased(
+            exchange,
+            self._instances,
+            model,
+            principal,
+            settings,
+            is_batch=False,
+            wants_stream=False,
+            keep_alive=keep_alive,
+        ) as lease:
             context_length = await self._instances.context_length(model.id)
             if not _prepare(exchange, translation, model, lease.engine, context_length):
                 return await _tell(exchange, translation, translation.end())
@@ -118,11 +117,6 @@ class Translated:
                 model.policy, settings.upstream_timeout_s, wants_stream=translation.wants_stream
             )
             await forward_within(self._forwarder, exchange, lease, limits)
-        except (EngineGone, EngineSilent):
-            broken = True
-            raise
-        finally:
-            lease.release(broken=broken)
         return None
 
 
