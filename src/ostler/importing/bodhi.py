@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ostler.core.errors import Invalid, InvalidField, OstlerError
+from ostler.core.errors import Invalid, InvalidField
 from ostler.core.live_settings import LiveSettings
 from ostler.core.principals import Principal, Role
 from ostler.engines.registry import Engines
 from ostler.hub.specs import check_relative, check_repo, check_revision
 from ostler.importing.bodhi_home import DATABASE, Unreadable, read_home
-from ostler.importing.report import Outcome, Report, reason_of
+from ostler.importing.report import Outcome, Report, Told, reason_of
 from ostler.library.service import Library
 from ostler.models.alias_params import (
     AT_NEXT_REQUEST,
@@ -34,7 +34,6 @@ from ostler.models.service import Models
 ORIGIN = "bodhi"
 ENGINE = "llamacpp"
 
-Told = tuple[Outcome, str | None]
 
 _AT_START = {
     "BODHI_HOST": "OSTLER_HOST",
@@ -62,10 +61,10 @@ class BodhiImport:
         found = await asyncio.to_thread(read_home, home)
         report = Report(dry_run)
         for file, content in found.aliases.items():
-            await _tell(report, "alias", _name_in(content) or file, self._alias(content, principal, dry_run))
+            await report.take("alias", _name_in(content) or file, self._alias(content, principal, dry_run))
         await self._predefined(found.models, report)
         for key, value in sorted(_settings(found.settings, report).items()):
-            await _tell(report, "setting", key, self._setting(key, value, principal, dry_run))
+            await report.take("setting", key, self._setting(key, value, principal, dry_run))
         if found.has_database:
             note = "its tokens, people and downloads are not taken; make tokens anew"
             report.add("database", DATABASE, Outcome.REFUSED, note)
@@ -167,15 +166,6 @@ class BodhiImport:
         if (variable := _AT_START.get(key)) is not None:
             raise InvalidField(key, "it is read when the server starts", hint=_restart(variable, value))
         raise InvalidField(key, "it has no meaning here")
-
-
-async def _tell(report: Report, kind: str, name: str, work: Awaitable[Told]) -> None:
-    """Do one piece of work and write down what came of it."""
-    try:
-        outcome, note = await work
-    except OstlerError as error:
-        outcome, note = Outcome.REFUSED, reason_of(error)
-    report.add(kind, name, outcome, note)
 
 
 def _place(alias: PredefinedAlias, known: Mapping[str, PredefinedAlias], *, is_own_file: bool) -> Told:

@@ -15,10 +15,10 @@ from ostler.access.service import Access
 from ostler.access.users import UserNotFound
 from ostler.chats.service import ChatNotFound, Chats, Said, owner_named
 from ostler.core.comma_lists import comma_list
-from ostler.core.errors import InvalidField, OstlerError
+from ostler.core.errors import InvalidField
 from ostler.core.principals import Principal, Role
 from ostler.importing.cortex_database import Row, Tables, read_tables
-from ostler.importing.report import Outcome, Report, reason_of
+from ostler.importing.report import Outcome, Report, Told
 from ostler.models.names import name_like
 from ostler.models.recipes import RecipeNameTaken, Recipes
 from ostler.models.records import NewModel
@@ -82,36 +82,30 @@ class _Taking:
 
     async def all(self, tables: Tables) -> Report:
         for row in tables["organizations"]:
-            await self._tell("organisation", row.get("name"), self._organisation(row))
+            await self._report.take("organisation", row.get("name"), self._organisation(row))
         for row in tables["users"]:
-            await self._tell("person", row.get("username"), self._user(row))
+            await self._report.take("person", row.get("username"), self._user(row))
         for row in tables["api_keys"]:
-            await self._tell("key", row.get("prefix"), self._key(row))
+            await self._report.take("key", row.get("prefix"), self._key(row))
         for row in tables["models"]:
-            await self._tell("model", row.get("served_model_name") or row.get("name"), self._model(row))
+            await self._report.take(
+                "model", row.get("served_model_name") or row.get("name"), self._model(row)
+            )
         values = {str(row.get("key")): row.get("value") for row in tables["config_kv"]}
         own = {row.get("served_model_name") for row in tables["models"]}
         for name, entry in _registry(values.get("model_registry")).items():
             if name not in own:  # those are containers of Cortex, which are not ours
-                await self._tell("upstream", name, self._upstream(name, entry))
+                await self._report.take("upstream", name, self._upstream(name, entry))
         for row in tables["recipes"]:
-            await self._tell("recipe", row.get("name"), self._recipe(row))
+            await self._report.take("recipe", row.get("name"), self._recipe(row))
         said = _by_chat(tables["chat_messages"])
         for row in tables["chat_sessions"]:
             name = f"{row.get('title')} ({str(row.get('id'))[:8]})"
-            await self._tell("conversation", name, self._chat(row, said.get(str(row.get("id")), [])))
+            await self._report.take("conversation", name, self._chat(row, said.get(str(row.get("id")), [])))
         self._tell_of_the_rest(values, tables)
         return self._report
 
-    async def _tell(self, kind: str, name: Any, work: Awaitable[tuple[Outcome, str | None]]) -> None:
-        """Do one piece of work and write down what came of it."""
-        try:
-            outcome, note = await work
-        except OstlerError as error:
-            outcome, note = Outcome.REFUSED, reason_of(error)
-        self._report.add(kind, str(name), outcome, note)
-
-    async def _organisation(self, row: Row) -> tuple[Outcome, str | None]:
+    async def _organisation(self, row: Row) -> Told:
         rooms, name = self._access.organisations, str(row["name"])
         outcome = Outcome.THERE
         try:
@@ -126,7 +120,7 @@ class _Taking:
         self._orgs[row["id"]] = found
         return outcome, None
 
-    async def _user(self, row: Row) -> tuple[Outcome, str | None]:
+    async def _user(self, row: Row) -> Told:
         users, name = self._access.users, str(row["username"])
         try:
             self._users[row["id"]] = (await users.get(name)).id
@@ -149,7 +143,7 @@ class _Taking:
             self._users[row["id"]] = made.id
         return Outcome.TAKEN, "switched off, as there" if disabled else None
 
-    async def _key(self, row: Row) -> tuple[Outcome, str | None]:
+    async def _key(self, row: Row) -> Told:
         prefix = str(row["prefix"])
         name = f"cortex {prefix}"
         try:
@@ -179,7 +173,7 @@ class _Taking:
         lost = user and owner.user_id is None
         return Outcome.TAKEN, "its person was not taken, so it belongs to nobody" if lost else None
 
-    async def _model(self, row: Row) -> tuple[Outcome, str | None]:
+    async def _model(self, row: Row) -> Told:
         new = await self._new_model_of(_model_fields(row))
         notes = []
         if (name := name_like(new.name or "")) != new.name:
@@ -201,7 +195,7 @@ class _Taking:
                 await self._models.update(made.id, {"archived": True}, self._principal)
         return Outcome.TAKEN, "; ".join(notes) or None
 
-    async def _upstream(self, name: str, entry: Row) -> tuple[Outcome, str | None]:
+    async def _upstream(self, name: str, entry: Row) -> Told:
         if any(external.name == name for external in self._externals.all()):
             return Outcome.THERE, None
         engine = str(entry.get("engine_type") or "vllm")
@@ -213,7 +207,7 @@ class _Taking:
             await self._externals.add(name, url, engine, task, self._principal)
         return Outcome.TAKEN, None
 
-    async def _recipe(self, row: Row) -> tuple[Outcome, str | None]:
+    async def _recipe(self, row: Row) -> Told:
         found = await self._recipes.list(search=str(row["name"]), limit=1_000)
         if any(recipe.name == row["name"] for recipe in found.items):
             return Outcome.THERE, None
@@ -231,7 +225,7 @@ class _Taking:
             return Outcome.THERE, None
         return Outcome.TAKEN, None
 
-    async def _chat(self, row: Row, said: list[Row]) -> tuple[Outcome, str | None]:
+    async def _chat(self, row: Row, said: list[Row]) -> Told:
         user_id = self._users.get(row.get("user_id") or 0)
         if user_id is None:
             raise InvalidField("user_id", "its person was not taken")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ from ostler.access.foreign import UNMARKED
 from ostler.access.key_records import KeyNotFound
 from ostler.access.service import Access
 from ostler.core.clock import Clock
-from ostler.core.errors import InvalidField, OstlerError
+from ostler.core.errors import InvalidField
 from ostler.core.live_settings import LiveSettings
 from ostler.core.principals import Principal, Role
 from ostler.core.settings import environment_names
 from ostler.importing.llamactl_files import Found, Row, read_llamactl
-from ostler.importing.report import Outcome, Report
+from ostler.importing.report import Outcome, Report, Told
 from ostler.models.names import name_from
 from ostler.models.records import NewModel
 from ostler.models.service import Models
@@ -86,30 +86,21 @@ class _Taking:
     async def all(self) -> Report:
         tables = self._found.tables
         for row in tables["instances"]:
-            await self._tell("model", row.get("name"), self._instance(row))
+            await self._report.take("model", row.get("name"), self._instance(row))
         allowed: dict[int, list[int]] = {}
         for row in tables["key_permissions"]:
             allowed.setdefault(int(row["key_id"]), []).append(int(row["instance_id"]))
         for row in tables["api_keys"]:
-            await self._tell("key", row.get("name"), self._key(row, allowed.get(int(row["id"]), [])))
+            await self._report.take("key", row.get("name"), self._key(row, allowed.get(int(row["id"]), [])))
         for key in _texts(self._found.get("auth", "management_keys")):
             name = f"llamactl management {hashlib.sha256(key.encode()).hexdigest()[:8]}"
-            await self._tell("management key", name, self._management_key(name, key))
+            await self._report.take("management key", name, self._management_key(name, key))
         for name, value in _settings(self._found).items():
-            await self._tell("setting", name, self._setting(name, value))
+            await self._report.take("setting", name, self._setting(name, value))
         self._tell_of_the_rest()
         return self._report
 
-    async def _tell(self, kind: str, name: Any, work: Awaitable[tuple[Outcome, str | None]]) -> None:
-        """Do one piece of work and write down what came of it."""
-        try:
-            outcome, note = await work
-        except OstlerError as error:
-            outcome = Outcome.REFUSED
-            note = f"{error.message}. {error.hint}" if error.hint else error.message
-        self._report.add(kind, str(name), outcome, note)
-
-    async def _instance(self, row: Row) -> tuple[Outcome, str | None]:
+    async def _instance(self, row: Row) -> Told:
         options = _object(row.get("options_json"), "options_json")
         nodes = options.pop("nodes", None) or []
         local = self._found.get("local_node") or "main"
@@ -152,7 +143,7 @@ class _Taking:
             notes.append(f"arguments of its backend are not taken: {' '.join(args)}")
         return merged
 
-    async def _key(self, row: Row, instances: list[int]) -> tuple[Outcome, str | None]:
+    async def _key(self, row: Row, instances: list[int]) -> Told:
         name = f"llamactl {row['id']} {_PLAIN.sub('-', str(row['name'])).strip()}"[:100].strip()
         try:
             await self._access.keys.get(name)
@@ -180,13 +171,13 @@ class _Taking:
         )
         return Outcome.TAKEN, note
 
-    async def _management_key(self, name: str, key: str) -> tuple[Outcome, str | None]:
+    async def _management_key(self, name: str, key: str) -> Told:
         is_new = await self._access.keys.take_over_secret(
             name, key, Role.ADMIN, self._principal, dry_run=self._report.dry_run
         )
         return (Outcome.TAKEN, "with the role admin") if is_new else (Outcome.THERE, None)
 
-    async def _setting(self, name: str, value: Any) -> tuple[Outcome, str | None]:
+    async def _setting(self, name: str, value: Any) -> Told:
         if getattr(self._settings.current, name) == value:
             return Outcome.THERE, f"is {value}"
         if not self._report.dry_run:

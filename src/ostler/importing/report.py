@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -15,6 +15,10 @@ class Outcome(StrEnum):
     TAKEN = "taken"
     THERE = "there"
     REFUSED = "refused"
+
+
+Told = tuple[Outcome, str | None]
+"""What became of one thing, and a note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,14 @@ class Report:
     def add(self, kind: str, name: str, outcome: Outcome, note: str | None = None) -> None:
         """Tell of one thing."""
         self.items.append(Item(kind, name, outcome, note))
+
+    async def take(self, kind: str, name: object, work: Awaitable[Told]) -> None:
+        """Do one piece of work and write down what came of it; an error of ours is why it was not taken."""
+        try:
+            outcome, note = await work
+        except OstlerError as error:
+            outcome, note = Outcome.REFUSED, reason_of(error)
+        self.add(kind, str(name), outcome, note)
 
     def count(self, outcome: Outcome) -> int:
         """How many things came to this."""
