@@ -6,11 +6,12 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter
 
 from ostler.access.asgi import ASGIApp, Message, Receive, Scope, Send
-from ostler.api.errors import Shape, ShapeOf, problem
+from ostler.api.errors import BadRequest, Shape, ShapeOf, problem
 
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+/=@-]{1,128}")
@@ -31,6 +32,19 @@ class Dialect:
     routers: tuple[APIRouter, ...]
     headers: Mapping[bytes, bytes]
     takes_files: Callable[[str], bool] = lambda path: False
+
+
+class Refused(BadRequest):
+    """What a dialect answers with 400 and a word of its own, such as `repo_id_required`."""
+
+    def __init__(self, word: str, message: str, *, hint: str | None = None, **facts: Any) -> None:
+        super().__init__(message, hint=hint, **facts)
+        self._word = word
+
+    @property
+    def code(self) -> str:
+        """The dialect's word."""
+        return self._word
 
 
 def shapes_of(dialects: tuple[Dialect, ...]) -> ShapeOf:

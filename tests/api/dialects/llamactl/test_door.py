@@ -8,6 +8,7 @@ import pytest
 from fastapi import Request
 
 from ostler.access.headers import key_in_header
+from ostler.api.dialects.base import Refused
 from ostler.api.dialects.llamactl.door import (
     LlamactlBody,
     LlamactlRouter,
@@ -15,11 +16,16 @@ from ostler.api.dialects.llamactl.door import (
     management,
     public,
 )
-from ostler.api.dialects.llamactl.errors import Failed, Refused
 from ostler.api.dialects.llamactl.nodes import LocalNode
+from ostler.core.errors import OstlerError
 from ostler.core.principals import Role
 from tests.api.conftest import Api
 from tests.api.dialects.llamactl.shapes import failure, not_let_in
+
+
+class _StartFailed(OstlerError):
+    code = "start_failed"
+
 
 ASKED = "//api/v1/asked"
 
@@ -50,7 +56,7 @@ def routes() -> LlamactlRouter:
 
     @router.at("DELETE", "/api/v1/asked/{how}", **management())
     async def fail(how: str) -> None:
-        raise Refused("invalid_name", "a reason") if how == "refused" else Failed("start_failed", "a reason")
+        raise Refused("invalid_name", "a reason") if how == "refused" else _StartFailed("a reason")
 
     return router
 

@@ -15,7 +15,7 @@ from fastapi import Response
 
 from ostler.access.asgi import Scope
 from ostler.api.dialects.base import request_id_of
-from ostler.api.errors import BadRequest, Trouble
+from ostler.api.errors import Trouble
 from ostler.core.errors import Kind
 
 WORDS: Mapping[str, str] = {
@@ -41,19 +41,6 @@ _BY_KIND: Mapping[Kind, str] = {
     Kind.NOT_FOUND: "not_found",
     Kind.INTERNAL: "internal_server_error",
 }
-
-
-class Refused(BadRequest):
-    """What Cortex answers with 400 and a word of its own, such as `repo_id_required`."""
-
-    def __init__(self, word: str, message: str, *, hint: str | None = None, **facts: Any) -> None:
-        super().__init__(message, hint=hint, **facts)
-        self._word = word
-
-    @property
-    def code(self) -> str:
-        """Cortex's word."""
-        return self._word
 
 
 def envelope(trouble: Trouble, scope: Scope) -> Response:

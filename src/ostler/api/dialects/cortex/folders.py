@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from fastapi import Query
 
+from ostler.api.dialects.base import Refused
 from ostler.api.dialects.cortex.door import CortexBody, router
-from ostler.api.dialects.cortex.errors import Refused
 from ostler.api.dialects.cortex.folder_answers import folder_out
 from ostler.api.door import needs
 from ostler.api.services import Rooms, Services, Who

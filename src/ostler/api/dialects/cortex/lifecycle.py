@@ -14,10 +14,10 @@ from typing import Annotated, Any
 
 from fastapi import Query
 
+from ostler.api.dialects.base import Refused
 from ostler.api.dialects.cortex.diagnosis import diagnosis_out, summary_out
 from ostler.api.dialects.cortex.door import router
 from ostler.api.dialects.cortex.dry_run import dry_run_view
-from ostler.api.dialects.cortex.errors import Refused
 from ostler.api.dialects.cortex.fields import VLLM
 from ostler.api.dialects.cortex.models import ModelIn, found, in_cortex_words, new_model, place_of
 from ostler.api.dialects.cortex.words import EMBED, Id, task_of

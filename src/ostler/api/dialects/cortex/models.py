@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from fastapi import Response
 from pydantic import BaseModel, create_model
 
+from ostler.api.dialects.base import Refused
 from ostler.api.dialects.cortex.door import CortexBody, router
-from ostler.api.dialects.cortex.errors import Refused
 from ostler.api.dialects.cortex.fields import FIELDS, LLAMACPP, VLLM, Field, fields_of
 from ostler.api.dialects.cortex.records import at_file, changes_of, model_fields, new_model_of
 from ostler.api.dialects.cortex.words import Id

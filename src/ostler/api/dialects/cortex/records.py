@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ostler.api.dialects.cortex.errors import Refused
+from ostler.api.dialects.base import Refused
 from ostler.api.dialects.cortex.fields import BY_NAME, DEFAULTS, FIELDS, LLAMACPP, LORA, PLACES, VLLM
 from ostler.api.dialects.cortex.groups import GROUPS, Documents, arguments_of, environment_of
 from ostler.api.dialects.cortex.translations import PATH, inside, shown

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ostler.api.dialects.cortex.errors import Refused
+from ostler.api.dialects.base import Refused
 from ostler.library.errors import UnsafePath
 from ostler.library.paths import safe_join
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from fastapi import Path
 
+from ostler.api.dialects.base import Refused
 from ostler.api.dialects.cortex.door import CortexBody, router
-from ostler.api.dialects.cortex.errors import Refused
 from ostler.api.dialects.cortex.words import EMBED, GENERATE, plain_task, task_of
 from ostler.api.door import needs
 from ostler.api.services import Rooms, Services, Who

@@ -13,8 +13,8 @@ from typing import Annotated, Any, cast
 from fastapi import Depends, Query
 from fastapi.responses import StreamingResponse
 
+from ostler.api.dialects.base import Refused
 from ostler.api.dialects.cortex.door import router
-from ostler.api.dialects.cortex.errors import Refused
 from ostler.api.dialects.cortex.words import IdFilter, part
 from ostler.api.door import needs
 from ostler.api.services import Rooms, Services

@@ -9,10 +9,11 @@ from typing import Any, Literal
 from fastapi import Response
 from pydantic import StrictStr
 
+from ostler.api.dialects.base import Refused
 from ostler.api.dialects.llamactl import backend_options
 from ostler.api.dialects.llamactl.backend_options import ENGINES, EXTRA
 from ostler.api.dialects.llamactl.door import LlamactlBody, LlamactlRouter, management
-from ostler.api.dialects.llamactl.errors import Refused, says
+from ostler.api.dialects.llamactl.errors import says
 from ostler.api.dialects.llamactl.mlx import read_mlx
 from ostler.api.services import Rooms, Services
 from ostler.core.errors import EngineError

@@ -14,8 +14,8 @@ from fastapi import Depends, Request, Response
 
 from ostler.access.asgi import Scope
 from ostler.access.headers import read_credentials
-from ostler.api.errors import BadRequest, Trouble
-from ostler.core.errors import Kind, OstlerError
+from ostler.api.errors import Trouble
+from ostler.core.errors import Kind
 
 WORDS: Mapping[str, str] = {
     "model_not_found": "invalid_instance",
@@ -46,25 +46,6 @@ def says(word: str) -> Any:
         request.scope[_WORD] = word
 
     return Depends(remember)
-
-
-class _Worded(OstlerError):
-    def __init__(self, word: str, message: str, *, hint: str | None = None, **facts: Any) -> None:
-        super().__init__(message, hint=hint, **facts)
-        self._word = word
-
-    @property
-    def code(self) -> str:
-        """llamactl's word."""
-        return self._word
-
-
-class Refused(_Worded, BadRequest):
-    """What llamactl answers with 400 and a word of its own, such as `invalid_request`."""
-
-
-class Failed(_Worded):
-    """What llamactl answers with 500 and a word of its own, such as `create_failed`."""
 
 
 def shape(trouble: Trouble, scope: Scope) -> Response:

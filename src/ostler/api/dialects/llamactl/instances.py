@@ -14,8 +14,9 @@ from typing import Annotated, Any
 from fastapi import Path, Query, Response
 
 from ostler.access.names import may_use
+from ostler.api.dialects.base import Refused
 from ostler.api.dialects.llamactl.door import LlamactlRouter, management
-from ostler.api.dialects.llamactl.errors import Refused, says
+from ostler.api.dialects.llamactl.errors import says
 from ostler.api.dialects.llamactl.nodes import LOCAL, NodeNotFound
 from ostler.api.dialects.llamactl.records import OptionsIn, new_model_of, options_out, replacing
 from ostler.api.services import Rooms, Services, Who

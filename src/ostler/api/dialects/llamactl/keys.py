@@ -10,8 +10,9 @@ from pydantic import StrictInt, StrictStr
 
 from ostler.access.key_records import Key, KeyNotFound
 from ostler.access.names import check_name
+from ostler.api.dialects.base import Refused
 from ostler.api.dialects.llamactl.door import LlamactlBody, LlamactlRouter
-from ostler.api.dialects.llamactl.errors import Refused, says
+from ostler.api.dialects.llamactl.errors import says
 from ostler.api.door import needs
 from ostler.api.services import Rooms, Services, Who
 from ostler.core.errors import InvalidField

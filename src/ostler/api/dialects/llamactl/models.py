@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from fastapi import Path, Query
 
+from ostler.api.dialects.base import Refused
 from ostler.api.dialects.llamactl.door import LlamactlBody, LlamactlRouter, management
-from ostler.api.dialects.llamactl.errors import Refused
 from ostler.api.dialects.llamactl.nodes import LocalNode
 from ostler.api.native.model_files import in_use
 from ostler.api.services import Rooms, Services, Who
