@@ -40,7 +40,7 @@ def measure() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="ostler-bench-") as text:
         folder = Path(text)
         total = _make_repo(folder / "repo")
-        with _hub(folder / "repo") as endpoint:
+        with hub_process(f"{REPO}={folder / 'repo'}") as endpoint:
             order = _order(endpoint, folder / "ours")
             ours, theirs = [], []
             for _ in range(ROUNDS):
@@ -65,9 +65,9 @@ def _make_repo(folder: Path) -> int:
 
 
 @contextmanager
-def _hub(repo: Path) -> Iterator[str]:
-    """The test hub as a process of its own; its address."""
-    command = [sys.executable, "-m", "tests.hub.server", f"{REPO}={repo}"]
+def hub_process(*repos: str) -> Iterator[str]:
+    """The test hub as a process of its own, with these repos (`org/name=FOLDER`); its address."""
+    command = [sys.executable, "-m", "tests.hub.server", *repos]
     hub = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT)
     try:
         assert hub.stdout is not None

@@ -11,8 +11,6 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ from typing import Any
 
 import httpx2
 
+from benchmarks.downloads import hub_process
 from benchmarks.library import write_models
 from ostler.api.app import build_api
 from ostler.app import build
@@ -29,7 +28,6 @@ from ostler.core.settings_sources import load_settings
 from ostler.library.layouts.llama_cache import manifest_name
 from tests.serving import ServerProcess
 
-CHECKOUT = Path(__file__).parents[1]
 DOWNLOADS = 50
 AT_ONCE = 4
 REPO_BYTES = 2 * 1024 * 1024
@@ -124,14 +122,8 @@ def _hub(folder: Path) -> Iterator[str]:
         repo.mkdir(parents=True)
         (repo / f"m-{number:02}-Q4_K_M.gguf").write_bytes(os.urandom(REPO_BYTES))
         named.append(f"org/m-{number:02}-GGUF={repo}")
-    command = [sys.executable, "-m", "tests.hub.server", *named]
-    hub = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT)
-    try:
-        assert hub.stdout is not None
-        yield hub.stdout.readline().strip()
-    finally:
-        hub.terminate()
-        hub.wait()
+    with hub_process(*named) as address:
+        yield address
 
 
 def list_10000() -> dict[str, float]:
